@@ -1,0 +1,1 @@
+"""The agent of a node. Import-free: the supervisor loads its own part from here."""

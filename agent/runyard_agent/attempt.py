@@ -1,0 +1,197 @@
+"""What the agent knows of one attempt, and how it tells the daemon."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runyard_agent import clock
+from runyard_agent.bundles import Bundle
+from runyardpb.agent.v1 import agent_pb2 as pb
+from runyardpb.v1 import runs_pb2
+
+Phase = pb.AttemptReport.Phase
+Reason = pb.AttemptEnd.Reason
+StoppedBy = pb.AttemptEnd.StoppedBy
+File = pb.AppendFilesRequest.File
+
+_REASONS: Mapping[str, Reason.ValueType] = {
+    "exited": pb.AttemptEnd.REASON_EXITED,
+    "signaled": pb.AttemptEnd.REASON_SIGNALED,
+    "spawn_failed": pb.AttemptEnd.REASON_SPAWN_FAILED,
+    "supervisor_lost": pb.AttemptEnd.REASON_SUPERVISOR_LOST,
+    "never_started": pb.AttemptEnd.REASON_NEVER_STARTED,
+}
+_STOPPED_BY: Mapping[str, StoppedBy.ValueType] = {
+    "cancel": pb.AttemptEnd.STOPPED_BY_CANCEL,
+    "timeout": pb.AttemptEnd.STOPPED_BY_TIMEOUT,
+    "supervisor_lost": pb.AttemptEnd.STOPPED_BY_SUPERVISOR_LOST,
+}
+WARNINGS_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A measured stretch of the attempt: start by wall clock, length by the boot clock."""
+
+    phase: str
+    start_unix_ns: int
+    duration_ns: int
+
+
+class Stopwatch:
+    """Measures one span from its making on."""
+
+    __slots__ = ("_boot_ns", "_phase", "_unix_ns")
+
+    def __init__(self, phase: str) -> None:
+        self._phase = phase
+        self._unix_ns = clock.unix_ns()
+        self._boot_ns = clock.boot_ns()
+
+    def stop(self) -> Span:
+        """The span until now."""
+        return Span(self._phase, self._unix_ns, clock.boot_ns() - self._boot_ns)
+
+
+class Attempt:
+    """One attempt held by this agent. Whatever changes it calls `changed`."""
+
+    def __init__(self, lease: pb.Lease, bundle: Bundle, changed: Callable[[Attempt], None]) -> None:
+        self.lease = lease
+        self.bundle = bundle
+        self.phase: Phase.ValueType = pb.AttemptReport.PHASE_ACCEPTED
+        self.status_message = ""
+        self.spans: list[Span] = []
+        self.warnings: list[str] = []
+        self.started_at_unix_ns: int | None = None
+        self.end: pb.AttemptEnd | None = None
+        self.lengths: dict[File.ValueType, int] = {}
+        self.workdir: runs_pb2.WorkdirSummary | None = None
+        self._changed = changed
+
+    @property
+    def epoch(self) -> int:
+        """The grant that it belongs to."""
+        return self.lease.ref.epoch
+
+    def advance(self, phase: Phase.ValueType) -> None:
+        """Goes forward to a phase, and says so; never back."""
+        if phase > self.phase:
+            self.phase = phase
+            self._changed(self)
+
+    def say(self, message: str) -> None:
+        """What it does now, for people."""
+        if message != self.status_message:
+            self.status_message = message
+            self._changed(self)
+
+    def warn(self, warning: str) -> None:
+        """What a person should know; the same thing once, and not without end."""
+        if warning in self.warnings or len(self.warnings) > WARNINGS_MAX:
+            return
+        if len(self.warnings) == WARNINGS_MAX:
+            warning = "more warnings were left out"
+        self.warnings.append(warning)
+        self._changed(self)
+
+    def started(self, at_unix_ns: int) -> None:
+        """The program was started."""
+        self.started_at_unix_ns = at_unix_ns
+        self.status_message = ""
+        self.advance(pb.AttemptReport.PHASE_RUNNING)
+
+    def report(self) -> pb.AttemptReport:
+        """All that is known now."""
+        report = pb.AttemptReport(
+            ref=self.lease.ref,
+            phase=self.phase,
+            status_message=self.status_message,
+            end=self.end,
+            phases=[_span(span) for span in self.spans],
+            warnings=self.warnings,
+            workdir=self.workdir,
+        )
+        if self.started_at_unix_ns is not None:
+            report.start_time.FromNanoseconds(self.started_at_unix_ns)
+        for file, length_bytes in self.lengths.items():
+            report.lengths.add(file=file, length_bytes=length_bytes)
+        return report
+
+
+def _span(span: Span) -> runs_pb2.PhaseSpan:
+    """A span on the wire."""
+    message = runs_pb2.PhaseSpan(phase=span.phase)
+    message.start_time.FromNanoseconds(span.start_unix_ns)
+    message.duration.FromNanoseconds(max(0, span.duration_ns))
+    return message
+
+
+def end_of(record: Mapping[str, Any], work: str) -> pb.AttemptEnd:
+    """The end that an exit record tells of."""
+    end = pb.AttemptEnd(
+        reason=_REASONS.get(str(record.get("reason")), pb.AttemptEnd.REASON_AGENT_FAILED),
+        exit_code=record.get("exit_code") or 0,
+        signal=record.get("signal") or 0,
+        stopped_by=_STOPPED_BY.get(
+            str(record.get("stopped_by")), pb.AttemptEnd.STOPPED_BY_UNSPECIFIED
+        ),
+        peak_memory_bytes=record.get("max_rss_bytes") or 0,
+        working_directory=os.fsencode(work),
+    )
+    end.end_time.FromNanoseconds(record.get("ended_at_unix_ns") or clock.unix_ns())
+    end.duration.FromNanoseconds(max(0, record.get("duration_ns") or 0))
+    cpu_s = float(record.get("user_cpu_s") or 0) + float(record.get("system_cpu_s") or 0)
+    end.cpu_time.FromNanoseconds(int(cpu_s * 1e9))
+    error = record.get("error")
+    if end.reason == pb.AttemptEnd.REASON_SPAWN_FAILED and isinstance(error, dict):
+        end.message = f"the program could not be started: {error.get('message', '')}"
+        end.advice = "see whether it exists on the node and may be executed"
+        end.metadata["errno"] = str(error.get("errno", ""))
+    elif end.reason == pb.AttemptEnd.REASON_SUPERVISOR_LOST and not record.get("stopped_by"):
+        end.reason = pb.AttemptEnd.REASON_NODE_RESTARTED
+        end.message = "the node was restarted while the run was active"
+        end.advice = "submit again"
+    elif end.reason == pb.AttemptEnd.REASON_SUPERVISOR_LOST:
+        end.message = "the process that watched the run was killed; all its processes were ended"
+        end.advice = "submit again; see what kills processes on the node (memory may be short)"
+    return end
+
+
+def failed(
+    reason: Reason.ValueType,
+    message: str,
+    advice: str = "",
+    metadata: Mapping[str, str] | None = None,
+    stopped_by: StoppedBy.ValueType = pb.AttemptEnd.STOPPED_BY_UNSPECIFIED,
+) -> pb.AttemptEnd:
+    """An end without an exit record."""
+    end = pb.AttemptEnd(
+        reason=reason,
+        message=_utf8(message),
+        advice=_utf8(advice),
+        metadata={key: _utf8(value) for key, value in (metadata or {}).items()},
+        stopped_by=stopped_by,
+    )
+    end.end_time.FromNanoseconds(clock.unix_ns())
+    return end
+
+
+def spans_of(record: Mapping[str, Any]) -> Iterable[Span]:
+    """The spans that an exit record tells of: the script, and its first part."""
+    started = record.get("started_at_unix_ns")
+    duration_ns = record.get("duration_ns") or 0
+    if not started or record.get("reason") in {"spawn_failed", "never_started"}:
+        return
+    first_output = record.get("first_output_at_unix_ns")
+    if first_output:
+        yield Span("first_output", started, min(max(0, first_output - started), duration_ns))
+    yield Span("script", started, duration_ns)
+
+
+def _utf8(text: str) -> str:
+    """Text without what a message can't carry."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,64 @@
+"""What the agent is started with."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The agent's settings. Times in seconds, sizes in bytes."""
+
+    home: Path
+    """Its own folder, mode 0700: lock, identity, bundles, environments, cache."""
+    daemon_socket: Path
+    """Where the daemon listened when the agent was started."""
+    blobs: Path | None = None
+    """The daemon's content store, where it lies on this machine; None: blobs are fetched."""
+    slots: int = 0
+    """Runs at one time; 0: the number of CPUs."""
+    compute_target: str = "local"
+    """The target that this node belongs to."""
+    spool_bound_bytes: int = 256 << 20
+    """Unacknowledged log bytes of one run on disk before its job is made to wait."""
+    cache_bound_bytes: int = 4 << 30
+    """Blobs kept between runs where the daemon's store is not on this machine."""
+    poll_s: float = 0.25
+    """How often the files of an active run that give no signal are looked at."""
+    settle_s: float = 2.0
+    """A file of a running job is taken when it has not changed for so long."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is the agent beside the daemon, which gives jobs their caller's variables."""
+        return self.compute_target == "local"
+
+
+def parse(arguments: Sequence[str]) -> Config:
+    """Reads the command line; exits with a usage message where it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="runyard-agent",
+        description="Runs what the daemon leases to this machine. Started by the daemon.",
+    )
+    parser.add_argument("--local", action="store_true", required=True, help="the daemon's own node")
+    parser.add_argument("--home", type=Path, required=True, help="the agent's folder")
+    parser.add_argument("--daemon-socket", type=Path, required=True, help="the daemon's socket")
+    parser.add_argument("--blobs", type=Path, help="the daemon's content store, read in place")
+    parser.add_argument("--slots", type=_slots, default=0, help="runs at one time (default: CPUs)")
+    given = parser.parse_args(arguments)
+    return Config(
+        home=given.home.absolute(),
+        daemon_socket=given.daemon_socket.absolute(),
+        blobs=given.blobs.absolute() if given.blobs else None,
+        slots=given.slots,
+    )
+
+
+def _slots(text: str) -> int:
+    """A number of slots from 1 to 4,096."""
+    if not text.isdecimal() or not 1 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 4096")
+    return int(text)

@@ -1,0 +1,86 @@
+"""The plug point of environments: what a builder is given, and what it gives or raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec
+
+Progress = Callable[[str], None]
+"""Told in a few words what is being done now, for people; an empty text clears it."""
+
+
+@runtime_checkable
+class TextSink(Protocol):
+    """The attempt's `logs/environment.txt`: what a builder prints, shown live."""
+
+    def write(self, data: bytes) -> None:
+        """Appends bytes as they are. Only on the agent's event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProvidedEnvironment:
+    """An environment that a job can be started in.
+
+    Args:
+        python: absolute path of its interpreter, as bytes of the node's file system. Its folder
+            comes first on the job's PATH.
+        env: variables that the job gets over those of its caller; such as VIRTUAL_ENV.
+        lock: what was resolved, where this kind of environment has a lock. One that the daemon
+            did not know yet is kept there, so that every node gets the same packages.
+    """
+
+    python: bytes
+    env: Mapping[bytes, bytes] = field(default_factory=dict)
+    lock: EnvironmentLock | None = None
+
+
+class EnvironmentFailed(Exception):
+    """The environment can't be provided, for a cause of the user's or the network's.
+
+    Args:
+        message: one sentence for people: what failed, of what.
+        advice: what to try.
+        metadata: the values that both show, such as "package" or "interpreter".
+    """
+
+    def __init__(self, message: str, advice: str = "", metadata: Mapping[str, str] | None = None):
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+        self.metadata = dict(metadata or {})
+
+
+class EnvironmentBuilder(Protocol):
+    """Provides environments of one kind. One instance serves all attempts of an agent.
+
+    Calls for the same environment may come at the same time: it is built once, all wait for it.
+    A build ends when nobody waits for it any more (all calls were cancelled), and leaves nothing
+    behind that could be taken for an environment.
+    """
+
+    @property
+    def kind(self) -> str:
+        """The name of the field of `EnvironmentSpec.backend` that it serves."""
+
+    async def provide(
+        self,
+        spec: EnvironmentSpec,
+        locks: Sequence[EnvironmentLock],
+        *,
+        log: TextSink,
+        progress: Progress,
+    ) -> ProvidedEnvironment:
+        """Provides the environment, building it where it is not there yet.
+
+        Args:
+            spec: the specification, of this builder's kind.
+            locks: those that the daemon keeps for it, of any platform and Python. The one for this
+                platform and the environment's Python counts; without it one is resolved.
+            log: where everything goes that building prints.
+            progress: told what is being done.
+
+        Raises EnvironmentFailed. Anything else that it raises is a fault of the agent's own.
+        """

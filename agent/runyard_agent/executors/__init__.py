@@ -1,0 +1,1 @@
+"""What executes a run's program: one module a kind, behind the protocol of `protocol`."""

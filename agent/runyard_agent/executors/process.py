@@ -1,0 +1,230 @@
+"""Executes runs as processes of this machine, through the supervisor: one run a slot at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import os
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Literal, cast
+
+from runyard_agent import journal
+from runyard_agent.executors.protocol import ExecutorUnavailable, ExitRecord, Follower
+from runyard_agent.slots import (
+    Event,
+    Exited,
+    Output,
+    Refused,
+    Slot,
+    SlotLost,
+    Started,
+    Stuck,
+    Supervisor,
+    SupervisorUnavailable,
+)
+
+RECOVER_RETRY_S = 1.0
+
+
+class _Lane:
+    """One slot: its connection and the bundles that were handed to it."""
+
+    __slots__ = ("followers", "number", "slot")
+
+    def __init__(self, number: int, slot: Slot) -> None:
+        self.number = number
+        self.slot = slot
+        self.followers: dict[str, Follower] = {}
+
+
+class ProcessExecutor:
+    """Runs at most `slots` bundles at one time. Its tasks live in `group`."""
+
+    def __init__(self, supervisor: Supervisor, slots: int, group: asyncio.TaskGroup) -> None:
+        self._supervisor = supervisor
+        self._group = group
+        self._free = list(range(slots))
+        self._waiting: deque[asyncio.Future[int]] = deque()
+        self._lanes: dict[int, _Lane] = {}
+        self._of: dict[str, _Lane] = {}
+        self._connecting: dict[int, asyncio.Lock] = {}
+        self._is_discovered = False
+
+    async def warm_up(self, lanes: int) -> None:
+        """Gets the supervisor going, and this many of its slots, before the first run needs them."""
+        try:
+            for number in range(lanes):
+                await self._lane(number)
+        except SupervisorUnavailable as error:
+            journal.warning("supervisor_unavailable", why=str(error))
+
+    async def start(self, bundle: str, follower: Follower) -> None:
+        """See Executor."""
+        number = await self._take()
+        try:
+            lane = self._lanes.get(number) or await self._lane(number)
+        except BaseException as error:
+            self._give(number)
+            if isinstance(error, SupervisorUnavailable):
+                raise ExecutorUnavailable(error.message) from error
+            raise
+        self._hold(lane, bundle, follower)
+        await lane.slot.spawn(bundle)
+
+    async def adopt(self, bundle: str, follower: Follower) -> bool:
+        """See Executor."""
+        await self._discover()
+        for lane in self._lanes.values():
+            hello = lane.slot.hello
+            if bundle == hello.bundle or bundle in hello.queued:
+                if lane.number in self._free:
+                    self._free.remove(lane.number)
+                    heapq.heapify(self._free)
+                self._hold(lane, bundle, follower)
+                return True
+        return False
+
+    async def recover(self, bundle: str) -> ExitRecord:
+        """See Executor."""
+        try:
+            return await self._supervisor.recover(bundle)
+        except SupervisorUnavailable as error:
+            raise ExecutorUnavailable(error.message) from error
+
+    def stop(self, bundle: str, by: str, grace_s: float) -> None:
+        """See Executor."""
+        lane = self._of.get(bundle)
+        if lane is not None:
+            reason = cast("Literal['cancel', 'timeout']", by)
+            self._send(lane.slot.stop(bundle, reason, grace_s))
+
+    def acknowledged(self, bundle: str, stdout_bytes: int, stderr_bytes: int) -> None:
+        """See Executor."""
+        lane = self._of.get(bundle)
+        if lane is not None:
+            self._send(lane.slot.acked(bundle, stdout_bytes, stderr_bytes))
+
+    async def shut_down(self) -> None:
+        """Lets the supervisor go: idle slots end now, busy ones after their runs."""
+        await self._supervisor.shutdown()
+
+    def _send(self, command: Coroutine[Any, Any, None]) -> None:
+        """Sends a command in the background; commands of one lane keep their order."""
+        self._group.create_task(command, name="slot command")
+
+    # Room
+
+    async def _take(self) -> int:
+        """The number of a free slot, the lowest (which is warm); waits for one in turn."""
+        if self._free and not self._waiting:
+            return heapq.heappop(self._free)
+        place: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            return await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self._give(place.result())
+            raise
+
+    def _give(self, number: int) -> None:
+        """A slot is free: for who waits longest, else for later."""
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(number)
+                return
+        heapq.heappush(self._free, number)
+
+    def _hold(self, lane: _Lane, bundle: str, follower: Follower) -> None:
+        """Notes who follows a bundle, and where it is."""
+        lane.followers[bundle] = follower
+        self._of[bundle] = lane
+
+    def _release(self, lane: _Lane, bundle: str) -> Follower | None:
+        """A bundle has left its slot."""
+        self._of.pop(bundle, None)
+        follower = lane.followers.pop(bundle, None)
+        if follower is not None and not lane.followers:
+            self._give(lane.number)
+        return follower
+
+    # Slots
+
+    async def _lane(self, number: int) -> _Lane:
+        """The connection to a slot; its supervisor is forked where it has none."""
+        async with self._connecting.setdefault(number, asyncio.Lock()):
+            lane = self._lanes.get(number)
+            if lane is None:
+                slot = await self._supervisor.slot(number)
+                lane = self._lanes[number] = _Lane(number, slot)
+                self._group.create_task(self._listen(lane), name=f"slot {number}")
+            return lane
+
+    async def _discover(self) -> None:
+        """Connects to the slots that an earlier agent has left."""
+        if self._is_discovered:
+            return
+        self._is_discovered = True
+        for name in sorted(os.listdir(self._supervisor.sockets())):
+            number = name.removeprefix("slot-").removesuffix(".sock")
+            if name == f"slot-{number}.sock" and number.isdecimal():
+                await self._lane(int(number))
+
+    async def _listen(self, lane: _Lane) -> None:
+        """Hears a slot until it is gone, then sees to what it had."""
+        try:
+            async for event in lane.slot:
+                self._on_event(lane, event)
+        finally:
+            self._lanes.pop(lane.number, None)
+            await lane.slot.close()
+        for bundle in list(lane.followers):
+            self._group.create_task(self._rescue(lane, bundle), name=f"rescue {bundle}")
+
+    def _on_event(self, lane: _Lane, event: Event) -> None:
+        """Passes an event on to who follows its bundle."""
+        match event:
+            case Output(bundle=bundle):
+                if bundle in lane.followers:
+                    lane.followers[bundle].output()
+            case Started(bundle=bundle, at_unix_ns=at_unix_ns):
+                if bundle in lane.followers:
+                    lane.followers[bundle].started(at_unix_ns)
+            case Exited(bundle=bundle, record=record):
+                follower = self._release(lane, bundle)
+                if follower is not None:
+                    follower.exited(record)
+            case Stuck(bundle=bundle, pids=pids):
+                if bundle in lane.followers:
+                    lane.followers[bundle].stuck(pids)
+            case Refused(op="spawn", bundle=str(bundle), why=why):
+                follower = self._release(lane, bundle)
+                if follower is not None:
+                    follower.refused(why)
+            case Refused(op=op, bundle=bundle, why=why):
+                journal.info("slot_refused", slot=lane.number, op=op, bundle=bundle, why=why)
+            case SlotLost(pid=pid):
+                journal.warning("slot_lost", slot=lane.number, pid=pid)
+
+    async def _rescue(self, lane: _Lane, bundle: str) -> None:
+        """A slot has died with a bundle: its run is over, or, if it had not begun, begins anew."""
+        if not os.path.lexists(f"{bundle}/state.json"):
+            follower = self._release(lane, bundle)
+            if follower is not None:
+                try:
+                    await self.start(bundle, follower)
+                except ExecutorUnavailable as error:
+                    follower.refused(str(error))
+            return
+        while True:
+            try:
+                record = await self.recover(bundle)
+                break
+            except ExecutorUnavailable as error:
+                journal.warning("recover_failed", bundle=bundle, why=str(error))
+                await asyncio.sleep(RECOVER_RETRY_S)
+        follower = self._release(lane, bundle)
+        if follower is not None:
+            follower.exited(record)

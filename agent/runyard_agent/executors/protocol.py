@@ -1,0 +1,68 @@
+"""The plug point of executors: start, follow, stop and adopt what a bundle describes.
+
+The contract suite (tests/contract) is what an executor must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+ExitRecord = Mapping[str, Any]
+"""The content of exit.json."""
+
+
+class ExecutorUnavailable(Exception):
+    """Nothing can be executed now, or a run can't be ended: a sentence for people."""
+
+
+class Follower(Protocol):
+    """Who wants to hear of an execution. Called on the event loop; must not raise."""
+
+    def started(self, at_unix_ns: int) -> None:
+        """The program was started."""
+
+    def output(self) -> None:
+        """The bundle's spool files have grown."""
+
+    def stuck(self, pids: tuple[int, ...]) -> None:
+        """These processes resist SIGKILL; the end waits for them."""
+
+    def exited(self, record: ExitRecord) -> None:
+        """All processes are proven gone and the output is complete. The last word."""
+
+    def refused(self, why: str) -> None:
+        """It was not and will not be executed. The last word."""
+
+
+class Executor(Protocol):
+    """Executes bundles (their `spec.json`), named by their absolute paths.
+
+    A bundle is executed at most once, whatever dies meanwhile, and its end is told only when none
+    of its processes is left.
+    """
+
+    async def start(self, bundle: str, follower: Follower) -> None:
+        """Executes a bundle as soon as there is room for it; returns when it was handed over.
+
+        May be cancelled while it waits for room; then the bundle was not handed over. Raises
+        ExecutorUnavailable.
+        """
+
+    async def adopt(self, bundle: str, follower: Follower) -> bool:
+        """Follows an execution that an earlier agent has handed over; False: nobody has it."""
+
+    async def recover(self, bundle: str) -> ExitRecord:
+        """Ends what is left of an execution that nobody has, and tells its end.
+
+        Raises ExecutorUnavailable where it can't be ended now.
+        """
+
+    def stop(self, bundle: str, by: str, grace_s: float) -> None:
+        """Ends an execution: SIGTERM, after the grace period SIGKILL. `by`: "cancel", "timeout".
+
+        One that waits to be started ends with the reason "never_started". Harmless when repeated.
+        """
+
+    def acknowledged(self, bundle: str, stdout_bytes: int, stderr_bytes: int) -> None:
+        """These lengths of the spool are safe elsewhere: the job may write as much more."""

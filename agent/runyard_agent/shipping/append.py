@@ -1,0 +1,174 @@
+"""Sends the growing files of all attempts over one stream, and hears what is durable."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import grpc
+
+from runyard_agent import journal
+from runyard_agent.core.backoff import Backoff
+from runyard_agent.link import Link, Stubs, cancelling, error_of
+from runyard_agent.shipping.growing import GrowingFiles
+from runyardpb.agent.v1 import agent_pb2 as pb
+
+if TYPE_CHECKING:
+    AppendCall = grpc.aio.StreamStreamCall[pb.AppendFilesRequest, pb.AppendFilesResponse]
+
+WINDOW_BYTES = 8 << 20
+"""Unacknowledged bytes under way, where the daemon names no window."""
+_TURN_BYTES = 2 << 20
+"""What one attempt may send before the next has its turn."""
+_RETRY = Backoff(first_s=0.1, cap_s=5.0)
+
+_Id = tuple[str, int, int]
+
+
+class Appender:
+    """All growing files of this agent. `wake` says that one has grown."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._files: dict[_Id, GrowingFiles] = {}
+        self._grown: dict[_Id, None] = {}
+        self._wake = asyncio.Event()
+        self._waiting: dict[_Id, asyncio.Event] = {}
+        self._blocked: set[_Id] = set()
+        self.window_bytes = WINDOW_BYTES
+
+    def add(self, files: GrowingFiles) -> None:
+        """Ships these from now on."""
+        self._files[_id(files.ref)] = files
+        self._waiting[_id(files.ref)] = asyncio.Event()
+
+    def remove(self, files: GrowingFiles) -> None:
+        """Ships these no more."""
+        key = _id(files.ref)
+        if self._files.get(key) is files:
+            del self._files[key]
+            self._grown.pop(key, None)
+            self._blocked.discard(key)
+            self._waiting.pop(key).set()
+        files.close()
+
+    def wake(self, files: GrowingFiles) -> None:
+        """Something may have to be sent of these."""
+        self._grown[_id(files.ref)] = None
+        self._wake.set()
+
+    async def complete(self, files: GrowingFiles) -> bool:
+        """Waits until all of these is durable; False where nobody wants them any more."""
+        event = self._waiting[_id(files.ref)]
+        while not files.is_complete and not files.is_superseded:
+            event.clear()
+            await event.wait()
+            if _id(files.ref) not in self._files:
+                return False
+        return not files.is_superseded
+
+    async def run(self) -> None:
+        """Keeps a stream open while there is a connection. Never returns."""
+        failures = 0
+        while True:
+            stubs = await self._link.stubs()
+            try:
+                await self._stream(stubs)
+            except grpc.aio.AioRpcError as refused:
+                error = error_of(refused)
+                journal.info("append_stream_ended", reason=error.reason, why=str(error))
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+            failures = 0 if self._has_heard else failures + 1
+            await asyncio.sleep(_RETRY.delay_s(max(1, failures), random.random()))  # noqa: S311
+
+    async def _stream(self, stubs: Stubs) -> None:
+        """Serves one stream until it breaks."""
+        self._has_heard = False
+        self._blocked.clear()
+        for key, files in self._files.items():
+            files.rewind()
+            self._grown[key] = None
+        self._wake.set()
+        call: AppendCall = stubs.agent.AppendFiles(metadata=stubs.metadata)
+        async with cancelling(call):
+            writing = asyncio.create_task(self._write(call), name="append")
+            try:
+                while (response := await call.read()) is not grpc.aio.EOF:
+                    self._has_heard = True
+                    self._acknowledge(response)
+            finally:
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
+        if await call.code() is not grpc.StatusCode.OK:
+            raise _ended(call, await call.code(), await call.details())
+
+    async def _write(self, call: AppendCall) -> None:
+        """Sends what has grown, attempt by attempt in turns, within the window."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._grown:
+                key = next(iter(self._grown))
+                del self._grown[key]
+                files = self._files.get(key)
+                if files is not None and await self._send_turn(call, files):
+                    self._grown[key] = None  # there is more: at the end of the line
+
+    async def _send_turn(self, call: AppendCall, files: GrowingFiles) -> bool:
+        """One attempt's turn; True where it has more to send."""
+        sent_bytes = 0
+        while not files.is_superseded:
+            room = self.window_bytes - sum(f.unacknowledged_bytes for f in self._files.values())
+            if room <= 0:
+                self._blocked.add(_id(files.ref))
+                return False
+            piece = files.next_piece(room)
+            if piece is None:
+                return False
+            await call.write(
+                pb.AppendFilesRequest(
+                    ref=files.ref, file=piece.file, offset_bytes=piece.offset_bytes, data=piece.data
+                )
+            )
+            sent_bytes += len(piece.data)
+            if sent_bytes >= _TURN_BYTES:
+                return True
+        return False
+
+    def _acknowledge(self, response: pb.AppendFilesResponse) -> None:
+        """The daemon has so much of one file."""
+        key = _id(response.ref)
+        files = self._files.get(key)
+        if files is None:
+            return
+        if response.is_superseded:
+            files.is_superseded = True
+        else:
+            files.acknowledge(response.file, response.committed_bytes)
+        if files.is_complete or files.is_superseded:
+            self._waiting[key].set()
+        else:
+            self._grown[key] = None
+        if self._blocked:
+            self._grown.update(dict.fromkeys(self._blocked))
+            self._blocked.clear()
+        if self._grown:
+            self._wake.set()
+
+    _has_heard = False
+
+
+def _id(ref: pb.AttemptRef) -> _Id:
+    """What names an attempt's grant."""
+    return ref.run, ref.attempt, ref.epoch
+
+
+def _ended(call: AppendCall, code: grpc.StatusCode, details: str | None) -> grpc.aio.AioRpcError:
+    """The error with which a stream ended after its reading side saw the end."""
+    return grpc.aio.AioRpcError(
+        code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details or ""
+    )

@@ -1,0 +1,142 @@
+"""Where a node gets blobs from: the daemon's store in place, or its own cache filled from there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
+from typing import Protocol
+
+import zstandard
+
+from runyard_agent.link import Link, Stubs, cancelling
+from runyard_agent.workdir import Blobs
+from runyard_contract.content.store import ContentStore
+from runyard_contract.digest import digest_bytes
+from runyard_contract.errors import BlobMissing, DigestMismatch
+from runyard_contract.limits import CHUNKED_ABOVE_BYTES
+from runyard_contract.manifest import (
+    Directory,
+    DirectoryEntry,
+    FileEntry,
+    decode_chunks,
+    decode_directory,
+)
+from runyardpb.v1 import snapshots_pb2
+
+_ASKED_AT_ONCE = 1000
+
+
+class BlobSource(Protocol):
+    """Gives the blobs of a snapshot."""
+
+    is_near: bool
+    """Whether they are on this machine without asking anyone."""
+
+    async def get(self, root_digest: str, inline: dict[str, bytes]) -> Blobs:
+        """All blobs of a snapshot, ready to be read. `inline`: manifests that came with the lease."""
+
+
+class LocalSource:
+    """The daemon's own store, read in place."""
+
+    is_near = True
+
+    def __init__(self, store: ContentStore) -> None:
+        self._store = store
+
+    async def get(self, root_digest: str, inline: dict[str, bytes]) -> Blobs:
+        """See BlobSource."""
+        return self._store
+
+
+class FetchingSource:
+    """A cache of this node's own, filled with what a snapshot needs before it is laid out."""
+
+    is_near = False
+
+    def __init__(self, store: ContentStore, link: Link, disk: Executor) -> None:
+        self._store = store
+        self._link = link
+        self._disk = disk
+
+    async def get(self, root_digest: str, inline: dict[str, bytes]) -> Blobs:
+        """See BlobSource."""
+        lists: list[str] = []
+        contents: set[str] = set()
+        level = [root_digest]
+        while level:
+            await self._fetch(digest for digest in level if digest not in inline)
+            below: list[str] = []
+            for digest in level:
+                data = inline.get(digest) or await self._read(digest)
+                for entry_digest, kind in _names(data):
+                    {"directory": below.append, "chunks": lists.append, "file": contents.add}[kind](
+                        entry_digest
+                    )
+            level = list(dict.fromkeys(below))
+        await self._fetch(lists)
+        for digest in lists:
+            contents.update(chunk for chunk, _ in decode_chunks(await self._read(digest)))
+        await self._fetch(sorted(contents))
+        return self._store
+
+    async def _read(self, digest: str) -> bytes:
+        """A blob of the cache."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._disk, self._store.read, digest
+        )
+
+    async def _fetch(self, digests: Iterable[str]) -> None:
+        """Brings blobs into the cache."""
+        loop = asyncio.get_running_loop()
+        missing = await loop.run_in_executor(self._disk, self._store.missing, list(digests))
+        for start in range(0, len(missing), _ASKED_AT_ONCE):
+            wanted = missing[start : start + _ASKED_AT_ONCE]
+
+            async def fetch(stubs: Stubs, wanted: list[str] = wanted) -> None:
+                request = snapshots_pb2.ReadBlobsRequest(digests=[bytes.fromhex(d) for d in wanted])
+                call = stubs.snapshots.ReadBlobs(request, metadata=stubs.metadata)
+                async with cancelling(call):
+                    async for response in call:
+                        await loop.run_in_executor(self._disk, self._keep, response)
+
+            await self._link.call(fetch)
+        still = await loop.run_in_executor(self._disk, self._store.missing, missing)
+        if still:
+            raise BlobMissing.of(still)
+
+    def _keep(self, response: snapshots_pb2.ReadBlobsResponse) -> None:
+        """Stores what came, verified."""
+        self._store.put_many([(blob.digest.hex(), unpack(blob)) for blob in response.blobs])
+
+
+def unpack(blob: snapshots_pb2.Blob) -> bytes:
+    """The bytes of a blob, verified. Raises DigestMismatch, before anything large is allocated."""
+    if blob.size_bytes > CHUNKED_ABOVE_BYTES:
+        raise DigestMismatch(f"a blob of {blob.size_bytes} bytes is larger than a blob can be")
+    data = blob.data
+    if blob.compression == snapshots_pb2.Blob.COMPRESSION_ZSTD:
+        try:
+            if zstandard.frame_content_size(data) != blob.size_bytes:
+                raise DigestMismatch("a packed blob does not have the size that it names")
+            data = zstandard.ZstdDecompressor().decompress(data)
+        except zstandard.ZstdError as error:
+            raise DigestMismatch(f"a packed blob can't be unpacked: {error}") from None
+    if digest_bytes(data) != blob.digest.hex():
+        raise DigestMismatch("a blob does not have its digest", digest=blob.digest.hex())
+    return data
+
+
+def _names(manifest: bytes) -> Iterator[tuple[str, str]]:
+    """The (digest, kind) of all blobs that a manifest names."""
+    decoded = decode_directory(manifest)
+    if not isinstance(decoded, Directory):
+        for part in decoded.parts:
+            yield part.digest, "directory"
+        return
+    for entry in decoded.entries:
+        if isinstance(entry, DirectoryEntry):
+            yield entry.digest, "directory"
+        elif isinstance(entry, FileEntry):
+            yield entry.digest, "chunks" if entry.is_chunked else "file"

@@ -1,0 +1,227 @@
+"""One run in its slot: started, stopped, swept, drained, recorded."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from runyard_agent.supervisor import record, streams, sweep
+from runyard_agent.supervisor.clock import boot_ns, unix_ns
+from runyard_agent.supervisor.spawn import NotStarted, spawn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from resource import struct_rusage
+
+    from runyard_agent.supervisor.record import Record, Spec
+    from runyard_agent.supervisor.stash import Stash
+
+SECOND_NS = 1_000_000_000
+FIRST_SWEEP_NS = 2_000_000
+"""After the first killing pass; the pause doubles up to a second."""
+STUBBORN_PASSES = 3
+STUCK_AFTER_NS = 5 * SECOND_NS
+
+
+class Job:
+    """A run that this supervisor has claimed. Its processes are our only descendants."""
+
+    __slots__ = (
+        "_kill_at_ns",
+        "_max_rss_bytes",
+        "_passes",
+        "_started_boot_ns",
+        "_state_fd",
+        "_stop_at_ns",
+        "_sweep_at_ns",
+        "_swept_since_ns",
+        "_system_cpu_s",
+        "_user_cpu_s",
+        "bundle",
+        "duration_ns",
+        "ended_at_unix_ns",
+        "error",
+        "pid",
+        "spec",
+        "spool",
+        "started_at_unix_ns",
+        "status",
+        "stopped_by",
+    )
+
+    def __init__(self, bundle: str, spec: Spec) -> None:
+        """Claims the bundle; FileExistsError where the attempt was executed before."""
+        self.bundle = bundle
+        self.spec = spec
+        self.started_at_unix_ns = unix_ns()
+        self._started_boot_ns = boot_ns()
+        content = record.state("spawning", self.started_at_unix_ns, None, None)
+        self._state_fd = record.claim(bundle, content)
+        self.pid = 0
+        self.spool: streams.Spool | None = None
+        self.status: int | None = None
+        self.error: NotStarted | None = None
+        self.stopped_by: str | None = None
+        self.ended_at_unix_ns = 0
+        self.duration_ns = 0
+        self._stop_at_ns: int | None = None
+        self._kill_at_ns: int | None = None
+        self._sweep_at_ns: int | None = None
+        self._swept_since_ns = 0
+        self._passes = 0
+        self._user_cpu_s = self._system_cpu_s = 0.0
+        self._max_rss_bytes = 0
+
+    def start(self, stash: Stash, null_fd: int) -> None:
+        """Spawns the main process; on failure sets `error` and has ended at once."""
+        try:
+            fifo_fds = streams.make_fifos(self.bundle, self.spec.merge_stderr)
+            stash.put(self.bundle, fifo_fds)
+            self.spool = streams.Spool(self.bundle, fifo_fds, self.spec.spool_bound_bytes)
+            self.pid = self._spawn(null_fd)
+        except NotStarted as error:
+            self.error = error
+            self._note_end()
+            return
+        except OSError as error:
+            self.error = NotStarted(error.errno or 0, f"{error.filename}: {error.strerror}")
+            self._note_end()
+            return
+        process = sweep.look_up(self.pid)
+        ticks = process.start_ticks if process is not None else None
+        content = record.state("running", self.started_at_unix_ns, self.pid, ticks)
+        try:
+            record.overwrite(self._state_fd, content)
+        except OSError:
+            pass  # a full disk: "spawning" stays, the run is found by its environment then
+        if self.spec.max_duration_s is not None:
+            self._stop_at_ns = self._started_boot_ns + int(self.spec.max_duration_s * SECOND_NS)
+
+    def _spawn(self, null_fd: int) -> int:
+        writers = []
+        try:
+            for name in streams.NAMES[: 1 if self.spec.merge_stderr else 2]:
+                path = streams.fifo_path(self.bundle, name)
+                writers.append(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+            stdio = (null_fd, writers[0], writers[-1])
+            return spawn(self.spec.argv, self.spec.env, self.spec.cwd, stdio)
+        finally:
+            for fd in writers:
+                os.close(fd)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the main process has ended or never started."""
+        return self.duration_ns > 0
+
+    @property
+    def phase(self) -> str:
+        """`running` or, once it is being ended for any reason, `stopping`."""
+        return "stopping" if self.stopped_by or self.has_ended else "running"
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether its processes have resisted SIGKILL for seconds."""
+        return self._passes > 0 and boot_ns() - self._swept_since_ns > STUCK_AFTER_NS
+
+    def stop(self, by: str, grace_s: float) -> None:
+        """SIGTERM to all processes, SIGKILL after the grace period; a repeat only shortens it."""
+        kill_at_ns = boot_ns() + int(grace_s * SECOND_NS)
+        if self.stopped_by is None:
+            self.stopped_by = by
+            self._stop_at_ns = None
+            if grace_s > 0 and not self.has_ended:
+                sweep.signal_all(self.processes, signal.SIGTERM)
+                sweep.signal_all(self._stopped_processes, signal.SIGCONT)
+        self._kill_at_ns = min(self._kill_at_ns or kill_at_ns, kill_at_ns)
+
+    def processes(self) -> list[sweep.Process]:
+        """All living processes of the run: whatever descends from this supervisor."""
+        return sweep.descendants([os.getpid()], sweep.scan())
+
+    def _stopped_processes(self) -> list[sweep.Process]:
+        return [process for process in self.processes() if process.is_stopped]
+
+    def reaped(self, pid: int, status: int, usage: struct_rusage) -> None:
+        """Notes the end of a process and what it used."""
+        self._user_cpu_s += usage.ru_utime
+        self._system_cpu_s += usage.ru_stime
+        self._max_rss_bytes = max(self._max_rss_bytes, usage.ru_maxrss * 1024)
+        if pid == self.pid:
+            self.status = status
+            self._note_end()
+
+    def _note_end(self) -> None:
+        self.ended_at_unix_ns = unix_ns()
+        self.duration_ns = max(1, boot_ns() - self._started_boot_ns)
+        self._stop_at_ns = None
+
+    def sweep(self) -> None:
+        """One pass of SIGKILL over all that is left, and the time of the next pass."""
+        now = boot_ns()
+        if self._passes == 0:
+            self._swept_since_ns = now
+        sweep.kill_all(self.processes, is_stubborn=self._passes >= STUBBORN_PASSES)
+        self._sweep_at_ns = now + min(FIRST_SWEEP_NS << min(self._passes, 9), SECOND_NS)
+        self._passes += 1
+
+    @property
+    def is_sweeping(self) -> bool:
+        """Whether a killing pass has been made, so that the next one has its time."""
+        return self._passes > 0
+
+    def next_deadline_ns(self) -> int | None:
+        """When `on_time` wants to be called next."""
+        times = [self._sweep_at_ns] if self.is_sweeping else [self._stop_at_ns, self._kill_at_ns]
+        due = [at for at in times if at is not None]
+        return min(due) if due else None
+
+    def on_time(self, now_ns: int) -> None:
+        """Does what is due: the time limit, the end of the grace period, the next pass."""
+        if self._stop_at_ns is not None and now_ns >= self._stop_at_ns:
+            self.stop("timeout", self.spec.grace_s)
+        deadline = self._sweep_at_ns if self.is_sweeping else self._kill_at_ns
+        if deadline is not None and now_ns >= deadline:
+            self.sweep()
+
+    def exit_record(self) -> Record:
+        """The content of exit.json; call it when the run's output is complete."""
+        if self.error is not None:
+            reason, code, signum = "spawn_failed", None, None
+        else:
+            result = os.waitstatus_to_exitcode(self.status or 0)
+            reason = "exited" if result >= 0 else "signaled"
+            code, signum = (result, None) if result >= 0 else (None, -result)
+        spool = self.spool
+        lengths = spool.lengths() if spool else (0, 0)
+        return record.exit_record(
+            self.spec.identity,
+            reason,
+            exit_code=code,
+            signal=signum,
+            stopped_by=self.stopped_by,
+            started_at_unix_ns=self.started_at_unix_ns,
+            first_output_at_unix_ns=spool.first_output_at_unix_ns if spool else None,
+            ended_at_unix_ns=self.ended_at_unix_ns,
+            duration_ns=self.duration_ns,
+            stdout_bytes=lengths[0],
+            stderr_bytes=lengths[1],
+            order_bytes=spool.order_bytes if spool else 0,
+            user_cpu_s=round(self._user_cpu_s, 6),
+            system_cpu_s=round(self._system_cpu_s, 6),
+            max_rss_bytes=self._max_rss_bytes,
+            error=self.error and {"errno": self.error.errno, "message": self.error.strerror},
+        )
+
+    def close(self, stash: Stash) -> None:
+        """Gives back descriptors; the FIFOs go, so that nobody who reads the folder hangs."""
+        os.close(self._state_fd)
+        stash.remove(self.bundle)
+        if self.spool is not None:
+            self.spool.close()
+            self.spool = None
+            for name in streams.NAMES[: 1 if self.spec.merge_stderr else 2]:
+                try:
+                    os.unlink(streams.fifo_path(self.bundle, name))
+                except OSError:
+                    pass  # removed by the job, which may do so

@@ -1,0 +1,86 @@
+"""A listening socket of which only the newest connection counts: the line to the agent."""
+
+from __future__ import annotations
+
+from runyard_agent.supervisor.reactor import READ, WRITE, Reactor
+from runyard_agent.supervisor.wire import Connection
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from runyard_agent.supervisor.wire import Message
+
+
+class Line:
+    """Tells and hears one peer; while there is none, what is told is dropped: the disk has it."""
+
+    __slots__ = ("_events", "_greet", "_hear", "_listener", "_peer", "_reactor")
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        listener: socket.socket,
+        greet: Callable[[], None],
+        hear: Callable[[Message], None],
+    ) -> None:
+        """`greet()` is called when a new peer has taken the line, `hear` for each message."""
+        self._reactor = reactor
+        self._listener = listener
+        self._greet = greet
+        self._hear = hear
+        self._peer: Connection | None = None
+        self._events = READ
+        reactor.watch(listener.fileno(), READ, self._on_peer)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether someone is on the line."""
+        return self._peer is not None
+
+    def tell(self, message: Message) -> None:
+        """Sends or queues a message; a peer that has stopped reading loses the line."""
+        peer = self._peer
+        if peer is not None:
+            fd = peer.fileno()
+            peer.send(message)
+            self._follow(peer, fd)
+
+    def _on_peer(self, events: int) -> None:
+        try:
+            peer, _ = self._listener.accept()
+        except OSError:
+            return
+        self._on_message(READ)  # what the one before has said still counts, before the greeting
+        self.tell({"event": "superseded"})
+        if self._peer is not None:
+            self._reactor.forget(self._peer.fileno())
+            self._peer.close()
+        self._peer = Connection(peer)
+        self._events = READ
+        self._reactor.watch(peer.fileno(), READ, self._on_message)
+        self._greet()
+
+    def _on_message(self, events: int) -> None:
+        peer = self._peer
+        if peer is None:
+            return
+        fd = peer.fileno()
+        if events & WRITE:
+            peer.flush()
+        messages = peer.receive() if events & ~WRITE and peer.is_open else []
+        self._follow(peer, fd)
+        for message in messages:
+            self._hear(message)
+
+    def _follow(self, peer: Connection, fd: int) -> None:
+        """Keeps the loop's view in step with a connection that may have closed itself."""
+        if not peer.is_open:
+            self._reactor.forget_closed(fd)
+            self._peer = None
+            return
+        events = READ | WRITE if peer.has_backlog else READ
+        if events != self._events:
+            self._events = events
+            self._reactor.rewatch(fd, events)

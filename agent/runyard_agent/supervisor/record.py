@@ -1,0 +1,204 @@
+"""The files of a bundle that the supervisor reads and writes: spec, state, exit record."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+from runyard_agent.supervisor import clock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Record = dict[str, Any]
+
+FORMAT = 1
+SPEC = "spec.json"
+STATE = "state.json"
+EXIT = "exit.json"
+STATE_BYTES = 320
+BOOT_ID = clock.boot_id()
+
+
+class SpecInvalid(ValueError):
+    """spec.json is missing, unreadable or not of the format that this supervisor executes."""
+
+
+class Spec:
+    """What to execute: exact bytes for argv and environment, times in seconds."""
+
+    __slots__ = (
+        "argv",
+        "attempt",
+        "cwd",
+        "env",
+        "epoch",
+        "grace_s",
+        "max_duration_s",
+        "merge_stderr",
+        "run_id",
+        "spool_bound_bytes",
+    )
+
+    def __init__(self, record: Record) -> None:
+        self.run_id: str = _require(record, "run_id", str)
+        self.attempt: int = _require(record, "attempt", int)
+        self.epoch: int = _require(record, "epoch", int)
+        self.argv = [_bytes(item) for item in _require(record, "argv", list)]
+        if not self.argv or not self.argv[0]:
+            raise SpecInvalid("argv names no program")
+        env: Record = _require(record, "env", dict)
+        self.env = {_bytes(name): _bytes(value) for name, value in env.items()}
+        self.cwd = _bytes(_require(record, "cwd", str))
+        self.merge_stderr: bool = _require(record, "merge_stderr", bool)
+        self.grace_s = seconds(record.get("grace_s", 30.0))
+        limit = record.get("max_duration_s")
+        self.max_duration_s = None if limit is None else seconds(limit)
+        self.spool_bound_bytes: int = max(1, _require(record, "spool_bound_bytes", int))
+
+    @property
+    def identity(self) -> Record:
+        """What names the attempt in its exit record."""
+        return {"run_id": self.run_id, "attempt": self.attempt, "epoch": self.epoch}
+
+
+def _require(record: Record, name: str, kind: type) -> Any:
+    value = record.get(name)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise SpecInvalid(f"{name} is {value!r}, not of type {kind.__name__}")
+    return value
+
+
+def _bytes(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise SpecInvalid(f"{text!r} is not text")
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise SpecInvalid(f"{text!r} can't be bytes: {error.reason}") from None
+    if b"\0" in data:
+        raise SpecInvalid(f"{text!r} holds a NUL byte, which no argument or variable can")
+    return data
+
+
+def seconds(value: object) -> float:
+    """A finite number of seconds, not negative; SpecInvalid for anything else."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12:
+        return float(value)
+    raise SpecInvalid(f"{value!r} is not a number of seconds")
+
+
+def read(bundle: str, name: str) -> Record | None:
+    """A record of a bundle; None where it is missing or (a crash while writing it) not whole."""
+    try:
+        fd = os.open(os.path.join(bundle, name), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        record = json.loads(os.read(fd, os.fstat(fd).st_size + 1).decode())
+    except (ValueError, RecursionError):
+        return None
+    finally:
+        os.close(fd)
+    return record if isinstance(record, dict) else None
+
+
+def read_spec(bundle: str) -> Spec:
+    """The bundle's spec; SpecInvalid says what is wrong with it."""
+    try:
+        record = read(bundle, SPEC)
+    except OSError as error:
+        raise SpecInvalid(f"{SPEC} can't be read: {error.strerror}") from None
+    if record is None:
+        raise SpecInvalid(f"{SPEC} is missing or not a JSON object")
+    if record.get("format") != FORMAT:
+        raise SpecInvalid(f"{SPEC} has format {record.get('format')!r}, this one reads {FORMAT}")
+    return Spec(record)
+
+
+def state(phase: str, started_at_unix_ns: int, pid: int | None, start_ticks: int | None) -> Record:
+    """The content of state.json."""
+    return {
+        "format": FORMAT,
+        "phase": phase,
+        "pid": pid,
+        "start_ticks": start_ticks,
+        "boot_id": BOOT_ID,
+        "supervisor_pid": os.getpid(),
+        "started_at_unix_ns": started_at_unix_ns,
+    }
+
+
+def is_taken(bundle: str) -> bool:
+    """Whether some supervisor has, or had, this attempt: it must never be executed again."""
+    return os.path.lexists(os.path.join(bundle, STATE)) or os.path.lexists(
+        os.path.join(bundle, EXIT)
+    )
+
+
+def claim(bundle: str, content: Record) -> int:
+    """Creates state.json and returns its descriptor, for `overwrite`.
+
+    FileExistsError where another supervisor was first.
+    """
+    if os.path.lexists(os.path.join(bundle, EXIT)):
+        raise FileExistsError(errno.EEXIST, "the attempt has an exit record", bundle)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(os.path.join(bundle, STATE), flags, 0o600)
+    try:
+        overwrite(fd, content)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def overwrite(fd: int, content: Record) -> None:
+    """Writes state.json in place: one write of one length, a tenth of the cost of a rename."""
+    os.pwrite(fd, json.dumps(content).encode().ljust(STATE_BYTES), 0)
+
+
+def replace(bundle: str, name: str, content: Record) -> int:
+    """Replaces a record atomically; returns its descriptor, to be synced or just closed."""
+    path = os.path.join(bundle, name)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(path + ".tmp", flags, 0o600)
+    try:
+        data = json.dumps(content).encode()
+        if os.write(fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        os.rename(path + ".tmp", path)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def exit_record(identity: Record, reason: str, **values: Any) -> Record:
+    """The content of exit.json; what is not given stays at "nothing happened"."""
+    content: Record = {
+        "format": FORMAT,
+        "run_id": identity.get("run_id"),
+        "attempt": identity.get("attempt"),
+        "epoch": identity.get("epoch"),
+        "reason": reason,
+        "exit_code": None,
+        "signal": None,
+        "stopped_by": None,
+        "started_at_unix_ns": None,
+        "first_output_at_unix_ns": None,
+        "ended_at_unix_ns": clock.unix_ns(),
+        "duration_ns": 0,
+        "stdout_bytes": 0,
+        "stderr_bytes": 0,
+        "order_bytes": 0,
+        "user_cpu_s": 0.0,
+        "system_cpu_s": 0.0,
+        "max_rss_bytes": 0,
+        "survivors": 0,
+        "error": None,
+    }
+    content.update(values)
+    return content

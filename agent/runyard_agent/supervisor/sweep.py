@@ -1,0 +1,170 @@
+"""The processes of a run: found in /proc by descent or by mark, signalled without mistakes."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    Table = dict[int, "Process"]
+    Finder = Callable[[Table], list["Process"]]
+
+FREEZE_ROUNDS = 50
+_open_pidfd: Callable[[int], int] | None = getattr(os, "pidfd_open", None)
+_send_by_pidfd: Callable[[int, int], None] | None = getattr(signal, "pidfd_send_signal", None)
+
+
+class Process:
+    """One line of the process table; (pid, start_ticks) names a process for all time."""
+
+    __slots__ = ("is_stopped", "is_zombie", "pgid", "pid", "ppid", "sid", "start_ticks")
+
+    def __init__(self, pid: int, stat: bytes) -> None:
+        fields = stat.rpartition(b")")[2].split()  # the name before it may hold anything
+        self.pid = pid
+        self.is_zombie = fields[0] in b"ZX"
+        self.is_stopped = fields[0] in b"Tt"
+        self.ppid = int(fields[1])
+        self.pgid = int(fields[2])
+        self.sid = int(fields[3])
+        self.start_ticks = int(fields[19])
+
+
+def look_up(pid: int) -> Process | None:
+    """The process that has this pid now, zombies included."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return Process(pid, os.read(fd, 4096))
+    except OSError:
+        return None  # it ended after the file was opened
+    finally:
+        os.close(fd)
+
+
+def scan() -> Table:
+    """All processes of the machine that are visible here, by pid."""
+    table = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            process = look_up(int(name))
+            if process is not None:
+                table[process.pid] = process
+    return table
+
+
+def descendants(
+    roots: Iterable[int], table: Table, without: frozenset[int] = frozenset()
+) -> list[Process]:
+    """Living processes below the roots; subtrees of `without` are left out."""
+    children: dict[int, list[Process]] = {}
+    for process in table.values():
+        children.setdefault(process.ppid, []).append(process)
+    found = []
+    todo = list(roots)
+    seen = set(todo) | without
+    while todo:
+        for child in children.get(todo.pop(), ()):
+            if child.pid not in seen:
+                seen.add(child.pid)
+                todo.append(child.pid)
+                if not child.is_zombie:
+                    found.append(child)
+    return found
+
+
+def marked(table: Table, run_id: str, attempt: int, main: tuple[int, int] | None) -> list[Process]:
+    """Living processes that belong to an attempt by their environment, session or main process.
+
+    For runs whose processes no longer descend from us. `main` is (pid, start_ticks) of a main
+    process that was alive when the search began: the number of its session is no other's then.
+    """
+    marks = {f"RUNYARD_RUN_ID={run_id}".encode(), f"RUNYARD_ATTEMPT={attempt}".encode()}
+    found = set()
+    for process in table.values():
+        if main is not None and process.sid == main[0] and process.start_ticks >= main[1]:
+            found.add(process.pid)
+        elif run_id and marks <= _environ(process.pid):
+            found.add(process.pid)
+    below = descendants(found, table)
+    return below + [table[pid] for pid in found if not table[pid].is_zombie]
+
+
+def _environ(pid: int) -> set[bytes]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return set(file.read().split(b"\0"))
+    except OSError:
+        return set()  # not ours, or gone
+
+
+def send(process: Process, signum: int) -> None:
+    """Signals exactly this process: not one that got its pid later, never init or ourselves."""
+    if process.pid <= 1 or process.pid == os.getpid():
+        return
+    fd = -1
+    try:
+        if _open_pidfd is not None:
+            fd = _open_pidfd(process.pid)
+        now = look_up(process.pid)
+        if now is None or now.start_ticks != process.start_ticks:
+            return
+        if fd >= 0 and _send_by_pidfd is not None:
+            _send_by_pidfd(fd, signum)
+        else:
+            os.kill(process.pid, signum)
+    except OSError:
+        return  # gone, or no longer ours to signal: the proof at the end of the sweep tells
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def signal_all(find: Callable[[], list[Process]], signum: int) -> int:
+    """Signals every process that `find` gives, once each, until it gives no new one.
+
+    A process may fork while it is being signalled; the rounds are bounded all the same.
+    Returns how many were signalled.
+    """
+    seen: set[tuple[int, int]] = set()
+    for _ in range(FREEZE_ROUNDS):
+        fresh = [p for p in find() if (p.pid, p.start_ticks) not in seen]
+        if not fresh:
+            break
+        for process in fresh:
+            seen.add((process.pid, process.start_ticks))
+            send(process, signum)
+    return len(seen)
+
+
+def kill_all(find: Callable[[], list[Process]], is_stubborn: bool) -> list[Process]:
+    """One pass of SIGKILL; returns what was alive when it began (none: nothing is left).
+
+    With `is_stubborn` they are stopped first: something that forks faster than it is killed
+    can't do so while it is stopped.
+    """
+    if is_stubborn:
+        signal_all(find, signal.SIGSTOP)
+    alive = find()
+    for process in alive:
+        _kill_group(process)
+        send(process, signal.SIGKILL)
+    return alive
+
+
+def _kill_group(process: Process) -> None:
+    """Kills the group of our own child, in one step that a fork can't slip through.
+
+    Only of a child: until we reap it, nobody else can get the number of its group.
+    """
+    if process.ppid != os.getpid() or process.pgid <= 1 or process.pgid == os.getpgrp():
+        return
+    try:
+        os.killpg(process.pgid, signal.SIGKILL)
+    except OSError:
+        return  # the group is gone

@@ -1,0 +1,95 @@
+"""Where the daemon is: an address that the user gave, or the embedded daemon of a data directory."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from runyard_contract.errors import DaemonUnavailable, RunyardError, SpecInvalid, Unsupported
+from runyard_contract.home import data_home
+
+ADDRESS_VARIABLE = "RUNYARD_ADDRESS"
+_UNIX = "unix:"
+
+
+class Address(ABC):
+    """Where a daemon is, and what to do when it does not answer."""
+
+    @abstractmethod
+    def target(self) -> str:
+        """What gRPC connects to. Starts an embedded daemon where none is."""
+
+    @abstractmethod
+    def revive(self, error: RunyardError) -> None:
+        """Brings back a daemon that did not answer, or raises `error`."""
+
+    @property
+    @abstractmethod
+    def home(self) -> Path | None:
+        """The data directory on this machine in which the client may remember things."""
+
+    @abstractmethod
+    def __str__(self) -> str: ...
+
+
+class GivenAddress(Address):
+    """A socket that the user named. Nothing is started for it."""
+
+    def __init__(self, socket: Path, home: Path | None) -> None:
+        self._socket = socket
+        self._home = home
+
+    def target(self) -> str:
+        """See Address."""
+        return unix_target(self._socket)
+
+    def revive(self, error: RunyardError) -> None:
+        """See Address: whoever gave the address looks after its daemon."""
+        if isinstance(error, DaemonUnavailable):
+            raise DaemonUnavailable(
+                f"no daemon answers at {self}",
+                hint=f"start it there, or unset {ADDRESS_VARIABLE} to use a daemon of your own",
+                address=str(self),
+            ) from None
+        raise error
+
+    @property
+    def home(self) -> Path | None:
+        """See Address."""
+        return self._home
+
+    def __str__(self) -> str:
+        return f"{_UNIX}{self._socket}"
+
+
+def unix_target(socket: Path) -> str:
+    """The gRPC target of a Unix socket: a URI, so what it would read otherwise is escaped."""
+    return _UNIX + quote(os.fsencode(socket))
+
+
+def resolve(address: str | None, environ: Mapping[str, str]) -> Address:
+    """The address that was given, else the one in RUNYARD_ADDRESS, else the embedded daemon's."""
+    text = address or environ.get(ADDRESS_VARIABLE, "")
+    home = data_home(environ)
+    if not text:
+        from runyard.embedded import EmbeddedAddress
+
+        return EmbeddedAddress(home)
+    if not text.startswith(_UNIX):
+        raise Unsupported(
+            f"the address {text!r} is of a kind that this version does not serve",
+            hint="use unix:/path/of/daemon.sock",
+            address=text,
+        )
+    path = text.removeprefix(_UNIX)
+    path = "/" + path.lstrip("/") if path.startswith("//") else path
+    if not os.path.isabs(path):
+        raise SpecInvalid(
+            f"the address {text!r} names no absolute path",
+            hint="use unix:/path/of/daemon.sock",
+            address=text,
+        )
+    return GivenAddress(Path(path), home)

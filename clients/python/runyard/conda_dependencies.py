@@ -1,0 +1,313 @@
+"""Conda dependencies: the packages of a system-managed environment, in conda's YAML form."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from runyard_contract.errors import Unsupported
+
+from runyard.requirements import Place, Requirements, parse_requirements, read_requirements
+from runyard.schema import invalid
+from runyard.yaml_document import Items, Node, Table, Text, YamlDocument, read_yaml
+
+DEFAULT_NAME = "project_environment"
+
+# What Azure ML wrote into every file by itself: nobody asked for these.
+_FILLED_PYTHON = "3.6.2"
+_FILLED_PIP = "azureml-defaults"
+
+_CONDA_NAME = re.compile(r"(?:[\w./-]+::)?(?P<name>[\w.-]+)(?P<version>.*)\Z", re.DOTALL)
+_PIP_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_HANDLED = ("python", "pip")  # conda packages that a pip-only environment has by itself
+
+
+class CondaDependencies:
+    """Python version, pip packages and conda packages, as in a conda `environment.yml`.
+
+    Args:
+        conda_dependencies_file_path: a YAML file to start from.
+
+    Raises `SpecInvalid` with file and line for a file that is not of that form. Conda packages can
+    be listed here, but runs can't install them yet: `check_served` refuses them by name.
+    """
+
+    def __init__(self, conda_dependencies_file_path: str | os.PathLike[str] | None = None) -> None:
+        self._name = DEFAULT_NAME
+        self._channels: list[str] = []
+        self._conda: list[str] = []
+        self._pip: list[tuple[Place, str]] = []
+        self._folder = Path()
+        if conda_dependencies_file_path is not None:
+            path = Path(conda_dependencies_file_path)
+            document = read_yaml(path)
+            self._folder = path.parent
+            self._read(document.root, document.source)
+
+    @classmethod
+    def create(
+        cls,
+        pip_indexurl: str | None = None,
+        pip_packages: Iterable[str] | None = None,
+        conda_packages: Iterable[str] | None = None,
+        python_version: str | None = None,
+        pin_sdk_version: bool = True,
+    ) -> Self:
+        """Makes dependencies from lists of packages.
+
+        `python_version` is a version such as "3.11"; None takes the caller's. `pin_sdk_version`
+        means nothing here and is accepted for the sake of older scripts.
+        """
+        made = cls()
+        if pip_indexurl:
+            made.set_pip_index_url(pip_indexurl)
+        if python_version:
+            made.set_python_version(python_version)
+        for package in conda_packages or ():
+            made.add_conda_package(package)
+        for package in pip_packages or ():
+            made.add_pip_package(package)
+        return made
+
+    @classmethod
+    def from_requirements_file(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads the pip packages of a requirements.txt, with the files it includes.
+
+        Raises `SpecInvalid` or `Unsupported` with file and line.
+        """
+        found = read_requirements(Path(path))
+        made = cls()
+        constraints = [f"--constraint {file}" for file in found.constraint_files]
+        for line in (*found.index_options, *constraints, *found.lines):
+            made._pip.append((made._place(), line))
+        return made
+
+    @classmethod
+    def from_node(cls, node: Node, source: str) -> Self:
+        """Reads dependencies that stand inside another YAML file."""
+        made = cls()
+        made._folder = Path(source).parent
+        made._read(node, source)
+        return made
+
+    @property
+    def conda_channels(self) -> list[str]:
+        """The conda channels, in order."""
+        return list(self._channels)
+
+    @property
+    def conda_packages(self) -> list[str]:
+        """The conda packages as they were added, python among them."""
+        return list(self._conda)
+
+    @property
+    def pip_packages(self) -> list[str]:
+        """The pip packages, without options."""
+        return [line for _, line in self._pip if not line.startswith("-")]
+
+    @property
+    def pip_options(self) -> list[str]:
+        """The pip options, such as `--extra-index-url https://…`."""
+        return [line for _, line in self._pip if line.startswith("-")]
+
+    @property
+    def python_version(self) -> str | None:
+        """The Python asked for ("3.11", ">=3.9,<3.12"), or None. Azure ML's 3.6.2 is no wish."""
+        for package in self._conda:
+            name, version = _split_conda(package)
+            if name == "python":
+                return None if version == _FILLED_PYTHON else version
+        return None
+
+    @property
+    def has_packages(self) -> bool:
+        """Whether anything is asked for beyond what Azure ML filled in by itself."""
+        return bool(self._other_conda() or self._wanted_pip() or self.python_version)
+
+    def set_python_version(self, version: str) -> None:
+        """Asks for a Python version such as "3.11"."""
+        self.remove_conda_package("python")
+        self._conda.insert(0, f"python={version}")
+
+    def get_python_version(self) -> str | None:
+        """The Python asked for; the same as `python_version`."""
+        return self.python_version
+
+    def add_channel(self, channel: str) -> None:
+        """Adds a conda channel."""
+        if channel not in self._channels:
+            self._channels.append(channel)
+
+    def remove_channel(self, channel: str) -> None:
+        """Removes a conda channel."""
+        self._channels = [one for one in self._channels if one != channel]
+
+    def add_conda_package(self, conda_package: str) -> None:
+        """Adds a conda package; one of the same name is replaced."""
+        self.remove_conda_package(conda_package)
+        self._conda.append(conda_package)
+
+    def remove_conda_package(self, conda_package: str) -> None:
+        """Removes the conda package of that name, whatever its version."""
+        name = _split_conda(conda_package)[0]
+        self._conda = [one for one in self._conda if _split_conda(one)[0] != name]
+
+    def add_pip_package(self, pip_package: str) -> None:
+        """Adds a pip requirement such as "torch>=2"; one of the same name is replaced."""
+        self.remove_pip_package(pip_package)
+        self._pip.append((self._place(), pip_package.strip()))
+
+    def remove_pip_package(self, pip_package: str) -> None:
+        """Removes the pip requirement of that name, whatever its version."""
+        name = _pip_name(pip_package)
+        self._pip = [
+            (place, line)
+            for place, line in self._pip
+            if line.startswith("-") or _pip_name(line) != name
+        ]
+
+    def set_pip_index_url(self, index_url: str) -> None:
+        """Sets the package index that pip packages come from."""
+        url = index_url.removeprefix("--index-url").strip()
+        self.remove_pip_option("--index-url")
+        self.set_pip_option(f"--index-url {url}")
+
+    def set_pip_option(self, pip_option: str) -> None:
+        """Adds a pip option such as `--extra-index-url https://…`."""
+        self._pip.append((self._place(), pip_option.strip()))
+
+    def remove_pip_option(self, pip_option: str) -> None:
+        """Removes the pip options of that name."""
+        name = re.split(r"[=\s]", pip_option.strip())[0]
+        self._pip = [
+            (place, line) for place, line in self._pip if re.split(r"[=\s]", line)[0] != name
+        ]
+
+    def check_served(self, source: str = "the environment") -> None:
+        """Raises `Unsupported`, naming them, when there are conda packages but python and pip."""
+        packages = self._other_conda()
+        if packages:
+            names = ", ".join(packages)
+            raise Unsupported(
+                f"{source} lists conda packages ({names}); only python and pip packages are served"
+                " so far, conda environments come later",
+                hint="move what PyPI has under `pip:`, or set user_managed_dependencies and name"
+                " the interpreter of a conda environment that exists on the target",
+                packages=names,
+            )
+
+    def to_requirements(self) -> Requirements:
+        """What pip has to install, included files read. Raises as `requirements` does."""
+        return parse_requirements(self._wanted_pip(), self._folder)
+
+    def to_plain(self) -> Any:
+        """The content of the YAML file; None where there is nothing."""
+        if not (self._conda or self._pip or self._channels):
+            return None
+        dependencies: list[Any] = list(self._conda)
+        if self._pip:
+            dependencies.append({"pip": [line for _, line in self._pip]})
+        found: dict[str, Any] = {"name": self._name, "dependencies": dependencies}
+        if self._channels:
+            found["channels"] = list(self._channels)
+        return found
+
+    def serialize_to_string(self) -> str:
+        """The dependencies as conda's YAML."""
+        document = YamlDocument("conda dependencies")
+        document.update(self.to_plain() or {"name": self._name, "dependencies": []}, {})
+        return document.dump()
+
+    def save(self, path: str | os.PathLike[str]) -> str:
+        """Writes the YAML file and gives back its path."""
+        Path(path).write_text(self.serialize_to_string(), encoding="utf-8")
+        return os.fspath(path)
+
+    def save_to_file(
+        self, base_directory: str | os.PathLike[str], conda_file_path: str | None = None
+    ) -> str:
+        """Writes the file below a folder; gives back its path relative to the folder."""
+        relative = conda_file_path or "conda_dependencies.yml"
+        self.save(Path(base_directory) / relative)
+        return relative
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CondaDependencies):
+            return NotImplemented
+        return bool(self.to_plain() == other.to_plain())
+
+    __hash__ = None  # type: ignore[assignment]  # it can be changed
+
+    def __repr__(self) -> str:
+        return f"CondaDependencies(conda={self._conda!r}, pip={len(self._pip)} lines)"
+
+    def _place(self) -> Place:
+        return Place("pip packages", len(self._pip) + 1)
+
+    def _other_conda(self) -> list[str]:
+        return [one for one in self._conda if _split_conda(one)[0] not in _HANDLED]
+
+    def _wanted_pip(self) -> list[tuple[Place, str]]:
+        return [(place, line) for place, line in self._pip if _pip_name(line) != _FILLED_PIP]
+
+    def _read(self, node: Node, source: str) -> None:
+        if not isinstance(node, Table):
+            raise invalid(source, node.line, "conda dependencies must be keys and values")
+        for key, value in node.entries.items():
+            if key == "name" and isinstance(value, Text):
+                self._name = value.value
+            elif key == "channels" and isinstance(value, Items):
+                self._channels = [_text(one, source, "a channel") for one in value.items]
+            elif key == "dependencies" and isinstance(value, Items):
+                self._read_dependencies(value, source)
+            elif key in ("name", "channels", "dependencies"):
+                if not (isinstance(value, Text) and value.is_null):
+                    raise invalid(source, value.line, f"{key} is not of the form that conda has")
+            elif key not in ("prefix", "variables"):
+                raise invalid(
+                    source,
+                    value.line,
+                    f"unknown key {key[:100]!r}",
+                    "known keys: name, channels, dependencies",
+                )
+
+    def _read_dependencies(self, dependencies: Items, source: str) -> None:
+        for one in dependencies.items:
+            if isinstance(one, Table):
+                if list(one.entries) != ["pip"]:
+                    raise invalid(
+                        source, one.line, "only pip can have a list of its own in dependencies"
+                    )
+                lines = one.entries["pip"]
+                if not isinstance(lines, Items):
+                    raise invalid(source, lines.line, "pip must have a list of requirements")
+                for line in lines.items:
+                    text = _text(line, source, "a pip requirement")
+                    self._pip.append((Place(source, line.line), text))
+            else:
+                self._conda.append(_text(one, source, "a dependency"))
+
+
+def _split_conda(package: str) -> tuple[str, str | None]:
+    """(name, version wish in pip's terms) of conda's `channel::name=1.2=build`."""
+    match = _CONDA_NAME.match(package.strip())
+    if match is None:
+        return package.strip(), None
+    version = match["version"].strip()
+    if not version.startswith((">", "<", "!", "~")):
+        version = version.lstrip("=").split("=")[0]
+    return match["name"].lower(), version.strip().removesuffix(".*") or None
+
+
+def _pip_name(line: str) -> str:
+    match = _PIP_NAME.match(line.strip())
+    return re.sub(r"[-_.]+", "-", match[0]).lower() if match else line.strip()
+
+
+def _text(node: Node, source: str, what: str) -> str:
+    if isinstance(node, Text) and not node.is_null:
+        return node.value.strip()
+    raise invalid(source, node.line, f"{what} must be one line of text")

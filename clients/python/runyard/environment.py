@@ -1,0 +1,226 @@
+"""Environments: what a script needs to run, and the form in which that is sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from runyard_contract.errors import SpecInvalid, Unsupported
+
+from runyard.conda_dependencies import CondaDependencies
+from runyard.schema import seldom
+
+DEFAULT_CPU_IMAGE = "mcr.microsoft.com/azureml/base:intelmpi2018.3-ubuntu16.04"
+DEFAULT_GPU_IMAGE = "mcr.microsoft.com/azureml/base-gpu:intelmpi2018.3-cuda9.0-cudnn7-ubuntu16.04"
+DEFAULT_INTERPRETER = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentSpecification:
+    """An environment in the form that is sent with a run: nothing in it depends on this machine.
+
+    kind: "user_managed" runs in an interpreter that exists on the target, "pip" builds one.
+    interpreter_path: of a user-managed one; empty means the caller's Python on the local target and
+        the node's python3 elsewhere.
+    python_version: of a built one ("3.11", ">=3.9,<3.12"); None means the caller's.
+    requirements, constraints: one PEP 508 name or URL a line, included files read, in order.
+    index_options: `--index-url URL`, `--extra-index-url URL`, `--find-links URL`, no credentials.
+    environment_variables: for the job, over those of the caller.
+    """
+
+    kind: Literal["user_managed", "pip"]
+    interpreter_path: str = ""
+    python_version: str | None = None
+    requirements: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
+    index_options: tuple[str, ...] = ()
+    environment_variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class PythonSection:
+    """Python and its packages.
+
+    With `user_managed_dependencies` the interpreter at `interpreter_path` is taken as it is
+    ("python", the default, means the caller's); else `conda_dependencies` are installed.
+    """
+
+    user_managed_dependencies: bool = False
+    interpreter_path: str = DEFAULT_INTERPRETER
+    conda_dependencies_file: str | None = None
+    base_conda_environment: str | None = None
+    conda_dependencies: CondaDependencies = field(
+        default_factory=CondaDependencies, metadata=seldom()
+    )
+
+
+@dataclass(slots=True)
+class ContainerRegistry:
+    """Where a Docker image comes from, with the credentials to fetch it."""
+
+    address: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(slots=True)
+class DockerSection:
+    """Docker: read and kept. Enabling it is refused until runs in containers are served."""
+
+    enabled: bool = False
+    base_image: str | None = DEFAULT_CPU_IMAGE
+    base_dockerfile: str | None = field(default=None, metadata=seldom())
+    shared_volumes: bool = True
+    gpu_support: bool = False
+    shm_size: str | None = "1g"
+    arguments: list[str] = field(default_factory=list)
+    base_image_registry: ContainerRegistry = field(default_factory=ContainerRegistry)
+
+
+@dataclass(slots=True)
+class SparkPackage:
+    """One Maven package of a Spark job."""
+
+    group: str | None = None
+    artifact: str | None = None
+    version: str | None = None
+
+
+def _default_spark_packages() -> list[SparkPackage]:
+    return [SparkPackage("com.microsoft.ml.spark", "mmlspark_2.11", "0.12")]
+
+
+@dataclass(slots=True)
+class SparkSection:
+    """Spark packages: read and kept, they mean nothing to a Python run."""
+
+    repositories: list[str] = field(
+        default_factory=lambda: ["https://mmlspark.azureedge.net/maven"]
+    )
+    packages: list[SparkPackage] = field(default_factory=_default_spark_packages)
+    precache_packages: bool = True
+
+
+@dataclass(slots=True)
+class DatabricksSection:
+    """Databricks libraries: read and kept, they mean nothing to a Python run."""
+
+    maven_libraries: list[Any] = field(default_factory=list)
+    pypi_libraries: list[Any] = field(default_factory=list)
+    rcran_libraries: list[Any] = field(default_factory=list)
+    jar_libraries: list[Any] = field(default_factory=list)
+    egg_libraries: list[Any] = field(default_factory=list)
+    cluster: Any = field(default=None, metadata=seldom())
+
+
+@dataclass(slots=True)
+class Environment:
+    """What a script needs: an interpreter or packages, and environment variables.
+
+        Environment.from_pip_requirements("iris", "requirements.txt")
+
+        env = Environment("mine")
+        env.python.user_managed_dependencies = True
+        env.python.interpreter_path = "/opt/conda/envs/torch/bin/python"
+
+    An environment that asks for nothing counts as unset: the run gets the caller's Python.
+    """
+
+    name: str | None = None
+    version: str | None = None
+    environment_variables: dict[str, str] = field(default_factory=dict)
+    python: PythonSection = field(default_factory=PythonSection)
+    docker: DockerSection = field(default_factory=DockerSection)
+    spark: SparkSection = field(default_factory=SparkSection)
+    databricks: DatabricksSection = field(default_factory=DatabricksSection)
+    inferencing_stack_version: str | None = field(default=None, metadata=seldom())
+
+    @classmethod
+    def from_pip_requirements(cls, name: str, file_path: str | os.PathLike[str]) -> Self:
+        """An environment with the packages of a requirements.txt, included files read now.
+
+        Raises `SpecInvalid` or `Unsupported` with file and line.
+        """
+        made = cls(name)
+        made.python.conda_dependencies = CondaDependencies.from_requirements_file(file_path)
+        return made
+
+    @classmethod
+    def from_conda_specification(cls, name: str, file_path: str | os.PathLike[str]) -> Self:
+        """An environment with the packages of a conda YAML file.
+
+        A Python version and a pip section are served; `Unsupported` names conda packages when the
+        environment is used. Raises `SpecInvalid` with file and line.
+        """
+        made = cls(name)
+        made.python.conda_dependencies = CondaDependencies(file_path)
+        return made
+
+    @property
+    def is_unset(self) -> bool:
+        """Whether nothing is asked for, so that the run gets the caller's Python."""
+        python = self.python
+        return not (python.user_managed_dependencies or python.conda_dependencies.has_packages)
+
+    def unserved(self) -> list[tuple[str, str]]:
+        """(key, why) of each setting that would change the run and is not served yet."""
+        found = []
+        if self.docker.enabled:
+            found.append(("docker.enabled", "runs in containers come later"))
+        if self.python.base_conda_environment:
+            found.append(("python.baseCondaEnvironment", "conda environments come later"))
+        return found
+
+    def to_specification(self) -> EnvironmentSpecification:
+        """What is sent with a run.
+
+        Raises `Unsupported`, naming the keys or packages, for what is not served yet, and
+        `SpecInvalid` for a bad requirement or environment variable.
+        """
+        refuse_unserved(self.unserved())
+        variables = {
+            name: _checked_variable(name, str(value))
+            for name, value in self.environment_variables.items()
+        }
+        python = self.python
+        if python.user_managed_dependencies or self.is_unset:
+            path = python.interpreter_path if python.user_managed_dependencies else ""
+            return EnvironmentSpecification(
+                "user_managed",
+                "" if path == DEFAULT_INTERPRETER else path,
+                environment_variables=variables,
+            )
+        packages = python.conda_dependencies
+        packages.check_served(f'environment "{self.name}"' if self.name else "the environment")
+        found = packages.to_requirements()
+        return EnvironmentSpecification(
+            "pip",
+            python_version=packages.python_version,
+            requirements=found.lines,
+            constraints=found.constraints,
+            index_options=found.index_options,
+            environment_variables=variables,
+        )
+
+
+def refuse_unserved(found: Iterable[tuple[str, str]]) -> None:
+    """Raises `Unsupported`, listing every key and its reason, unless there are none."""
+    keys = list(found)
+    if keys:
+        raise Unsupported(
+            "not served yet: " + "; ".join(f"{key} ({why})" for key, why in keys),
+            hint="take these keys out of the run configuration, or set them back to their defaults",
+            keys=", ".join(key for key, _ in keys),
+        )
+
+
+def _checked_variable(name: str, value: str) -> str:
+    if not name or "=" in name or "\0" in name or "\0" in value:
+        raise SpecInvalid(
+            f"environment variable {name[:100]!r} cannot be set: a name is not empty and has no"
+            " `=`, and neither name nor value has a NUL",
+            variable=name[:100],
+        )
+    return value

@@ -1,0 +1,73 @@
+"""Settings of a daemon, read once at its start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runyard_contract.errors import SpecInvalid
+from runyard_contract.home import data_home
+
+IDLE_END_VARIABLE = "RUNYARD_IDLE_END_S"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a daemon is started with. Durations are seconds."""
+
+    home: Path
+    """The data directory, absolute."""
+    is_embedded: bool = False
+    """Started by a client for one user, rather than by `daemon serve`."""
+    idle_end_s: float = 3 * 3600.0
+    """An embedded daemon ends after that long without runs, clients or attached targets."""
+    has_local_agent: bool = True
+    """Whether the daemon keeps an agent for the target `local` on its own machine."""
+    stream_heartbeat_s: float = 15.0
+    """Longest silence of a stream to a client."""
+    agent_heartbeat_s: float = 30.0
+    """How often an agent with nothing to say is asked to say so."""
+    out_of_touch_s: float = 75.0
+    """A node without a session for that long is out of touch (lease of 60 s and margin of 15 s)."""
+    upload_idle_s: float = 60.0
+    """An upload that brings nothing for that long is ended."""
+    collect_s: float = 120.0
+    """How long a node may take to send a working folder."""
+    drain_s: float = 5.0
+    """How long calls under way may take when the daemon stops."""
+    cancel_runs_s: float = 45.0
+    """How long a stop with cancel waits for the runs' ends."""
+    workdir_keep_s: float = 24 * 3600.0
+    """How long a node keeps what a script wrote outside outputs/ and logs/."""
+    request_keep_s: float = 7 * 86_400.0
+    """How long an answer is kept for a repeat of its request."""
+    events_kept: int = 100_000
+    """Events kept for watchers that come back."""
+    janitor_s: float = 600.0
+    """Pause between two rounds of clean-up."""
+
+
+def load(environ: Mapping[str, str], *, home: Path | None, is_embedded: bool) -> Config:
+    """Puts the settings together. Raises SpecInvalid for a variable that is no number of seconds."""
+    chosen = home.absolute() if home is not None else data_home(environ)
+    idle_text = environ.get(IDLE_END_VARIABLE)
+    if not idle_text:
+        return Config(home=chosen, is_embedded=is_embedded)
+    return Config(home=chosen, is_embedded=is_embedded, idle_end_s=_seconds(idle_text))
+
+
+def _seconds(text: str) -> float:
+    """A number of seconds over 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise SpecInvalid(
+            f"{IDLE_END_VARIABLE} is {text!r}, which is no number of seconds over 0",
+            hint=f"unset {IDLE_END_VARIABLE}, or set it to seconds, such as 10800",
+            value=text,
+        )
+    return value

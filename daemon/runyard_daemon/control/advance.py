@@ -1,0 +1,42 @@
+"""Moves a run through its lifecycle inside a transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Unpack
+
+from runyard_daemon.core.lifecycle import Event, applies, next_state
+from runyard_daemon.store import runs
+from runyard_daemon.store.runs import RunChange, RunRecord
+from runyard_daemon.store.transitions import TransitionRecord
+
+USER, DAEMON, AGENT = "user", "daemon", "agent"
+
+
+def advance(
+    conn: sqlite3.Connection,
+    run: RunRecord,
+    happened: Iterable[tuple[Event, str]],
+    actor: str,
+    now_us: int,
+    **changes: Unpack[RunChange],
+) -> bool:
+    """Applies events, with what they mean for people, and changes to a run.
+
+    The changes are written with the last transition, or alone where no event changes the state.
+    Returns whether anything was written: events that change nothing are no change.
+    """
+    state = run.state
+    moves: list[TransitionRecord] = []
+    for event, cause in happened:
+        if applies(state, event):
+            state = next_state(state, event)
+            moves.append(TransitionRecord(state, now_us, cause, actor))
+    for move in moves[:-1]:
+        runs.update_state(conn, run.run_id, move)
+    if moves:
+        runs.update_state(conn, run.run_id, moves[-1], **changes)
+    elif changes:
+        runs.update(conn, run.run_id, **changes)
+    return bool(moves or changes)

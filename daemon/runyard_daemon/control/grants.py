@@ -1,0 +1,182 @@
+"""Grants: decided by the scheduler, durable before the lease goes to the agent."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from runyard_contract.errors import RunyardError
+
+from runyard_daemon.content import Content
+from runyard_daemon.control.advance import DAEMON, advance
+from runyard_daemon.control.live import HeldAttempt, Live
+from runyard_daemon.control.orders import Lease, Lock
+from runyard_daemon.control.snapshots import inline_manifests
+from runyard_daemon.core.lifecycle import Event, applies
+from runyard_daemon.core.types import AttemptRef, Grant
+from runyard_daemon.store import attempts, environments, meta, runs
+from runyard_daemon.store.attempts import AttemptRecord
+from runyard_daemon.store.environments import LockRecord
+from runyard_daemon.store.runs import SpecRecord
+
+_CACHED_SNAPSHOTS = 16
+"""Snapshots whose manifests are kept in memory, up to 256 KiB each."""
+
+Manifests = tuple[tuple[str, bytes], ...]
+EnvironmentHash = Callable[[bytes], str]
+"""From the serialized environment to the hash that its locks are kept under; "" for no lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """A decision that is booked on the board and not durable yet."""
+
+    grant: Grant
+    node_name: str
+    """What people call the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A grant that is durable."""
+
+    held: HeldAttempt
+    snapshot: str
+    spec: SpecRecord
+    locks: tuple[LockRecord, ...]
+
+
+class Grants:
+    """Takes decisions from the board, writes them, sends the leases."""
+
+    def __init__(self, live: Live, content: Content, environment_hash: EnvironmentHash) -> None:
+        self._live = live
+        self._content = content
+        self._environment_hash = environment_hash
+        self._manifests: dict[str, Manifests] = {}
+
+    def decide(self) -> tuple[Booked, ...]:
+        """What starts now, booked on the board. Pass it to `write`, then `settle` or `undo`."""
+        board = self._live.board
+        decided = []
+        for grant in board.ready():
+            nodes = board.nodes_of(grant.run.compute)
+            name = next(node.name for node in nodes if node.id == grant.node)
+            decided.append(Booked(grant, name))
+        return tuple(decided)
+
+    def write(self, conn: sqlite3.Connection, decided: Sequence[Booked]) -> list[Granted | None]:
+        """Makes grants durable, in the transaction of whatever made them possible.
+
+        None for a run that no longer waits (cancelled meanwhile). Runs in the writer's thread.
+        """
+        now_us = self._live.now_us()
+        return [self._write_one(conn, booked, now_us) for booked in decided]
+
+    def _write_one(self, conn: sqlite3.Connection, booked: Booked, now_us: int) -> Granted | None:
+        grant = booked.grant
+        run = runs.get(conn, grant.run.run_id)
+        if run is None or not applies(run.state, Event.GRANTED):
+            return None
+        ref = AttemptRef(run.run_id, run.attempt + 1, meta.next_epoch(conn))
+        record = AttemptRecord(
+            run_id=ref.run_id,
+            attempt=ref.attempt,
+            epoch=ref.epoch,
+            node_id=grant.node,
+            grant_time_us=now_us,
+            held=grant.held,
+        )
+        attempts.insert(conn, record)
+        advance(
+            conn,
+            run,
+            [(Event.GRANTED, f"leased to {booked.node_name}")],
+            DAEMON,
+            now_us,
+            attempt=ref.attempt,
+            node=booked.node_name,
+        )
+        held = HeldAttempt(ref, grant.node, run.workspace, run.experiment)
+        return self._leased(conn, held, run.snapshot)
+
+    def _leased(self, conn: sqlite3.Connection, held: HeldAttempt, snapshot: str) -> Granted:
+        """What the lease of an attempt says."""
+        spec = runs.get_spec(conn, held.ref.run_id)
+        lock_hash = self._environment_hash(spec.environment) if spec.environment else ""
+        locks = tuple(environments.locks(conn, lock_hash)) if lock_hash else ()
+        return Granted(held, snapshot, spec, locks)
+
+    async def settle(self, decided: Sequence[Booked], written: Sequence[Granted | None]) -> None:
+        """After the commit: books what was granted and sends the leases."""
+        for booked, granted in zip(decided, written, strict=True):
+            if granted is None:
+                self._live.board.release(booked.grant.run.run_id)
+                self._live.wake_dispatch.set()
+                continue
+            self._live.hold(granted.held)
+            self._live.changed(granted.held.ref.run_id)
+        for granted in written:
+            if granted is not None:
+                await self.send(granted)
+
+    def undo(self, decided: Sequence[Booked]) -> None:
+        """After a failed commit: the runs wait again, in their old places."""
+        for booked in decided:
+            self._live.board.undo(booked.grant)
+        if decided:
+            self._live.wake_dispatch.set()
+
+    async def send(self, granted: Granted) -> None:
+        """Sends a lease where the node is connected; else it comes with the node's Hello."""
+        held = granted.held
+        if held.node not in self._live.sessions:
+            return
+        manifests = await self.manifests(granted.snapshot)
+        if self._live.attempts.get(held.ref.run_id) != held:
+            return
+        self._live.order(
+            held.node,
+            Lease(
+                held.target,
+                granted.spec.spec,
+                granted.spec.environment,
+                manifests,
+                tuple(
+                    Lock(lock.platform, lock.text, lock.hash, lock.create_time_us)
+                    for lock in granted.locks
+                ),
+            ),
+        )
+
+    async def again(self, held: HeldAttempt) -> None:
+        """Sends the lease of an attempt whose agent never heard of it."""
+
+        def read(conn: sqlite3.Connection) -> Granted | None:
+            run = runs.get(conn, held.ref.run_id)
+            return None if run is None else self._leased(conn, held, run.snapshot)
+
+        granted = await self._live.store.read(read)
+        if granted is not None:
+            await self.send(granted)
+
+    async def manifests(self, snapshot: str) -> Manifests:
+        """The manifests of a snapshot that travel in its leases, from memory where they are.
+
+        A snapshot that can't be read gives none: the agent then asks for what it needs and reports
+        what is wrong with it.
+        """
+        if not snapshot:
+            return ()
+        known = self._manifests.get(snapshot)
+        if known is None:
+            try:
+                known = await self._content.run(lambda store: inline_manifests(snapshot, store))
+            except RunyardError as error:
+                self._live.journal.error("snapshot_unreadable", digest=snapshot, why=error.message)
+                return ()
+            while len(self._manifests) >= _CACHED_SNAPSHOTS:
+                self._manifests.pop(next(iter(self._manifests)))
+            self._manifests[snapshot] = known
+        return known

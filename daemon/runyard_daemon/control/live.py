@@ -1,0 +1,98 @@
+"""What the daemon holds in memory: the scheduler's board, open sessions, attempts, wake-ups.
+
+All of it can be built again from the store (`startup`); it belongs to the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from runyard_daemon.control.background import Background
+from runyard_daemon.control.changes import Changes
+from runyard_daemon.control.orders import Order, RunRef, Session
+from runyard_daemon.core.scheduler import Board
+from runyard_daemon.core.types import AttemptRef, NodeId
+from runyard_daemon.journal import Journal
+from runyard_daemon.store.database import Store
+
+NowUs = Callable[[], int]
+"""Microseconds since the Unix epoch, by the wall clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldAttempt:
+    """The current attempt of a run that has not ended, granted to a node."""
+
+    ref: AttemptRef
+    node: NodeId
+    workspace: str
+    experiment: str
+
+    @property
+    def target(self) -> RunRef:
+        """The attempt with the run's full name."""
+        return RunRef(run_name(self.workspace, self.experiment, self.ref.run_id), self.ref)
+
+
+def run_name(workspace: str, experiment: str, run_id: str) -> str:
+    """The full name of a run."""
+    return f"workspaces/{workspace}/experiments/{experiment}/runs/{run_id}"
+
+
+@dataclass(slots=True)
+class Live:
+    """Everything the parts of `control` share."""
+
+    store: Store
+    journal: Journal
+    now_us: NowUs
+    background: Background
+    board: Board = field(default_factory=Board)
+    changes: Changes = field(default_factory=Changes)
+    sessions: dict[NodeId, Session] = field(default_factory=dict)
+    attempts: dict[str, HeldAttempt] = field(default_factory=dict)
+    """By run id."""
+    waiting: set[str] = field(default_factory=set)
+    """Ids of the runs that wait for a node."""
+    next_sequence: int = 1
+    wake_dispatch: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a run may have become able to start."""
+    activity: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when something happened that puts off the daemon's idle end."""
+
+    def take_sequence(self) -> int:
+        """The sequence of a new run; never given twice."""
+        sequence = self.next_sequence
+        self.next_sequence += 1
+        return sequence
+
+    def hold(self, attempt: HeldAttempt) -> None:
+        """Notes that a run's current attempt is this."""
+        self.waiting.discard(attempt.ref.run_id)
+        self.attempts[attempt.ref.run_id] = attempt
+
+    def let_go(self, run_id: str) -> None:
+        """Notes that a run ended: neither waiting nor held; its slot is free."""
+        self.waiting.discard(run_id)
+        self.attempts.pop(run_id, None)
+        self.board.remove_run(run_id)
+        self.board.release(run_id)
+        self.activity.set()
+
+    def held_by(self, node: NodeId) -> list[HeldAttempt]:
+        """The attempts that are not over on a node."""
+        return [attempt for attempt in self.attempts.values() if attempt.node == node]
+
+    def order(self, node: NodeId, order: Order) -> bool:
+        """Sends an order where the node has a session; what it misses comes with its next Hello."""
+        session = self.sessions.get(node)
+        if session is None:
+            return False
+        session.send(order)
+        return True
+
+    def changed(self, run_id: str) -> None:
+        """Tells everybody concerned that a run changed, durably."""
+        self.changes.notify(run_id)

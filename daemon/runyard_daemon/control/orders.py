@@ -1,0 +1,94 @@
+"""What the daemon tells an agent over its session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from runyard_daemon.core.types import AttemptRef, NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class RunRef:
+    """An attempt with the run's full name, which agents show and send back."""
+
+    name: str
+    """`workspaces/{workspace}/experiments/{experiment}/runs/{run}`."""
+    ref: AttemptRef
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A resolved environment for one platform and Python."""
+
+    platform: str
+    text: str
+    hash: str
+    create_time_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Execute this; the grant is durable."""
+
+    target: RunRef
+    spec: bytes
+    """The run's specification as it was stored."""
+    environment: bytes
+    """The serialized environment after names and defaults were resolved; empty: none."""
+    manifests: tuple[tuple[str, bytes], ...]
+    """(digest, bytes) of the snapshot's manifests; empty where they are too large together."""
+    locks: tuple[Lock, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End this."""
+
+    target: RunRef
+    grace_s: float
+    is_superseded: bool = False
+    """Fenced for good: nothing of it is wanted any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Everything of it is here: its folder may go, its working folder after `keep_s`."""
+
+    target: RunRef
+    keep_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """Send the working folder."""
+
+    target: RunRef
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """The daemon ends; with `is_stop` the agent ends too."""
+
+    is_stop: bool
+
+
+Order = Lease | Cancel | Forget | Collect | Goodbye
+
+
+class Session(Protocol):
+    """An agent's open session."""
+
+    @property
+    def node(self) -> NodeId:
+        """Whose it is."""
+        ...
+
+    def send(self, order: Order) -> None:
+        """Queues an order; never blocks. What is lost with the session comes with the next Hello."""
+        ...
+
+    def supersede(self) -> None:
+        """Ends the session: a newer one of the same agent is open."""
+        ...

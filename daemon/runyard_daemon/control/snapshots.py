@@ -1,0 +1,227 @@
+"""Trees of manifests in the content store: declaring one, looking into one.
+
+Functions here block on the disk; they run in the disk executor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from runyard_contract import manifest
+from runyard_contract.content.store import ContentStore
+from runyard_contract.errors import (
+    BlobMissing,
+    ManifestInvalid,
+    SnapshotTooLarge,
+    UnsafePath,
+)
+from runyard_contract.limits import (
+    INLINE_MANIFEST_BYTES,
+    PATH_BYTES,
+    PATH_COMPONENTS,
+    SNAPSHOT_MAX_BYTES,
+    SNAPSHOT_MAX_ENTRIES,
+    SNAPSHOT_MAX_FILES,
+)
+from runyard_contract.nearest import nearest
+from runyard_contract.paths import link_stays_inside, shown
+
+MISSING_NAMED = 1000
+SUGGESTED_FROM = 10_000
+
+IsKnown = Callable[[str, int], bool]
+"""Whether a directory was found complete and safe before, at this depth or nearer to the root."""
+
+
+@dataclass(slots=True)
+class Checked:
+    """What a walk over a tree found."""
+
+    files: int
+    size_bytes: int
+    complete: list[tuple[str, int]] = field(default_factory=list)
+    """(digest, depth) of the directories that were walked: all below them is here and safe there
+    and deeper."""
+
+
+def check_tree(root: str, content: ContentStore, is_known: IsKnown) -> Checked:
+    """Makes sure that a tree is safe, within the limits and complete; walks what is not known.
+
+    A directory's depth counts because a link's target may be inside the snapshot at one depth and
+    outside nearer to the root. Raises BlobMissing, ManifestInvalid, UnsafePath, PathCollision,
+    SnapshotTooLarge, BlobCorrupt.
+    """
+    entries = manifest.read_directory(root, content.read)
+    checked = Checked(*_totals(entries))
+    if checked.files > SNAPSHOT_MAX_FILES or checked.size_bytes > SNAPSHOT_MAX_BYTES:
+        raise _too_large(f"{checked.files} files and {checked.size_bytes} bytes")
+    walk = _Walk(content, is_known)
+    walk.directory((), root, entries)
+    if walk.missing:
+        raise BlobMissing.of(walk.missing)
+    checked.complete = walk.complete
+    return checked
+
+
+class _Walk:
+    """The state of one walk."""
+
+    def __init__(self, content: ContentStore, is_known: IsKnown) -> None:
+        self._content = content
+        self._is_known = is_known
+        self._entries = 0
+        self._seen: set[tuple[str, int]] = set()
+        self.missing: list[str] = []
+        self.complete: list[tuple[str, int]] = []
+
+    def directory(
+        self, path: tuple[str, ...], digest: str, entries: tuple[manifest.Entry, ...]
+    ) -> None:
+        """Checks a directory whose entries were read, then all below it."""
+        self._entries += len(entries)
+        if self._entries > SNAPSHOT_MAX_ENTRIES:
+            raise _too_large(f"more than {SNAPSHOT_MAX_ENTRIES} files and folders")
+        self._files([entry for entry in entries if isinstance(entry, manifest.FileEntry)])
+        for entry in entries:
+            below = (*path, entry.name)
+            _check_path(below, entry)
+            if isinstance(entry, manifest.DirectoryEntry):
+                self._subdirectory(below, entry)
+        self.complete.append((digest, len(path)))
+
+    def _subdirectory(self, path: tuple[str, ...], entry: manifest.DirectoryEntry) -> None:
+        key = (entry.digest, len(path))
+        if key in self._seen or self._is_known(*key):
+            return
+        self._seen.add(key)
+        if self._content.missing([entry.digest]):
+            self._lacks([entry.digest])
+            return
+        try:
+            below = manifest.read_directory(entry.digest, self._content.read)
+        except BlobMissing as error:  # a part of a large directory
+            self._lacks([error.metadata["first"]])
+            return
+        if _totals(below) != (entry.files, entry.size_bytes):
+            raise ManifestInvalid(f"the counts of {shown('/'.join(path))!r} are wrong")
+        self.directory(path, entry.digest, below)
+
+    def _files(self, files: list[manifest.FileEntry]) -> None:
+        """Notes the blobs that are lacking; those that are there must have the announced size."""
+        lacking = set(self._content.missing(entry.digest for entry in files))
+        self._lacks(sorted(lacking))
+        for entry in files:
+            if entry.digest in lacking:
+                continue
+            if entry.is_chunked:
+                self._chunks(entry)
+            elif self._content.size_bytes(entry.digest) != entry.size_bytes:
+                raise ManifestInvalid(
+                    f"{shown(entry.name)!r} is announced with {entry.size_bytes} bytes, its blob "
+                    f"has {self._content.size_bytes(entry.digest)}",
+                    hint="submit again",
+                    digest=entry.digest,
+                )
+
+    def _chunks(self, entry: manifest.FileEntry) -> None:
+        chunks = manifest.decode_chunks(self._content.read(entry.digest))
+        if manifest.chunked_size_bytes(chunks) != entry.size_bytes:
+            raise ManifestInvalid(f"the chunks of {shown(entry.name)!r} have another size")
+        self._lacks(self._content.missing(digest for digest, _ in chunks))
+
+    def _lacks(self, digests: list[str]) -> None:
+        self.missing.extend(digests)
+        if len(self.missing) >= MISSING_NAMED:
+            raise BlobMissing.of(self.missing)
+
+
+def _totals(entries: tuple[manifest.Entry, ...]) -> tuple[int, int]:
+    """(files and links, bytes) of these entries with all that they announce below them."""
+    files = size_bytes = 0
+    for entry in entries:
+        if isinstance(entry, manifest.DirectoryEntry):
+            files += entry.files
+            size_bytes += entry.size_bytes
+        else:
+            files += 1
+            size_bytes += entry.size_bytes if isinstance(entry, manifest.FileEntry) else 0
+    return files, size_bytes
+
+
+def _check_path(path: tuple[str, ...], entry: manifest.Entry) -> None:
+    text = "/".join(path)
+    if len(path) > PATH_COMPONENTS or len(text.encode()) > PATH_BYTES:
+        raise UnsafePath(f"the path {shown(text[:80])!r}… is too long", path=shown(text[:80]))
+    if isinstance(entry, manifest.LinkEntry) and not link_stays_inside(path, entry.target):
+        raise UnsafePath(
+            f"the link {shown(text)!r} leads out of its directory: {shown(entry.target)!r}",
+            hint="replace the link by what it links to, or keep it out in the ignore file",
+            path=shown(text),
+            target=shown(entry.target),
+        )
+
+
+def _too_large(what: str) -> SnapshotTooLarge:
+    return SnapshotTooLarge(
+        f"the snapshot has {what}; the limits are {SNAPSHOT_MAX_FILES} files and "
+        f"{SNAPSHOT_MAX_BYTES} bytes",
+        hint="keep data out of the source directory with a line in the ignore file",
+        max_files=str(SNAPSHOT_MAX_FILES),
+        max_bytes=str(SNAPSHOT_MAX_BYTES),
+    )
+
+
+def find_file(root: str, parts: tuple[str, ...], content: ContentStore) -> bool:
+    """Whether a snapshot holds a file at this path. A link on the way counts: where it leads is
+    known to lie inside."""
+    digest = root
+    for index, part in enumerate(parts):
+        entries = manifest.read_directory(digest, content.read)
+        entry = next((entry for entry in entries if entry.name == part), None)
+        if entry is None or isinstance(entry, manifest.LinkEntry):
+            return entry is not None
+        if isinstance(entry, manifest.FileEntry):
+            return index == len(parts) - 1
+        digest = entry.digest
+    return False
+
+
+def nearest_file(root: str, path: str, content: ContentStore) -> str | None:
+    """The path in a snapshot that `path` was most likely meant to be."""
+    paths: list[str] = []
+    for parts, entry in manifest.iterate(root, content.read):
+        if isinstance(entry, manifest.FileEntry):
+            paths.append("/".join(parts))
+        if len(paths) >= SUGGESTED_FROM:
+            break
+    same_name = [known for known in paths if known.rsplit("/", 1)[-1] == path.rsplit("/", 1)[-1]]
+    return same_name[0] if len(same_name) == 1 else nearest(path, paths)
+
+
+def inline_manifests(root: str, content: ContentStore) -> tuple[tuple[str, bytes], ...]:
+    """All manifests of a snapshot where they are small enough to travel in a lease, else none."""
+    found: dict[str, bytes] = {}
+    size_bytes = 0
+    queue = [root]
+    while queue:
+        digest = queue.pop()
+        if digest in found:
+            continue
+        data = content.read(digest)
+        size_bytes += len(data)
+        if size_bytes > INLINE_MANIFEST_BYTES:
+            return ()
+        found[digest] = data
+        queue.extend(_below(manifest.decode_directory(data)))
+    return tuple(found.items())
+
+
+def _below(decoded: manifest.Directory | manifest.Index) -> Iterator[str]:
+    """The manifests that a manifest names."""
+    if isinstance(decoded, manifest.Index):
+        yield from (part.digest for part in decoded.parts)
+    else:
+        for entry in decoded.entries:
+            if isinstance(entry, manifest.DirectoryEntry):
+                yield entry.digest

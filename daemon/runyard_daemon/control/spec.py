@@ -1,0 +1,240 @@
+"""What a run is asked to be, and the rules that every such wish keeps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from runyard_contract import limits
+from runyard_contract.errors import NameInvalid, UnsafePath
+from runyard_contract.ids import check_tag_key
+from runyard_contract.paths import split_rel
+
+from runyard_daemon.core.types import Resources
+
+ARGUMENT_BYTES = 131_071
+"""Longest single argument or NAME=VALUE that Linux starts a program with."""
+VARIABLE_NAME_BYTES = 1024
+REQUIREMENTS_MAX = 2000
+REQUIREMENT_BYTES = 4096
+DEFINITION_BYTES = 256 << 10
+DISPLAY_NAME_BYTES = 255
+GRACE_MAX_S = 3600.0
+DEFAULT_GRACE_S = 30.0
+
+Violation = tuple[str, str]
+"""Path of a field and what is wrong with it."""
+
+Variables = tuple[tuple[bytes, bytes], ...]
+
+_INDEX_OPTION = re.compile(r"--(?:index-url|extra-index-url|find-links)=\S+|--pre|--no-index")
+_CREDENTIALS = re.compile(r"://[^/@\s]*@")
+_PYTHON_VERSION = re.compile(r"3(?:\.[0-9]{1,2}){0,2}")
+
+
+@dataclass(frozen=True, slots=True)
+class PipEnvironment:
+    """Packages to install with pip semantics."""
+
+    python_version: str
+    requirements: tuple[str, ...]
+    constraints: tuple[str, ...]
+    index_options: tuple[str, ...]
+    base_interpreter: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UserEnvironment:
+    """A Python that exists on the node; an empty path is the node's own."""
+
+    interpreter: bytes
+
+
+Environment = PipEnvironment | UserEnvironment
+
+
+@dataclass(frozen=True, slots=True)
+class RunWish:
+    """The specification of a run, as its rules see it."""
+
+    is_build: bool
+    """Only builds the environment."""
+    compute: str
+    script: str | None
+    argv: tuple[bytes, ...]
+    """Arguments of the script, or program and arguments."""
+    snapshot: str
+    """Digest; empty: none."""
+    environment: Environment | None
+    has_empty_environment: bool
+    """An environment was given that names no backend."""
+    environment_name: str
+    variables: Variables
+    caller_variables: Variables
+    resources: Resources
+    priority: int
+    max_duration_s: float | None
+    grace_s: float | None
+    definition_bytes: int
+    caller_interpreter: bytes
+
+
+def violations(wish: RunWish) -> list[Violation]:
+    """All that is wrong with a wish, in the order of its fields; empty: it can be taken."""
+    found = list(_program(wish))
+    found += _environment_choice(wish)
+    found += _variables("spec.environment_variables", wish.variables)
+    found += _variables("spec.caller_environment", wish.caller_variables)
+    total = sum(len(name) + len(value) for name, value in wish.variables + wish.caller_variables)
+    if total > limits.ENV_BYTES:
+        found.append(
+            (
+                "spec.environment_variables",
+                f"all variables together have {total} bytes; at most {limits.ENV_BYTES}",
+            )
+        )
+    found += _resources(wish.resources)
+    found += _range("spec.priority", wish.priority, limits.PRIORITY_MIN, limits.PRIORITY_MAX)
+    if wish.max_duration_s is not None and not 0 < wish.max_duration_s <= limits.MAX_DURATION_S:
+        found.append(
+            (
+                "spec.max_duration",
+                f"{wish.max_duration_s:g} s is out of range; over 0, at most "
+                f"{limits.MAX_DURATION_S:g} s",
+            )
+        )
+    if wish.grace_s is not None:
+        found += _range("spec.cancel_grace", wish.grace_s, 0.0, GRACE_MAX_S)
+    if wish.definition_bytes > DEFINITION_BYTES:
+        found.append(
+            (
+                "spec.run_definition_json",
+                f"has {wish.definition_bytes} bytes; at most {DEFINITION_BYTES}",
+            )
+        )
+    if b"\0" in wish.caller_interpreter:
+        found.append(("spec.caller_interpreter", "holds a NUL byte"))
+    return found
+
+
+def _program(wish: RunWish) -> Iterator[Violation]:
+    """What is wrong with script or command and their arguments."""
+    if wish.is_build:
+        if wish.script is not None or wish.argv:
+            yield "spec.script", "a run that only builds an environment has no program"
+        return
+    field = "spec.command.argv"
+    if wish.script is not None:
+        field = "spec.script.arguments"
+        try:
+            split_rel(wish.script)
+        except UnsafePath as error:
+            yield "spec.script.path", error.message
+        if not wish.snapshot:
+            yield "spec.snapshot", "is empty, so that there is no script to run"
+    elif not wish.argv or not wish.argv[0]:
+        yield "spec.command.argv", "is empty; a run needs a script or a command"
+    if len(wish.argv) > limits.ARGUMENTS_MAX:
+        yield field, f"has {len(wish.argv)} arguments; at most {limits.ARGUMENTS_MAX}"
+    size = sum(map(len, wish.argv))
+    if size > limits.ARGUMENTS_BYTES:
+        yield field, f"has {size} bytes; at most {limits.ARGUMENTS_BYTES} together"
+    for index, argument in enumerate(wish.argv):
+        if b"\0" in argument:
+            yield f"{field}[{index}]", "holds a NUL byte"
+        elif len(argument) > ARGUMENT_BYTES:
+            yield f"{field}[{index}]", f"has {len(argument)} bytes; at most {ARGUMENT_BYTES}"
+
+
+def _environment_choice(wish: RunWish) -> Iterator[Violation]:
+    if wish.has_empty_environment:
+        yield "spec.environment", "names no backend; set user_managed or pip"
+    if wish.environment is not None:
+        if wish.environment_name:
+            yield "spec.environment_name", "set it or environment, not both"
+        yield from environment_violations("spec.environment", wish.environment)
+
+
+def environment_violations(field: str, environment: Environment) -> Iterator[Violation]:
+    """What is wrong with an environment's specification."""
+    if isinstance(environment, UserEnvironment):
+        if b"\0" in environment.interpreter:
+            yield f"{field}.user_managed.interpreter_path", "holds a NUL byte"
+        return
+    pip = f"{field}.pip"
+    if environment.python_version and not _PYTHON_VERSION.fullmatch(environment.python_version):
+        shown = ascii(environment.python_version[:40])
+        yield f"{pip}.python_version", f"{shown} is no version of Python 3, such as 3.11"
+    if b"\0" in environment.base_interpreter:
+        yield f"{pip}.base_interpreter_path", "holds a NUL byte"
+    if not environment.requirements:
+        yield f"{pip}.requirements", "is empty; name at least one package"
+    yield from _lines(f"{pip}.requirements", environment.requirements)
+    yield from _lines(f"{pip}.constraints", environment.constraints)
+    for index, option in enumerate(environment.index_options):
+        if not _INDEX_OPTION.fullmatch(option):
+            shown = ascii(option[:60])
+            yield f"{pip}.index_options[{index}]", f"{shown} is no option that is served"
+        elif _CREDENTIALS.search(option):
+            yield f"{pip}.index_options[{index}]", "holds credentials, which would be stored"
+
+
+def _lines(field: str, lines: Sequence[str]) -> Iterator[Violation]:
+    if len(lines) > REQUIREMENTS_MAX:
+        yield field, f"has {len(lines)} lines; at most {REQUIREMENTS_MAX}"
+    for index, line in enumerate(lines):
+        if not line.strip() or not line.isprintable():
+            yield f"{field}[{index}]", "is empty or holds a control character"
+        elif len(line.encode("utf-8", "replace")) > REQUIREMENT_BYTES:
+            yield f"{field}[{index}]", f"is over {REQUIREMENT_BYTES} bytes"
+
+
+def _variables(field: str, variables: Variables) -> Iterator[Violation]:
+    if len(variables) > limits.ENV_VARS_MAX:
+        yield field, f"has {len(variables)} variables; at most {limits.ENV_VARS_MAX}"
+    for index, (name, value) in enumerate(variables):
+        if not 1 <= len(name) <= VARIABLE_NAME_BYTES or b"=" in name or b"\0" in name:
+            yield (
+                f"{field}[{index}].name",
+                f"must have 1 to {VARIABLE_NAME_BYTES} bytes, without '=' and NUL",
+            )
+        elif b"\0" in value or len(name) + len(value) + 1 > ARGUMENT_BYTES:
+            yield (
+                f"{field}[{index}].value",
+                f"must have no NUL and, with its name, at most {ARGUMENT_BYTES} bytes",
+            )
+
+
+def _resources(wanted: Resources) -> Iterator[Violation]:
+    prefix = "spec.resources"
+    yield from _range(f"{prefix}.cpu_millicores", wanted.cpu_millis, 0, limits.CPUS_MAX * 1000)
+    yield from _range(f"{prefix}.memory_bytes", wanted.memory_bytes, 0, limits.MEMORY_MAX_BYTES)
+    yield from _range(f"{prefix}.gpu_count", wanted.gpus, 0, limits.GPUS_MAX)
+
+
+def _range(field: str, value: float, low: float, high: float) -> Iterator[Violation]:
+    if not low <= value <= high:
+        yield field, f"{value:g} is out of range; {low:g} to {high:g}"
+
+
+def label_violations(field: str, labels: Mapping[str, str]) -> Iterator[Violation]:
+    """What is wrong with tags or properties."""
+    if len(labels) > limits.TAGS_MAX:
+        yield field, f"has {len(labels)} entries; at most {limits.TAGS_MAX}"
+    for key, value in labels.items():
+        try:
+            check_tag_key(key)
+        except NameInvalid as error:
+            yield f"{field}[{error.metadata['name']}]", f"is no valid key; {error.hint}"
+            continue
+        if len(value.encode("utf-8", "replace")) > limits.TAG_VALUE_BYTES:
+            yield f"{field}[{key}]", f"is over {limits.TAG_VALUE_BYTES} bytes"
+
+
+def display_name_violations(text: str) -> Iterator[Violation]:
+    """What is wrong with a display name; empty is fine."""
+    if not text:
+        return
+    if len(text.encode("utf-8", "replace")) > DISPLAY_NAME_BYTES or not text.isprintable():
+        yield "display_name", f"must be printable and have at most {DISPLAY_NAME_BYTES} bytes"

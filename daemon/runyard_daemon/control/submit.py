@@ -1,0 +1,264 @@
+"""Submitting a run: checked, durable and, where a node has room, granted in one commit."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from runyard_contract.errors import BlobMissing, SpecInvalid
+from runyard_contract.ids import RUN_ID_RANDOM_BYTES, make_run_id
+from runyard_contract.limits import MAX_DURATION_S
+from runyard_contract.paths import split_rel
+from runyard_contract.states import RunState
+
+from runyard_daemon.content import Content
+from runyard_daemon.control import catalog, spec
+from runyard_daemon.control.advance import USER
+from runyard_daemon.control.grants import Booked, Granted, Grants
+from runyard_daemon.control.live import Live
+from runyard_daemon.control.snapshots import find_file, nearest_file
+from runyard_daemon.control.spec import RunWish
+from runyard_daemon.core.types import QueuedRun
+from runyard_daemon.store import experiments, requests, runs, snapshots
+from runyard_daemon.store.environments import EnvironmentRecord
+from runyard_daemon.store.requests import RequestKey
+from runyard_daemon.store.runs import RunRecord, SpecRecord
+from runyard_daemon.store.transitions import TransitionRecord
+
+RPC = "CreateRun"
+_CHECKED_SCRIPTS = 256
+
+RandomBytes = Callable[[int], bytes]
+Encode = Callable[[RunRecord, SpecRecord], bytes]
+"""From a new run to the answer of its submit, which a repeat gets again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A submit as it came."""
+
+    workspace: str
+    experiment: str
+    wish: RunWish
+    request_id: str
+    """Empty: the caller does without the promise of a repeat."""
+    body_hash: str
+    tags: Mapping[str, str]
+    properties: Mapping[str, str]
+    display_name: str
+    client_snapshot_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Names in a submission, looked up."""
+
+    workspace: str
+    experiment: str
+    """As first spelled."""
+    compute: str
+    environment: EnvironmentRecord | None
+
+
+Complete = Callable[[EnvironmentRecord | None], SpecRecord]
+"""From the stored environment that a specification names to the specification as it is kept."""
+
+
+class Submitter:
+    """Takes submissions."""
+
+    def __init__(
+        self,
+        live: Live,
+        content: Content,
+        grants: Grants,
+        principal: str,
+        random_bytes: RandomBytes,
+    ) -> None:
+        self._live = live
+        self._content = content
+        self._grants = grants
+        self._principal = principal
+        self._random_bytes = random_bytes
+        self._spelled: dict[tuple[str, str], str] = {}
+        self._scripts_seen: dict[tuple[str, str], None] = {}
+
+    async def submit(self, asked: Submission, complete: Complete, encode: Encode) -> bytes:
+        """Submits a run and gives the serialized answer, after all of it is durable.
+
+        Raises SpecInvalid, NotFound for target or environment, BlobMissing for a snapshot that was
+        not declared, RequestIdReused, RequestIdInvalid.
+        """
+        key = (
+            requests.request_key(self._principal, RPC, asked.request_id)
+            if asked.request_id
+            else None
+        )
+        if key is not None:
+            known = self._live.store.peek(
+                lambda conn: requests.find(conn, key, asked.body_hash)
+            )
+            if known is not None:
+                return known
+        _refuse_invalid(asked)
+        resolved = self._live.store.peek(lambda conn: self._resolve(conn, asked))
+        await self._check_script(asked)
+        await self._grants.manifests(asked.wish.snapshot)
+        kept = complete(resolved.environment)
+        commit = self._commit(asked, resolved, kept, key, encode)
+        return await self._live.background.whole(commit, "submit")
+
+    def _resolve(self, conn: sqlite3.Connection, asked: Submission) -> Resolved:
+        """Looks up all that the submission names."""
+        workspace = catalog.workspace(conn, asked.workspace).name
+        wish = asked.wish
+        compute = catalog.compute(conn, workspace, wish.compute).name
+        environment = None
+        if wish.environment_name:
+            environment = catalog.environment(conn, workspace, *_version(wish.environment_name))
+        if wish.snapshot and snapshots.get(conn, workspace, wish.snapshot) is None:
+            raise BlobMissing(
+                f"the snapshot {wish.snapshot} is not declared",
+                hint="upload what FindMissingBlobs names, call CreateSnapshot, then submit again",
+                missing="1",
+                first=wish.snapshot,
+            )
+        spelling = (workspace, asked.experiment.casefold())
+        if spelling not in self._spelled:
+            known = experiments.get(conn, workspace, asked.experiment)
+            # Decided here, before the first submit is durable: two at once agree on one spelling.
+            self._spelled[spelling] = known.name if known else asked.experiment
+        return Resolved(workspace, self._spelled[spelling], compute, environment)
+
+    async def _check_script(self, asked: Submission) -> None:
+        """Raises SpecInvalid where the snapshot does not hold the script."""
+        wish = asked.wish
+        if wish.script is None or (wish.snapshot, wish.script) in self._scripts_seen:
+            return
+        script = wish.script
+        parts = split_rel(script)
+        if not await self._content.run(lambda store: find_file(wish.snapshot, parts, store)):
+            meant = await self._content.run(
+                lambda store: nearest_file(wish.snapshot, script, store)
+            )
+            described = f'the snapshot holds no file "{script}"'
+            if meant:
+                described += f'; did you mean "{meant}"?'
+            raise SpecInvalid(
+                violations=[("spec.script.path", described)],
+                hint="name a file of the source directory that no ignore rule keeps out",
+                path=script,
+                **({"nearest": meant} if meant else {}),
+            )
+        while len(self._scripts_seen) >= _CHECKED_SCRIPTS:
+            self._scripts_seen.pop(next(iter(self._scripts_seen)))
+        self._scripts_seen[(wish.snapshot, script)] = None
+
+    async def _commit(
+        self,
+        asked: Submission,
+        resolved: Resolved,
+        kept: SpecRecord,
+        key: RequestKey | None,
+        encode: Encode,
+    ) -> bytes:
+        """Books what can start, writes everything in one transaction, sends the leases."""
+        live = self._live
+        run = self._new_run(asked, resolved)
+        queued = QueuedRun(run.run_id, run.compute, run.priority, run.sequence, run.resources)
+        live.board.add_run(queued)
+        decided = self._grants.decide()
+
+        def write(conn: sqlite3.Connection) -> tuple[bytes, list[Granted | None] | None]:
+            if key is not None:
+                known = requests.find(conn, key, asked.body_hash)
+                if known is not None:
+                    return known, None
+            answer, granted = self._insert(conn, run, kept, decided, encode)
+            if key is not None:
+                requests.keep(conn, key, asked.body_hash, answer, run.create_time_us)
+            return answer, granted
+
+        live.waiting.add(run.run_id)
+        try:
+            answer, granted = await live.store.write(write)
+        except BaseException:
+            self._forget(run.run_id, decided)
+            raise
+        if granted is None:
+            self._forget(run.run_id, decided)
+            return answer
+        live.activity.set()
+        live.changed(run.run_id)
+        await self._grants.settle(decided, granted)
+        return answer
+
+    def _forget(self, run_id: str, decided: tuple[Booked, ...]) -> None:
+        self._grants.undo(decided)
+        self._live.board.remove_run(run_id)
+        self._live.waiting.discard(run_id)
+
+    def _new_run(self, asked: Submission, resolved: Resolved) -> RunRecord:
+        now_us = self._live.now_us()
+        run_id = make_run_id(
+            resolved.experiment, now_us // 1_000_000, self._random_bytes(RUN_ID_RANDOM_BYTES)
+        )
+        return RunRecord(
+            run_id=run_id,
+            workspace=resolved.workspace,
+            experiment=resolved.experiment,
+            number=0,
+            sequence=self._live.take_sequence(),
+            state=RunState.QUEUED,
+            compute=resolved.compute,
+            create_time_us=now_us,
+            priority=asked.wish.priority,
+            resources=asked.wish.resources,
+            client_snapshot_us=round(asked.client_snapshot_s * 1e6),
+            submitted_by=self._principal,
+            snapshot=asked.wish.snapshot,
+            display_name=asked.display_name or run_id,
+            tags=dict(asked.tags),
+            properties=dict(asked.properties),
+        )
+
+    def _insert(
+        self,
+        conn: sqlite3.Connection,
+        run: RunRecord,
+        kept: SpecRecord,
+        decided: tuple[Booked, ...],
+        encode: Encode,
+    ) -> tuple[bytes, list[Granted | None]]:
+        """Writes experiment, run and grants; gives the answer and what was granted."""
+        admitted = experiments.admit(
+            conn, run.workspace, run.experiment, run.sequence, run.create_time_us
+        )
+        submitted = TransitionRecord(RunState.QUEUED, run.create_time_us, "submitted", USER)
+        numbered = replace(run, experiment=admitted.name, number=admitted.last_number)
+        stored = runs.insert(conn, numbered, kept, [submitted])
+        granted = self._grants.write(conn, decided)
+        if any(booked.grant.run.run_id == run.run_id for booked in decided):
+            stored = runs.get(conn, run.run_id) or stored
+        return encode(stored, kept), granted
+
+
+def _version(environment: str) -> tuple[str, int | None]:
+    """Name and version of `NAME`, `NAME/versions/N` or the full resource name."""
+    parts = PurePosixPath(environment).parts
+    if len(parts) >= 2 and parts[-2] == "versions" and parts[-1].isdecimal():
+        return parts[-3] if len(parts) > 2 else "", int(parts[-1])
+    return (parts[-1] if parts else ""), None
+
+
+def _refuse_invalid(asked: Submission) -> None:
+    found = spec.violations(asked.wish)
+    found += spec.label_violations("tags", asked.tags)
+    found += spec.label_violations("properties", asked.properties)
+    found += spec.display_name_violations(asked.display_name)
+    if not 0 <= asked.client_snapshot_s <= MAX_DURATION_S:
+        found.append(("snapshot_duration", f"{asked.client_snapshot_s:g} s is out of range"))
+    if found:
+        raise SpecInvalid(violations=found, hint="correct the fields named, then submit again")

@@ -1,0 +1,71 @@
+"""Where the growing files of an attempt lie: `runs/<experiment>/<run>/<attempt>/<file>`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from runyard_contract.paths import open_dir, sync_dir
+
+METRICS_SUMMARY = "metrics.summary.json"
+_MODE = 0o700
+
+
+class LogFile(StrEnum):
+    """Files of an attempt that grow; the values are their names."""
+
+    STDOUT = "stdout.txt"
+    STDERR = "stderr.txt"
+    ORDER = "order.idx"
+    ENVIRONMENT = "environment.txt"
+    METRICS = "metrics.jsonl"
+    TAGS = "tags.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptKey:
+    """Names the folder of an attempt. All parts were checked when the run was made."""
+
+    experiment: str
+    """As the run's record spells it."""
+    run_id: str
+    attempt: int
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """The folder's components below `runs/`."""
+        return self.experiment, self.run_id, str(self.attempt)
+
+
+def file_path(root: Path, key: AttemptKey, name: str) -> Path:
+    """Gives the path of an attempt's file below `root`, the data directory's `runs`."""
+    return root.joinpath(*key.parts, name)
+
+
+def open_for_append(root: Path, key: AttemptKey, file: LogFile) -> int:
+    """Opens a file for writing, made with its folders where there is none; the caller closes it.
+
+    No link is followed. The name of a new file is durable on return.
+    """
+    root.mkdir(mode=_MODE, parents=True, exist_ok=True)
+    root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        is_new_folder = not root.joinpath(*key.parts).is_dir()
+        folder_fd = open_dir(root_fd, key.parts, create=True, mode=_MODE)
+    finally:
+        os.close(root_fd)
+    try:
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(file.value, flags, dir_fd=folder_fd)
+        except FileNotFoundError:
+            fd = os.open(file.value, flags | os.O_CREAT, 0o600, dir_fd=folder_fd)
+        os.fsync(folder_fd)
+    finally:
+        os.close(folder_fd)
+    if is_new_folder:
+        for above in (root.joinpath(*key.parts[:2]), root / key.parts[0], root):
+            sync_dir(above)
+    return fd

@@ -1,0 +1,1 @@
+"""What the daemon does unasked: each file is one loop, which waits, asks and applies."""

@@ -1,0 +1,1 @@
+"""Messages to records and back, split by noun. Nothing below this package sees a message."""

@@ -1,0 +1,30 @@
+"""Instants and durations: microseconds UTC and seconds in records, well-known types on the wire."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+
+def to_timestamp(at_us: int | None) -> Timestamp | None:
+    """Microseconds since the Unix epoch as a Timestamp; None stays None (an unset field)."""
+    if at_us is None:
+        return None
+    seconds, micros = divmod(at_us, 1_000_000)
+    return Timestamp(seconds=seconds, nanos=micros * 1000)
+
+
+def from_timestamp(at: Timestamp) -> int:
+    """A Timestamp as microseconds since the Unix epoch, cut to whole ones."""
+    return at.seconds * 1_000_000 + at.nanos // 1000
+
+
+def to_duration(seconds: float) -> Duration:
+    """Seconds as a Duration, to the microsecond."""
+    whole, micros = divmod(round(seconds * 1e6), 1_000_000)
+    return Duration(seconds=whole, nanos=micros * 1000)
+
+
+def from_duration(duration: Duration) -> float:
+    """A Duration in seconds."""
+    return duration.seconds + duration.nanos / 1e9

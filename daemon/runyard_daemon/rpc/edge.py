@@ -1,0 +1,153 @@
+"""The one interceptor in front of all services: who may call now, and how errors leave.
+
+A RunyardError goes out as a rich status; anything else is a defect, goes out as INTERNAL with the
+number of an incident, and its traceback stays in the daemon's log. CancelledError always passes:
+a handler that swallows it leaks memory in gRPC.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+from runyard_contract.errors import (
+    DiskFull,
+    Draining,
+    InternalError,
+    RunyardError,
+    VersionMismatch,
+)
+from runyard_contract.status import DETAILS_KEY, status_details, to_status
+
+from runyard_daemon.journal import Journal
+
+VERSION_KEY = "runyard-version"
+"""Metadata key by which a client or agent names its build."""
+
+_ADMIN = "/runyardpb.v1.AdminService/"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+Handler = Callable[[Any, Any], Awaitable[Any]]
+
+
+@dataclass(slots=True)
+class Gate:
+    """Whether calls are let in. `is_draining` is set once, when the daemon begins to stop."""
+
+    build: str
+    """The daemon's own build."""
+    is_draining: bool = False
+
+    def check(self, method: str, caller_build: str | None) -> None:
+        """Raises Draining or VersionMismatch. AdminService serves every version, to the end."""
+        if method.startswith(_ADMIN):
+            return
+        if self.is_draining:
+            raise Draining("the daemon is stopping", hint="try again in a moment")
+        if caller_build is not None:
+            check_build(self.build, caller_build)
+
+
+def check_build(daemon_build: str, caller_build: str) -> None:
+    """Raises VersionMismatch unless both sides run the same build."""
+    if caller_build == daemon_build:
+        return
+    raise VersionMismatch(
+        f"the daemon is of version {daemon_build}, the caller of version {caller_build}",
+        hint="run `runyard daemon stop`; the next command starts a daemon of its own version, "
+        "and active runs go on",
+        daemon=daemon_build,
+        caller=caller_build,
+    )
+
+
+class Edge(grpc.aio.ServerInterceptor):
+    """Guards every handler. All handlers are coroutines: streams use `context.write`."""
+
+    def __init__(self, gate: Gate, journal: Journal) -> None:
+        self._gate = gate
+        self._journal = journal
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wraps the handler of one call; None where there is no such method."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = str(handler_call_details.method)
+        build = _caller_build(handler_call_details)
+        make, inner = _parts(handler)
+
+        async def guarded(request: Any, context: Any) -> Any:
+            try:
+                self._gate.check(method, build)
+                return await inner(request, context)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                await self._abort(method, error, context)
+
+        return make(
+            guarded,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    async def _abort(self, method: str, error: Exception, context: Any) -> None:
+        known = self.describe(method, error)
+        code = grpc.StatusCode[known.code]
+        await context.abort(code, status_details(known), ((DETAILS_KEY, to_status(known)),))
+
+    def describe(self, method: str, error: Exception) -> RunyardError:
+        """The error as the caller may see it; what is not meant for callers is logged."""
+        known = first_known(error)
+        if known is not None:
+            if known.code == "DATA_LOSS":
+                self._journal.error("data_loss", method=method, message=known.message)
+            return known
+        incident = secrets.token_hex(6)
+        self._journal.failure("incident", error, incident=incident, method=method)
+        return InternalError.incident(incident)
+
+
+def first_known(error: BaseException) -> RunyardError | None:
+    """The error that a user can act on in `error`, which may be a group; None: a defect."""
+    if isinstance(error, RunyardError):
+        return error
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return DiskFull(
+            "the disk of the daemon's data directory is full",
+            hint="free some space there, then try again",
+        )
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            known = first_known(inner)
+            if known is not None:
+                return known
+    return None
+
+
+def _caller_build(details: grpc.HandlerCallDetails) -> str | None:
+    for key, value in details.invocation_metadata or ():
+        if key == VERSION_KEY:
+            return value if isinstance(value, str) else value.decode("ascii", "replace")
+    return None
+
+
+def _parts(handler: Any) -> tuple[Callable[..., Any], Handler]:
+    """How to rebuild a handler of its kind, and the coroutine in it."""
+    if handler.request_streaming:
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler, handler.stream_stream
+        return grpc.stream_unary_rpc_method_handler, handler.stream_unary
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler, handler.unary_stream
+    return grpc.unary_unary_rpc_method_handler, handler.unary_unary

@@ -1,0 +1,195 @@
+"""Parts of records that are kept as JSON, and their encoding.
+
+Bytes travel through JSON as text with surrogate escapes, so that each byte comes back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from runyard_contract.states import EndClass
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class EndRecord:
+    """How a run ended."""
+
+    end_class: EndClass
+    message: str
+    """One sentence: what happened."""
+    advice: str = ""
+    """What to try."""
+    exit_code: int | None = None
+    signal: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """The values that message and advice show."""
+    outcome: int = 0
+    """What a command that waited for the run exits with."""
+    last_lines: bytes = b""
+    """The end of stderr, up to 4 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEndRecord:
+    """How an attempt ended, as the agent's facts. Words are those of the wire's enums."""
+
+    reason: str
+    """Such as "EXITED", "SIGNALED", "SUPERVISOR_LOST"."""
+    exit_code: int | None = None
+    signal: int | None = None
+    stopped_by: str = ""
+    """ "CANCEL", "TIMEOUT", "SUPERVISOR_LOST"; empty: it ended by itself."""
+    message: str = ""
+    advice: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    end_time_us: int | None = None
+    duration_us: int | None = None
+    cpu_time_us: int | None = None
+    peak_memory_bytes: int | None = None
+    working_directory: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseRecord:
+    """A stretch of a run's time."""
+
+    phase: str
+    start_time_us: int
+    duration_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkdirFile:
+    """A file that a script left outside outputs/ and logs/."""
+
+    path: str
+    size_bytes: int
+    is_executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkdirRecord:
+    """What a script wrote outside outputs/ and logs/."""
+
+    files: tuple[WorkdirFile, ...]
+    """The first 20, by path."""
+    file_count: int
+    expire_time_us: int
+    """Until when the node keeps them."""
+
+
+def encode_mapping(values: Mapping[str, object]) -> str:
+    """JSON of a mapping with text keys."""
+    return _ENCODER.encode(dict(values)) if values else "{}"
+
+
+def decode_mapping(text: str) -> dict[str, Any]:
+    """The mapping of `encode_mapping`."""
+    return {} if text == "{}" else json.loads(text)
+
+
+def encode_texts(texts: Iterable[str]) -> str:
+    """JSON of a list of texts."""
+    return _ENCODER.encode(list(texts))
+
+
+def decode_texts(text: str) -> tuple[str, ...]:
+    """The texts of `encode_texts`."""
+    return () if text == "[]" else tuple(json.loads(text))
+
+
+def encode_phases(phases: Iterable[PhaseRecord]) -> str:
+    """JSON of phases."""
+    return _ENCODER.encode(
+        [
+            {"phase": p.phase, "start_time_us": p.start_time_us, "duration_us": p.duration_us}
+            for p in phases
+        ]
+    )
+
+
+def decode_phases(text: str) -> tuple[PhaseRecord, ...]:
+    """The phases of `encode_phases`."""
+    return () if text == "[]" else tuple(PhaseRecord(**phase) for phase in json.loads(text))
+
+
+def encode_end(end: EndRecord | None) -> str | None:
+    """JSON of a run's end."""
+    if end is None:
+        return None
+    return _ENCODER.encode(
+        {
+            "end_class": end.end_class.value,
+            "message": end.message,
+            "advice": end.advice,
+            "exit_code": end.exit_code,
+            "signal": end.signal,
+            "metadata": dict(end.metadata),
+            "outcome": end.outcome,
+            "last_lines": _text(end.last_lines),
+        }
+    )
+
+
+def decode_end(text: str | None) -> EndRecord | None:
+    """The end of `encode_end`."""
+    if text is None:
+        return None
+    values = json.loads(text)
+    values["end_class"] = EndClass(values["end_class"])
+    values["last_lines"] = _bytes(values["last_lines"])
+    return EndRecord(**values)
+
+
+def encode_attempt_end(end: AttemptEndRecord | None) -> str | None:
+    """JSON of an attempt's end."""
+    if end is None:
+        return None
+    values = {name: getattr(end, name) for name in AttemptEndRecord.__slots__}
+    values["metadata"] = dict(end.metadata)
+    values["working_directory"] = _text(end.working_directory)
+    return _ENCODER.encode(values)
+
+
+def decode_attempt_end(text: str | None) -> AttemptEndRecord | None:
+    """The end of `encode_attempt_end`."""
+    if text is None:
+        return None
+    values = json.loads(text)
+    values["working_directory"] = _bytes(values["working_directory"])
+    return AttemptEndRecord(**values)
+
+
+def encode_workdir(workdir: WorkdirRecord | None) -> str | None:
+    """JSON of a working folder's summary."""
+    if workdir is None:
+        return None
+    return _ENCODER.encode(
+        {
+            "files": [[f.path, f.size_bytes, f.is_executable] for f in workdir.files],
+            "file_count": workdir.file_count,
+            "expire_time_us": workdir.expire_time_us,
+        }
+    )
+
+
+def decode_workdir(text: str | None) -> WorkdirRecord | None:
+    """The summary of `encode_workdir`."""
+    if text is None:
+        return None
+    values = json.loads(text)
+    values["files"] = tuple(WorkdirFile(*file) for file in values["files"])
+    return WorkdirRecord(**values)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,48 @@
+"""Facts of the data directory: its identity and the counter of grants."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+_INCARNATION_SHIFT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class MetaRecord:
+    """What is kept once in a database."""
+
+    instance_id: str
+    """32 hexadecimal digits, made with the database."""
+    incarnation: int
+    """The high half of epochs: raised when a backup is restored."""
+    grants: int
+    """The low half of the newest epoch."""
+    page_key: bytes
+    """Signs page tokens, so that they outlive a restart of the daemon."""
+    written_by: str
+    """The newest version of the daemon that opened the database for writing."""
+
+
+def get(conn: sqlite3.Connection) -> MetaRecord:
+    """Gives the facts."""
+    row = conn.execute(
+        "SELECT instance_id, incarnation, grants, page_key, written_by FROM meta"
+    ).fetchone()
+    return MetaRecord(*row)
+
+
+def next_epoch(conn: sqlite3.Connection) -> int:
+    """Counts a grant: an epoch above all that were given in this data directory before."""
+    (row,) = conn.execute(
+        "UPDATE meta SET grants = grants + 1 RETURNING incarnation, grants"
+    ).fetchall()
+    return int(row[0]) << _INCARNATION_SHIFT | int(row[1])
+
+
+def raise_incarnation(conn: sqlite3.Connection) -> int:
+    """Starts a new incarnation, whose epochs are above all of the last; returns its number."""
+    (row,) = conn.execute(
+        "UPDATE meta SET incarnation = incarnation + 1, grants = 0 RETURNING incarnation"
+    ).fetchall()
+    return int(row[0])

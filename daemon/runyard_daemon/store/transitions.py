@@ -1,0 +1,44 @@
+"""The history of a run's states."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runyard_contract.states import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionRecord:
+    """A change of state."""
+
+    state: RunState
+    """The new state."""
+    time_us: int
+    cause: str
+    """Why, for people."""
+    actor: str
+    """ "user", "daemon" or "agent"."""
+
+
+def add(
+    conn: sqlite3.Connection, run_id: str, revision: int, transitions: Sequence[TransitionRecord]
+) -> None:
+    """Notes changes of state. `revision` is the run's after the first of them; it grows by one."""
+    conn.executemany(
+        "INSERT INTO transitions VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (run_id, revision + n, change.state.value, change.time_us, change.cause, change.actor)
+            for n, change in enumerate(transitions)
+        ],
+    )
+
+
+def of_run(conn: sqlite3.Connection, run_id: str) -> list[TransitionRecord]:
+    """Gives a run's history, oldest first."""
+    rows = conn.execute(
+        "SELECT state, time_us, cause, actor FROM transitions WHERE run_id = ? ORDER BY revision",
+        (run_id,),
+    )
+    return [TransitionRecord(RunState(row[0]), *row[1:]) for row in rows]

@@ -1,0 +1,185 @@
+"""Errors that may reach a user: one class for each reason, the same on both sides of the wire.
+
+The tree (class, reason)::
+
+    RunyardError
+    ├── Invalid                     INVALID_ARGUMENT: change the request
+    │   ├── SpecInvalid             SPEC_INVALID (with the fields at fault)
+    │   ├── NameInvalid             NAME_INVALID
+    │   ├── UnsafePath              PATH_UNSAFE
+    │   ├── PathCollision           PATH_COLLISION
+    │   ├── DigestMismatch          DIGEST_MISMATCH
+    │   ├── OffsetOutOfRange        OFFSET_OUT_OF_RANGE (code OUT_OF_RANGE)
+    │   ├── RequestIdReused         REQUEST_ID_REUSED
+    │   ├── RequestIdInvalid        REQUEST_ID_INVALID
+    │   ├── PageTokenMismatch       PAGE_TOKEN_MISMATCH
+    │   ├── ManifestInvalid         MANIFEST_INVALID
+    │   ├── SnapshotTooLarge        SNAPSHOT_TOO_LARGE
+    │   ├── SourceInvalid           SOURCE_INVALID
+    │   ├── FileUnreadable          FILE_UNREADABLE
+    │   ├── FileChanged             FILE_CHANGED (code ABORTED, retryable)
+    │   └── Unsupported             UNSUPPORTED (code UNIMPLEMENTED)
+    ├── NotFound                    NOT_FOUND: nothing of that name, the nearest is suggested
+    │   ├── WorkspaceNotFound       WORKSPACE_NOT_FOUND
+    │   ├── ComputeNotFound         COMPUTE_NOT_FOUND
+    │   ├── ExperimentNotFound      EXPERIMENT_NOT_FOUND
+    │   ├── RunNotFound             RUN_NOT_FOUND
+    │   ├── EnvironmentNotFound     ENVIRONMENT_NOT_FOUND
+    │   ├── SnapshotNotFound        SNAPSHOT_NOT_FOUND
+    │   └── RunFileNotFound         FILE_NOT_FOUND
+    ├── Refused                     FAILED_PRECONDITION: act first, then try again
+    │   ├── BlobMissing             BLOB_MISSING
+    │   ├── StateNotAllowed         STATE_NOT_ALLOWED
+    │   ├── LeaseSuperseded         LEASE_SUPERSEDED
+    │   ├── SessionSuperseded       SESSION_SUPERSEDED (code ABORTED)
+    │   ├── EtagMismatch            ETAG_MISMATCH (code ABORTED)
+    │   ├── RunFailed               RUN_FAILED
+    │   ├── VersionMismatch         VERSION_MISMATCH
+    │   ├── AlreadyRunning          ALREADY_RUNNING
+    │   ├── DatabaseNewer           DATABASE_NEWER
+    │   └── HomeUnusable            HOME_UNUSABLE
+    ├── Exhausted                   RESOURCE_EXHAUSTED: too much of something
+    │   ├── MessageTooLarge         MESSAGE_TOO_LARGE
+    │   └── DiskFull                DISK_FULL
+    ├── Unavailable                 UNAVAILABLE: the same call may succeed later
+    │   ├── Draining                DRAINING
+    │   ├── WriterBusy              WRITER_BUSY
+    │   ├── ReadOnly                READ_ONLY (not retryable)
+    │   ├── DaemonUnavailable       DAEMON_UNAVAILABLE
+    │   └── DaemonStartFailed       DAEMON_START_FAILED (not retryable)
+    ├── DataLoss                    DATA_LOSS: stored bytes are not what was written
+    │   ├── BlobCorrupt             BLOB_CORRUPT
+    │   └── LogIndexCorrupt         LOG_INDEX_CORRUPT
+    ├── InternalError               INTERNAL (with the id of the incident)
+    └── RemoteError                 a reason that this version does not know
+
+Groups (Invalid, NotFound, …) have no reason of their own and are never raised.
+"""
+
+from __future__ import annotations
+
+from runyard_contract.errors.base import (
+    EXIT_AUTH,
+    EXIT_FAILED,
+    EXIT_NOT_FOUND,
+    EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+    InternalError,
+    RemoteError,
+    RunyardError,
+    class_for_reason,
+    reasons,
+)
+from runyard_contract.errors.request import (
+    ComputeNotFound,
+    DigestMismatch,
+    EnvironmentNotFound,
+    ExperimentNotFound,
+    FieldViolation,
+    FileChanged,
+    FileUnreadable,
+    Invalid,
+    ManifestInvalid,
+    NameInvalid,
+    NotFound,
+    OffsetOutOfRange,
+    PageTokenMismatch,
+    PathCollision,
+    RequestIdInvalid,
+    RequestIdReused,
+    RunFileNotFound,
+    RunNotFound,
+    SnapshotNotFound,
+    SnapshotTooLarge,
+    SourceInvalid,
+    SpecInvalid,
+    UnsafePath,
+    Unsupported,
+    WorkspaceNotFound,
+)
+from runyard_contract.errors.system import (
+    AlreadyRunning,
+    BlobCorrupt,
+    BlobMissing,
+    DaemonStartFailed,
+    DaemonUnavailable,
+    DatabaseNewer,
+    DataLoss,
+    DiskFull,
+    Draining,
+    EtagMismatch,
+    Exhausted,
+    HomeUnusable,
+    LeaseSuperseded,
+    LogIndexCorrupt,
+    MessageTooLarge,
+    ReadOnly,
+    Refused,
+    RunFailed,
+    SessionSuperseded,
+    StateNotAllowed,
+    Unavailable,
+    VersionMismatch,
+    WriterBusy,
+)
+
+__all__ = [
+    "AlreadyRunning",
+    "BlobCorrupt",
+    "BlobMissing",
+    "ComputeNotFound",
+    "DaemonStartFailed",
+    "DaemonUnavailable",
+    "DataLoss",
+    "DatabaseNewer",
+    "DigestMismatch",
+    "DiskFull",
+    "Draining",
+    "EXIT_AUTH",
+    "EXIT_FAILED",
+    "EXIT_NOT_FOUND",
+    "EXIT_UNAVAILABLE",
+    "EXIT_USAGE",
+    "EnvironmentNotFound",
+    "EtagMismatch",
+    "Exhausted",
+    "ExperimentNotFound",
+    "FieldViolation",
+    "FileChanged",
+    "FileUnreadable",
+    "HomeUnusable",
+    "InternalError",
+    "Invalid",
+    "LeaseSuperseded",
+    "LogIndexCorrupt",
+    "ManifestInvalid",
+    "MessageTooLarge",
+    "NameInvalid",
+    "NotFound",
+    "OffsetOutOfRange",
+    "PageTokenMismatch",
+    "PathCollision",
+    "ReadOnly",
+    "Refused",
+    "RemoteError",
+    "RequestIdInvalid",
+    "RequestIdReused",
+    "RunFailed",
+    "RunFileNotFound",
+    "RunNotFound",
+    "RunyardError",
+    "SessionSuperseded",
+    "SnapshotNotFound",
+    "SnapshotTooLarge",
+    "SourceInvalid",
+    "SpecInvalid",
+    "StateNotAllowed",
+    "Unavailable",
+    "UnsafePath",
+    "Unsupported",
+    "VersionMismatch",
+    "WorkspaceNotFound",
+    "WriterBusy",
+    "class_for_reason",
+    "reasons",
+]

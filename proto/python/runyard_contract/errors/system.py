@@ -1,0 +1,168 @@
+"""Errors of a request that is right, but cannot be served in the system's present state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+from runyard_contract.errors.base import EXIT_UNAVAILABLE, RunyardError
+
+
+class Refused(RunyardError):
+    """The system is not in the state that the call needs."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class BlobMissing(Refused):
+    """A snapshot names blobs that the store does not hold."""
+
+    reason = "BLOB_MISSING"
+
+    @classmethod
+    def of(cls, digests: Iterable[str]) -> Self:
+        """The usual error for these missing digests (at least one)."""
+        missing = list(digests)
+        return cls(
+            f"{len(missing)} blobs are not in the store (first: {missing[0]})",
+            hint="submit again; only what is missing is sent",
+            missing=str(len(missing)),
+            first=missing[0],
+        )
+
+
+class StateNotAllowed(Refused):
+    """The verb is not allowed in this state. Metadata: `state`, `allowed` (comma-separated)."""
+
+    reason = "STATE_NOT_ALLOWED"
+
+
+class LeaseSuperseded(Refused):
+    """A newer attempt or epoch holds the run: this one must stop."""
+
+    reason = "LEASE_SUPERSEDED"
+
+
+class SessionSuperseded(Refused):
+    """A newer session of the same agent took over."""
+
+    reason = "SESSION_SUPERSEDED"
+    code = "ABORTED"
+
+
+class EtagMismatch(Refused):
+    """The thing changed since it was read: read it again."""
+
+    reason = "ETAG_MISMATCH"
+    code = "ABORTED"
+
+
+class RunFailed(Refused):
+    """A run that was waited for did not complete. Metadata: `run_id`, `state`, `end_class`."""
+
+    reason = "RUN_FAILED"
+
+
+class VersionMismatch(Refused):
+    """Client, daemon or agent are of versions that do not talk to each other."""
+
+    reason = "VERSION_MISMATCH"
+    exit_code = EXIT_UNAVAILABLE
+
+
+class AlreadyRunning(Refused):
+    """Another daemon holds this data directory. Metadata: `pid`, `home`."""
+
+    reason = "ALREADY_RUNNING"
+
+
+class DatabaseNewer(Refused):
+    """The database was written by a newer version."""
+
+    reason = "DATABASE_NEWER"
+    exit_code = EXIT_UNAVAILABLE
+
+
+class HomeUnusable(Refused):
+    """The data directory can't be used: network file system, not writable, owner or mode."""
+
+    reason = "HOME_UNUSABLE"
+    exit_code = EXIT_UNAVAILABLE
+
+
+class Exhausted(RunyardError):
+    """Too much of something: send less or free some."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class MessageTooLarge(Exhausted):
+    """One message is over the limit of the transport."""
+
+    reason = "MESSAGE_TOO_LARGE"
+
+
+class DiskFull(Exhausted):
+    """The disk of the data directory is full."""
+
+    reason = "DISK_FULL"
+
+
+class Unavailable(RunyardError):
+    """Nobody can answer now; the same call (with the same request id) may succeed later."""
+
+    code = "UNAVAILABLE"
+    retryable = True
+    retry_after_s = 1.0
+    exit_code = EXIT_UNAVAILABLE
+
+
+class Draining(Unavailable):
+    """The daemon is stopping."""
+
+    reason = "DRAINING"
+
+
+class WriterBusy(Unavailable):
+    """The daemon's writer has more work queued than it takes."""
+
+    reason = "WRITER_BUSY"
+    retry_after_s = 0.2
+
+
+class ReadOnly(Unavailable):
+    """The daemon serves reads only (read-only disk, or asked to)."""
+
+    reason = "READ_ONLY"
+    retryable = False
+
+
+class DaemonUnavailable(Unavailable):
+    """No daemon answers."""
+
+    reason = "DAEMON_UNAVAILABLE"
+
+
+class DaemonStartFailed(Unavailable):
+    """The embedded daemon did not start. Metadata: `log` (its path)."""
+
+    reason = "DAEMON_START_FAILED"
+    retryable = False
+
+
+class DataLoss(RunyardError):
+    """Stored bytes are not what was written; never retried."""
+
+    code = "DATA_LOSS"
+
+
+class BlobCorrupt(DataLoss):
+    """A stored blob does not have its digest, or is no plain file. It was put aside."""
+
+    reason = "BLOB_CORRUPT"
+
+
+class LogIndexCorrupt(DataLoss):
+    """A log's order index holds a record that cannot be."""
+
+    reason = "LOG_INDEX_CORRUPT"

@@ -1,0 +1,66 @@
+"""Environments as users bring them: requirements.txt, YAML with pip only, built once for all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.house import House
+
+pytestmark = pytest.mark.slow
+
+PRINTS_PACKAGES = "import six, sys; print(six.__version__, sys.prefix)"
+
+
+def project(house: House, name: str) -> Path:
+    return house.project(
+        {
+            "train.py": PRINTS_PACKAGES,
+            "requirements.txt": "six==1.16.0\n",
+            "env.yml": "name: x\ndependencies:\n  - pip:\n      - six==1.16.0\n",
+        },
+        name=name,
+    )
+
+
+def test_requirements_and_yaml_run_in_one_environment(shared_house: House) -> None:
+    folder = project(shared_house, "env-both")
+
+    first = shared_house.runyard("run", "--env", "requirements.txt", "train.py", cwd=folder)
+    second = shared_house.runyard("run", "--env", "env.yml", "train.py", cwd=folder)
+
+    assert first.returncode == 0, first.stderr.decode()
+    assert first.stdout.startswith(b"1.16.0 ")
+    assert second.stdout == first.stdout
+
+
+def test_runs_that_wait_for_one_environment_build_it_once(house: House) -> None:
+    folder = project(house, "env-once")
+    runs = [house.submit("--env", "requirements.txt", "train.py", cwd=folder) for _ in range(4)]
+
+    for run in runs:
+        assert house.runyard("runs", "wait", run).returncode == 0
+    prefixes = {house.runyard("runs", "logs", run).stdout for run in runs}
+    built = [
+        run for run in runs if b"six" in house.runyard("runs", "logs", "--environment", run).stdout
+    ]
+
+    assert len(prefixes) == 1
+    assert len(built) >= 1
+    assert len(list((house.home / "agent" / "environments").glob("*/ready.json"))) == 1
+
+
+def test_build_ahead_list_and_use_by_name(shared_house: House) -> None:
+    folder = project(shared_house, "env-named")
+
+    built = shared_house.runyard(
+        "environment", "build", "--name", "six-env", "requirements.txt", "-t", "local", cwd=folder
+    )
+    listed = shared_house.json("environment", "list")
+    used = shared_house.runyard("run", "--env", "six-env", "train.py", cwd=folder)
+    shown = shared_house.json("environment", "show", "six-env")
+
+    assert built.returncode == 0, built.stderr.decode()
+    assert "six-env" in {environment["name"] for environment in listed}
+    assert used.stdout.startswith(b"1.16.0 ")
+    assert "six" in shown["locks"][0]["text"]

@@ -1,0 +1,177 @@
+"""A user's machine in a folder: the `runyard` command, a home, a clean environment, a clean-up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+RUNYARD = Path(sys.executable).with_name("runyard")
+COMMAND_LIMIT_S = 90.0
+
+
+class House:
+    """A folder that stands for a user's account on this machine.
+
+    Commands run under `env -i` with PATH, HOME and RUNYARD_HOME only, as from a fresh login.
+    The folder's path is short because Unix socket paths are bounded.
+    """
+
+    def __init__(self) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="ry-", dir="/tmp"))
+        self.home = self.root / "h"
+        self.user_home = self.root / "u"
+        self.user_home.mkdir()
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.user_home),
+            "RUNYARD_HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(self.root / "uv")),
+        }
+
+    def project(self, files: dict[str, str | bytes], *, name: str = "project") -> Path:
+        """Writes a source directory and returns it."""
+        folder = self.root / name
+        for path, content in files.items():
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content if isinstance(content, bytes) else content.encode())
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def command(self, *args: str | bytes) -> list[str | bytes]:
+        """The argument list that runs `runyard` with these arguments."""
+        return [str(RUNYARD), *args]
+
+    def runyard(
+        self,
+        *args: str | bytes,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+        limit_s: float = COMMAND_LIMIT_S,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Runs a command to its end and returns exit code and output."""
+        return subprocess.run(
+            self.command(*args),
+            cwd=cwd or self.root,
+            env={**self.environment, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=limit_s,
+            check=False,
+        )
+
+    def json(self, *args: str, cwd: Path | None = None) -> Any:
+        """Runs a command with --json that must succeed, and returns what it printed."""
+        done = self.runyard(*args, "--json", cwd=cwd)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+        return json.loads(done.stdout)
+
+    @contextlib.contextmanager
+    def background(
+        self, *args: str | bytes, cwd: Path | None = None, env: dict[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Runs a command beside the test; it is killed at the end if it still lives."""
+        process = subprocess.Popen(
+            self.command(*args),
+            cwd=cwd or self.root,
+            env={**self.environment, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        with process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.kill()
+
+    def submit(self, *args: str, cwd: Path) -> str:
+        """Submits without waiting and returns the run's id."""
+        run_id: str = self.json("run", "--no-wait", *args, cwd=cwd)["run_id"]
+        return run_id
+
+    def show(self, run_id: str) -> Any:
+        """What `runs show --json` says of a run."""
+        return self.json("runs", "show", run_id)
+
+    def wait_for_state(self, run_id: str, *states: str, limit_s: float = COMMAND_LIMIT_S) -> Any:
+        """Waits until a run is in one of these states (v1 words) and returns what `show` says."""
+        return eventually(
+            lambda: (shown := self.show(run_id))["status"] in states and shown,
+            limit_s=limit_s,
+            what=f"{run_id} in {states}",
+        )
+
+    def pids(self, marker: str) -> list[int]:
+        """Processes of this house whose command line holds `marker`."""
+        return [pid for pid in processes_naming(str(self.home)) if marker in command_line(pid)]
+
+    def kill(self, marker: str, number: signal.Signals = signal.SIGKILL) -> list[int]:
+        """Signals the processes of this house whose command line holds `marker`."""
+        pids = self.pids(marker)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return pids
+
+    def close(self) -> None:
+        """Ends everything that was started here and removes the folder."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.runyard("daemon", "stop", "--cancel-runs", limit_s=30)
+        deadline = time.monotonic() + 10
+        while left := processes_naming(str(self.root)):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            assert time.monotonic() < deadline, [command_line(pid) for pid in left]
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def eventually(check: Callable[[], Any], *, limit_s: float = 30.0, what: str = "condition") -> Any:
+    """Polls until `check` gives something true, and returns it; fails after `limit_s`.
+
+    For conditions of other processes that give no signal to wait on.
+    """
+    deadline = time.monotonic() + limit_s
+    while not (value := check()):
+        assert time.monotonic() < deadline, f"{what} did not come true within {limit_s:.0f} s"
+        time.sleep(0.02)
+    return value
+
+
+def processes_naming(text: str) -> list[int]:
+    """Living processes, other than this one, whose command line or environment holds `text`."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        try:
+            command = Path(f"/proc/{entry}/cmdline").read_bytes()
+            environment = Path(f"/proc/{entry}/environ").read_bytes()
+        except OSError:
+            continue
+        if command and text.encode() in command + environment:
+            found.append(int(entry))
+    return found
+
+
+def command_line(pid: int) -> str:
+    """The command line of a process, empty when it is gone."""
+    try:
+        return (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        )
+    except OSError:
+        return ""

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from runyard.conda_dependencies import CondaDependencies
+from runyard.environment import Environment, EnvironmentSpecification
+from runyard_contract.errors import SpecInvalid, Unsupported
+
+
+def _conda(tmp_path: Path, text: str) -> Environment:
+    path = tmp_path / "env.yml"
+    path.write_text(text)
+    return Environment.from_conda_specification("e", path)
+
+
+def test_new_environment_is_unset_and_means_the_callers_python() -> None:
+    env = Environment("e")
+    env.environment_variables["A"] = "1"
+
+    assert env.is_unset
+    assert env.to_specification() == EnvironmentSpecification(
+        "user_managed", environment_variables={"A": "1"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"), [("python", ""), ("/opt/py/bin/python", "/opt/py/bin/python")]
+)
+def test_user_managed_environment_sends_its_interpreter(path: str, sent: str) -> None:
+    env = Environment("e")
+    env.python.user_managed_dependencies = True
+    env.python.interpreter_path = path
+    env.python.conda_dependencies.add_conda_package("numpy")  # means nothing beside it
+
+    assert not env.is_unset
+    assert env.to_specification() == EnvironmentSpecification("user_managed", sent)
+
+
+def test_from_pip_requirements_sends_what_the_files_say(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text(
+        "-r base.txt\n-c limits.txt\n-i https://i.example/\n"
+    )
+    (tmp_path / "base.txt").write_text('a==1; python_version<"3"\na==2; python_version>="3"\n')
+    (tmp_path / "limits.txt").write_text("b<2\n")
+
+    env = Environment.from_pip_requirements("e", tmp_path / "requirements.txt")
+
+    assert env.to_specification() == EnvironmentSpecification(
+        "pip",
+        requirements=('a==1; python_version<"3"', 'a==2; python_version>="3"'),
+        constraints=("b<2",),
+        index_options=("--index-url https://i.example/",),
+    )
+    assert env.python.conda_dependencies.pip_packages == [
+        'a==1; python_version<"3"',
+        'a==2; python_version>="3"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wish", "version"),
+    [
+        ("python=3.11", "3.11"),
+        ("python==3.11.4", "3.11.4"),
+        ("python=3.11.*", "3.11"),
+        ("python=3.11.4=h123_0", "3.11.4"),
+        ("conda-forge::python>=3.9,<3.12", ">=3.9,<3.12"),
+        ("python 3.10", "3.10"),
+        ("python", None),
+        ("python=3.6.2", None),
+    ],
+)
+def test_conda_python_version_is_sent_in_pips_terms(
+    wish: str, version: str | None, tmp_path: Path
+) -> None:
+    env = _conda(tmp_path, f"dependencies:\n- {wish}\n- pip=24\n- pip:\n  - numpy\n")
+
+    specification = env.to_specification()
+
+    assert (specification.kind, specification.python_version) == ("pip", version)
+    assert specification.requirements == ("numpy",)
+
+
+def test_conda_file_with_pip_section_reads_includes_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("scipy\n")
+    env = _conda(
+        tmp_path,
+        "name: x\nchannels: [conda-forge]\nprefix: /opt/x\ndependencies:\n"
+        "- pip\n- pip:\n  - numpy  # fast\n  - -r requirements.txt\n"
+        "  - --extra-index-url https://i.example/\n",
+    )
+
+    specification = env.to_specification()
+
+    assert specification.requirements == ("numpy", "scipy")
+    assert specification.index_options == ("--extra-index-url https://i.example/",)
+    assert env.python.conda_dependencies.conda_channels == ["conda-forge"]
+
+
+def test_conda_packages_are_refused_by_name(tmp_path: Path) -> None:
+    env = _conda(tmp_path, "dependencies:\n- python=3.11\n- cudatoolkit=11\n- numpy\n")
+
+    with pytest.raises(
+        Unsupported, match=r'environment "e" lists .*\(cudatoolkit=11, numpy\)'
+    ) as e:
+        env.to_specification()
+
+    assert "under `pip:`" in e.value.hint
+
+
+def test_azure_mls_own_filling_counts_as_unset(tmp_path: Path) -> None:
+    env = _conda(tmp_path, "dependencies:\n- python=3.6.2\n- pip:\n  - azureml-defaults==1.0.39\n")
+
+    assert env.is_unset
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dependencies:\n- pip:\n  - -e .\n", r"env\.yml:3: '-e \.' is on this machine only"),
+        ("dependencies:\n- conda: [a]\n", r"env\.yml:2: only pip can have a list"),
+        ("dependencies:\n- pip: numpy\n", r"env\.yml:2: pip must have a list"),
+        ("dependencies:\n- pip:\n  -\n", r"env\.yml:3: a pip requirement must be one line"),
+        ("dependencies: numpy\n", r"env\.yml:1: dependencies is not of the form"),
+        ("dependecies: []\n", r"env\.yml:1: unknown key 'dependecies'"),
+        ("- numpy\n", r"env\.yml:1: the file must hold keys and values"),
+        ("dependencies: [\n", r"env\.yml:\d+:\d+: "),
+    ],
+)
+def test_bad_conda_files_are_named_with_their_line(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecInvalid, match=message):
+        _conda(tmp_path, text).to_specification()
+
+
+def test_docker_and_base_conda_environment_are_refused_by_key() -> None:
+    env = Environment("e")
+    env.docker.enabled = True
+    env.python.base_conda_environment = "base"
+
+    with pytest.raises(Unsupported) as error:
+        env.to_specification()
+
+    assert error.value.metadata["keys"] == "docker.enabled, python.baseCondaEnvironment"
+
+
+@pytest.mark.parametrize("name", ["", "A=B", "A\0"])
+def test_bad_environment_variables_are_refused(name: str) -> None:
+    env = Environment("e", environment_variables={name: "x"})
+
+    with pytest.raises(SpecInvalid, match="cannot be set"):
+        env.to_specification()
+
+
+def test_conda_dependencies_are_edited_by_name() -> None:
+    packages = CondaDependencies.create(
+        pip_indexurl="https://i.example/simple",
+        pip_packages=["Scikit_Learn==1.0", "torch"],
+        conda_packages=["numpy=1.2"],
+        python_version="3.11",
+    )
+    packages.add_pip_package("scikit-learn>=1.5")
+    packages.add_conda_package("conda-forge::numpy")
+    packages.remove_pip_package("TORCH")
+    packages.set_python_version("3.12")
+    packages.set_pip_option("--extra-index-url https://e.example/")
+    packages.set_pip_index_url("https://j.example/simple")
+    packages.add_channel("conda-forge")
+
+    assert packages.conda_packages == ["python=3.12", "conda-forge::numpy"]
+    assert packages.pip_packages == ["scikit-learn>=1.5"]
+    assert packages.pip_options == [
+        "--extra-index-url https://e.example/",
+        "--index-url https://j.example/simple",
+    ]
+    assert packages.get_python_version() == "3.12"
+    assert packages.conda_channels == ["conda-forge"]
+
+
+def test_conda_dependencies_survive_saving_and_loading(tmp_path: Path) -> None:
+    packages = CondaDependencies.create(
+        pip_packages=["torch>=2"], conda_packages=["numpy"], python_version="3.10"
+    )
+
+    relative = packages.save_to_file(tmp_path, "conda.yml")
+
+    again = CondaDependencies(tmp_path / relative)
+    assert again == packages
+    assert again.serialize_to_string() == (tmp_path / "conda.yml").read_text()
+    assert packages != CondaDependencies()
