@@ -62,6 +62,8 @@ class Attempt:
     def __init__(self, lease: pb.Lease, bundle: Bundle, changed: Callable[[Attempt], None]) -> None:
         self.lease = lease
         self.bundle = bundle
+        self.is_resumed = False
+        """An earlier agent has begun with it."""
         self.phase: Phase.ValueType = pb.AttemptReport.PHASE_ACCEPTED
         self.status_message = ""
         self.spans: list[Span] = []

@@ -33,7 +33,7 @@ class Config:
 
     @property
     def is_local(self) -> bool:
-        """Whether this is the agent beside the daemon, which gives jobs their caller's variables."""
+        """Whether this agent is beside the daemon: jobs get their caller's variables."""
         return self.compute_target == "local"
 
 

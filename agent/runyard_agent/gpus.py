@@ -19,7 +19,9 @@ class Gpus:
     def take(self, wanted: int) -> tuple[int, ...]:
         """So many free ones, lowest index first. Raises GpusTaken."""
         if wanted > len(self._free):
-            raise GpusTaken(f"{wanted} GPUs are wanted, {len(self._free)} of {self._count} are free")
+            raise GpusTaken(
+                f"{wanted} GPUs are wanted, {len(self._free)} of {self._count} are free"
+            )
         chosen = tuple(sorted(self._free)[:wanted])
         self._free.difference_update(chosen)
         return chosen

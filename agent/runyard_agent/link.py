@@ -7,7 +7,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
@@ -39,6 +39,42 @@ async def cancelling(call: C) -> AsyncIterator[C]:
         yield call
     finally:
         call.cancel()
+
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Stream(Generic[Q, A]):
+    """A call with messages both ways."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, multi_callable: Any, metadata: tuple[tuple[str, str], ...]) -> None:
+        # grpc-stubs know neither a call without an iterator nor grpc.aio.EOF.
+        self._call: Any = multi_callable(metadata=metadata)
+
+    async def read(self) -> A | None:
+        """The next message; None at the other side's orderly end, else its error is raised."""
+        try:
+            message: A = await self._call.read()
+        except grpc.aio.AioRpcError as refused:
+            raise error_of(refused) from None
+        if message is not grpc.aio.EOF:  # type: ignore[attr-defined]
+            return message
+        code = await self._call.code()
+        if code is grpc.StatusCode.OK:
+            return None
+        trailing = await self._call.trailing_metadata()
+        raise _error(code, await self._call.details(), trailing)
+
+    async def write(self, message: Q) -> None:
+        """Sends a message; raises once the call has ended, of which `read` tells the cause."""
+        await self._call.write(message)
+
+    def cancel(self) -> bool:
+        """Ends the call."""
+        return bool(self._call.cancel())
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +136,13 @@ class Link:
 
 def error_of(refused: grpc.aio.AioRpcError) -> RunyardError:
     """The daemon's error behind a failed call."""
+    return _error(refused.code(), refused.details(), refused.trailing_metadata())
+
+
+def _error(code: grpc.StatusCode, details: str | None, trailing: Any) -> RunyardError:
+    """The error in what a call ended with."""
     data: bytes | None = None
-    for key, value in refused.trailing_metadata() or ():
+    for key, value in trailing or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             data = value
-    return from_status_bytes(data, refused.code().name, refused.details() or "")
+    return from_status_bytes(data, code.name, details or "")

@@ -46,7 +46,9 @@ class OutputFiles:
             "": bundle.job + "/files",
         }
 
-    async def collect(self, prefixes: Sequence[str] = ("outputs/", "logs/", ""), settle_s: float = 0) -> None:
+    async def collect(
+        self, prefixes: Sequence[str] = ("outputs/", "logs/", ""), settle_s: float = 0
+    ) -> None:
         """Sends and registers what is new or changed in these folders.
 
         With `settle_s` only files that have not changed for so long (the job still writes).
@@ -124,7 +126,9 @@ class OutputFiles:
         work = os.path.realpath(self._work)
         target = os.path.realpath(os.path.join(root, node.path))
         if not target.startswith(work + "/"):
-            self._warn(f"{shown(name)} was left out: it is a link that leads out of the working folder")
+            self._warn(
+                f"{shown(name)} was left out: it is a link that leads out of the working folder"
+            )
             return None
         try:
             status = os.stat(target, follow_symlinks=False)

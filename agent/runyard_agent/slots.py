@@ -25,14 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from runyard_contract.errors import Unavailable
-
 import runyard_agent
+from runyard_contract.errors import Unavailable
 
 SOCKET_PATH_BYTES = 100
 LONGEST_SOCKET_NAME = "slot-4095.sock"
 LINE_BYTES = 1 << 20
 START_LIMIT_S = 20.0
+SLOT_TRIES = 3
 ANSWER_LIMIT_S = 60.0
 EXIT_SERVES, EXIT_ALREADY_SERVED = 0, 75
 _BOOT = (
@@ -250,11 +250,13 @@ class Supervisor:
         Waits while the run of a dead supervisor is being ended: a slot runs one at a time.
         Raises SupervisorUnavailable when that does not come about.
         """
-        reply = await self._call({"op": "slot", "slot": number})
-        try:
-            return await Slot.connect(number, reply["socket"])
-        except OSError as error:
-            raise self._unavailable(f"has forked slot {number}, which is gone: {error}") from error
+        for _ in range(SLOT_TRIES):
+            reply = await self._call({"op": "slot", "slot": number})
+            try:
+                return await Slot.connect(number, reply["socket"])
+            except OSError as error:  # it has died since; the parent notices when asked again
+                failure = error
+        raise self._unavailable(f"loses slot {number} again and again: {failure}") from failure
 
     async def recover(self, bundle: str) -> Mapping[str, Any]:
         """The exit record of a run that no slot has; ends what is left of it first.
@@ -305,7 +307,6 @@ class Supervisor:
     async def _launch(self) -> None:
         """Starts the parent: the process that we start is only its forerunner and soon ends."""
         sockets = self.sockets()
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         source = str(Path(runyard_agent.__file__).parent.parent)
         options = ("-I", "-S", "-X", "utf8")
         arguments = (source, "runyard-supervisor", str(sockets), str(self.log))
@@ -334,6 +335,7 @@ class Supervisor:
 
     def sockets(self) -> Path:
         """The folder of the sockets: our own, or a short one where its path is too long."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if len(os.fsencode(self._folder / LONGEST_SOCKET_NAME)) <= SOCKET_PATH_BYTES:
             return self._folder
         note = self._folder / "sockets"

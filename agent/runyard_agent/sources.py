@@ -34,7 +34,7 @@ class BlobSource(Protocol):
     """Whether they are on this machine without asking anyone."""
 
     async def get(self, root_digest: str, inline: dict[str, bytes]) -> Blobs:
-        """All blobs of a snapshot, ready to be read. `inline`: manifests that came with the lease."""
+        """All blobs of a snapshot, to be read. `inline`: manifests that came with the lease."""
 
 
 class LocalSource:

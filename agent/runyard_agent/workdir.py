@@ -229,9 +229,7 @@ def _failed(path: str, error: OSError) -> LayoutFailed:
     )
 
 
-def changes(
-    work: str, index: WorkIndex, is_ignored: Callable[[str, bool], bool]
-) -> Iterator[Node]:
+def changes(work: str, index: WorkIndex, is_ignored: Callable[[str, bool], bool]) -> Iterator[Node]:
     """Files that the job made or changed outside its own folders, by path.
 
     Without caches and without what `is_ignored(path, is_folder)` keeps out.

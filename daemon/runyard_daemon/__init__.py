@@ -1,0 +1,1 @@
+"""The daemon: keeps runs, decides where they execute, serves clients and agents."""

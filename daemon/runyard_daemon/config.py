@@ -50,7 +50,7 @@ class Config:
 
 
 def load(environ: Mapping[str, str], *, home: Path | None, is_embedded: bool) -> Config:
-    """Puts the settings together. Raises SpecInvalid for a variable that is no number of seconds."""
+    """Puts the settings together. Raises SpecInvalid for a variable that can't be read."""
     chosen = home.absolute() if home is not None else data_home(environ)
     idle_text = environ.get(IDLE_END_VARIABLE)
     if not idle_text:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import zstandard
+
 from runyard_contract.content.store import ContentStore, check_blob
 from runyard_contract.errors import DigestMismatch, MessageTooLarge
 from runyard_contract.limits import CHUNKED_ABOVE_BYTES

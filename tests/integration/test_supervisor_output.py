@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from support.supervised import DEADLINE_S, Bundle, Node, Peer, python, supervised_node
 
 MIB = 1 << 20

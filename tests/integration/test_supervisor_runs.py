@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from support.supervised import Node, Peer, python, supervised_node
 
 

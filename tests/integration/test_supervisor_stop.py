@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from support.supervised import Node, Peer, is_running, python, supervised_node
 
 

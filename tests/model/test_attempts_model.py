@@ -72,7 +72,8 @@ class Order:
 class Bundle:
     """An attempt's folder on the node's disk."""
 
-    phase: AttemptPhase
+    boot: int
+    phase: AttemptPhase = AttemptPhase.ACCEPTED
     was_started: bool = False
     facts: EndFacts | None = None
 
@@ -81,7 +82,7 @@ class Bundle:
 
 
 class AttemptsMachine(RuleBasedStateMachine):
-    """One run, one node. Reports may come late, twice and in any order; orders come in a session."""
+    """One run, one node. Reports come late, twice and in any order; orders come in a session."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,27 +206,29 @@ class AttemptsMachine(RuleBasedStateMachine):
                 raise AssertionError(f"the records lost {ref}")
 
     @precondition(lambda self: not self.state.is_final)
-    @rule()
-    def cancel(self) -> None:
+    @rule(is_session_lost=st.booleans())
+    def cancel(self, is_session_lost: bool) -> None:
+        """Somebody cancels; the session may break before the agent hears of it."""
         self.apply(Event.CANCEL_REQUESTED)
         if self.state is RunState.CANCEL_REQUESTED:
             assert self.current is not None
             self.change(self.current, is_cancel_wanted=True)
             self.send("cancel", self.current)
+            if is_session_lost:
+                self.connect()
 
-    @precondition(lambda self: not self.is_connected)
-    @rule(choice=st.sampled_from(["wait", "abandon", "replace"]))
-    def stay_away(self, choice: str) -> None:
+    def notice_silence(self, then: str) -> None:
         """Silence is noticed; a person gives the attempt up, or its lease was bounded and ended."""
         self.apply(Event.OUT_OF_TOUCH)
-        if self.state is not RunState.NOT_RESPONDING or choice == "wait":
+        if self.state is not RunState.NOT_RESPONDING:
             return
         assert self.current is not None
-        self.change(self.current, is_over=True)
-        if choice == "replace":
+        if then == "replaced":
+            self.change(self.current, is_over=True)
             self.end_processes(self.current, RunState.FAILED)
             self.apply(Event.REQUEUED)
-        else:
+        elif then == "abandoned":
+            self.change(self.current, is_over=True)
             self.was_abandoned = True
             self.apply(Event.ABANDONED)
 
@@ -244,7 +247,7 @@ class AttemptsMachine(RuleBasedStateMachine):
         ref = order.ref
         if order.kind == "lease":
             if ref not in self.disk:
-                self.disk[ref] = Bundle(AttemptPhase.ACCEPTED)
+                self.disk[ref] = Bundle(self.boot)
                 self.say(ref)
         elif order.kind == "cancel" and ref in self.disk:
             if self.disk[ref].phase < AttemptPhase.EXITED:
@@ -265,7 +268,7 @@ class AttemptsMachine(RuleBasedStateMachine):
         bundle.facts = EndFacts(reason, RUN, signal=15, stopped_by=stopped_by)
 
     @precondition(lambda self: self.disk)
-    @rule(steps=st.sampled_from([1, 2, 3, 4]), exit_code=st.sampled_from([0, 7]))
+    @rule(steps=st.sampled_from([1, 3, 4]), exit_code=st.sampled_from([0, 7]))
     def proceed(self, steps: int, exit_code: int) -> None:
         """The newest attempt on the disk gets further; works without a session, too."""
         ref = max(self.disk, key=lambda ref: ref.epoch)
@@ -274,6 +277,8 @@ class AttemptsMachine(RuleBasedStateMachine):
 
     def step(self, ref: AttemptRef, exit_code: int) -> None:
         bundle = self.disk[ref]
+        if bundle.phase < AttemptPhase.EXITED and bundle.boot != self.boot:
+            return  # an agent goes on with nothing of an earlier boot, whatever the disk says
         if bundle.phase is AttemptPhase.ACCEPTED:
             bundle.phase = AttemptPhase.PREPARING
         elif bundle.phase is AttemptPhase.PREPARING:
@@ -310,10 +315,10 @@ class AttemptsMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.is_connected)
     @rule(
-        fault=st.sampled_from(["session", "session", "power", "power, unsynced", "power, bare"]),
-        is_back=st.booleans(),
+        fault=st.sampled_from(["session", "power", "power, unsynced", "power, bare"]),
+        then=st.sampled_from(["back", "back, in order", "away", "abandoned", "replaced"]),
     )
-    def break_down(self, fault: str, is_back: bool) -> None:
+    def break_down(self, fault: str, then: str) -> None:
         """A session ends (network, daemon, agent): records, folders and processes stay.
 
         Or the node loses power: of what had not exited, the disk may have less than happened.
@@ -326,9 +331,13 @@ class AttemptsMachine(RuleBasedStateMachine):
                 if bundle.phase < AttemptPhase.EXITED and fault == "power, bare":
                     del self.disk[ref]
                 elif bundle.phase < AttemptPhase.EXITED and fault == "power, unsynced":
-                    self.disk[ref] = Bundle(AttemptPhase.ACCEPTED)
-        if is_back:
-            self.connect()
+                    self.disk[ref] = Bundle(bundle.boot)
+        if then not in ("back", "back, in order"):
+            self.notice_silence(then)
+            return
+        self.connect()
+        if then == "back, in order":
+            self.deliver_orders()
 
     @precondition(lambda self: not self.is_connected)
     @rule()
@@ -365,11 +374,11 @@ class AttemptsMachine(RuleBasedStateMachine):
     def the_result_is_that_of_the_current_attempt(self) -> None:
         if self.cause is None or self.current is None or self.cause.exit_code is None:
             return
-        true_code = self.results[self.current]
+        true_code = self.results.get(self.current)
         assert self.cause.exit_code == true_code, ("wrong exit code", self.cause, self.results)
         if self.state.is_final and not self.was_abandoned:
             assert outcome(self.cause).exit_status == true_code
-            assert (self.state is RunState.COMPLETED) == (true_code == 0)
+            assert self.state is (RunState.FAILED if true_code else RunState.COMPLETED)
 
     def teardown(self) -> None:
         """Calm after the storm: the run reaches a final state and the node keeps nothing."""
@@ -447,7 +456,7 @@ def test_run_ends_once_with_its_own_exit_code_whatever_breaks() -> None:
 
 @pytest.mark.slow
 def test_run_ends_once_with_its_own_exit_code_in_many_histories() -> None:
-    check(AttemptsMachine, 8_000, is_seeded=False)
+    check(AttemptsMachine, 3_000, is_seeded=False)
 
 
 @pytest.mark.parametrize(
@@ -455,4 +464,4 @@ def test_run_ends_once_with_its_own_exit_code_in_many_histories() -> None:
 )
 def test_attempts_model_finds_a_broken_decision(bug: type[AttemptsMachine]) -> None:
     with pytest.raises(AssertionError):
-        check(bug, 2_000, is_seeded=True)
+        check(bug, 6_000, is_seeded=True)

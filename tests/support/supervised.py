@@ -198,6 +198,11 @@ class Node:
         peer.send(op="spawn", bundle=str(bundle.path))
         return bundle, peer.finish(bundle)
 
+    def kill(self, pid: int) -> None:
+        """kill -9, and waits until it has worked."""
+        os.kill(pid, signal.SIGKILL)
+        wait_gone(pid)
+
     def close(self) -> None:
         """Ends everything: a dead slot supervisor makes the parent end its run."""
         for peer in self._peers:
@@ -206,13 +211,12 @@ class Node:
         pids = self.ask(op="ping")["slots"].values()
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for pid in pids:
-            wait_gone(pid)
-        for number in range(2):
-            self.ask(op="slot", slot=number)  # waits until the run that was lost is ended
+                self.kill(pid)
+        # An answer means that the run which was lost is ended.
+        fresh = [self.ask(op="slot", slot=number)["pid"] for number in range(2)]
         self.ask(op="shutdown")
-        wait_gone(self.parent_pid)
+        for pid in (self.parent_pid, *fresh):
+            wait_gone(pid)
         for bundle in self.root.glob("run_*"):
             state = bundle / "state.json"
             if state.exists():

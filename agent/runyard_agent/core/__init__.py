@@ -1,1 +1,1 @@
-"""The agent's decisions, pure: no clock, no files, no network; what they need comes in as arguments."""
+"""The agent's decisions, pure: no clock, no files, no network; all they need are arguments."""

@@ -115,7 +115,7 @@ class Answer(StrEnum):
 
 
 def answer(word: Word, epoch: int, held_epoch: int | None) -> Answer:
-    """What to do about a word for `epoch` when the attempt is held with `held_epoch` (None: not)."""
+    """What to do about a word for `epoch`; the attempt is held with `held_epoch` (None: not)."""
     if held_epoch is None:
         return {
             Word.LEASE: Answer.START,

@@ -27,6 +27,28 @@ from runyard_agent.slots import (
 RECOVER_RETRY_S = 1.0
 
 
+class _Nobody:
+    """Follows what nobody follows (its attempt was dropped)."""
+
+    def started(self, at_unix_ns: int) -> None:
+        """See Follower."""
+
+    def output(self) -> None:
+        """See Follower."""
+
+    def stuck(self, pids: tuple[int, ...]) -> None:
+        """See Follower."""
+
+    def exited(self, record: ExitRecord) -> None:
+        """See Follower."""
+
+    def refused(self, why: str) -> None:
+        """See Follower."""
+
+
+_NOBODY: Follower = _Nobody()
+
+
 class _Lane:
     """One slot: its connection and the bundles that were handed to it."""
 
@@ -52,7 +74,7 @@ class ProcessExecutor:
         self._is_discovered = False
 
     async def warm_up(self, lanes: int) -> None:
-        """Gets the supervisor going, and this many of its slots, before the first run needs them."""
+        """Starts the supervisor, and this many of its slots, before the first run needs them."""
         try:
             for number in range(lanes):
                 await self._lane(number)
@@ -185,24 +207,20 @@ class ProcessExecutor:
 
     def _on_event(self, lane: _Lane, event: Event) -> None:
         """Passes an event on to who follows its bundle."""
+        follower = lane.followers.get(getattr(event, "bundle", None) or "", _NOBODY)
         match event:
-            case Output(bundle=bundle):
-                if bundle in lane.followers:
-                    lane.followers[bundle].output()
-            case Started(bundle=bundle, at_unix_ns=at_unix_ns):
-                if bundle in lane.followers:
-                    lane.followers[bundle].started(at_unix_ns)
+            case Output():
+                follower.output()
+            case Started(at_unix_ns=at_unix_ns):
+                follower.started(at_unix_ns)
+            case Stuck(pids=pids):
+                follower.stuck(pids)
             case Exited(bundle=bundle, record=record):
-                follower = self._release(lane, bundle)
-                if follower is not None:
-                    follower.exited(record)
-            case Stuck(bundle=bundle, pids=pids):
-                if bundle in lane.followers:
-                    lane.followers[bundle].stuck(pids)
+                self._release(lane, bundle)
+                follower.exited(record)
             case Refused(op="spawn", bundle=str(bundle), why=why):
-                follower = self._release(lane, bundle)
-                if follower is not None:
-                    follower.refused(why)
+                self._release(lane, bundle)
+                follower.refused(why)
             case Refused(op=op, bundle=bundle, why=why):
                 journal.info("slot_refused", slot=lane.number, op=op, bundle=bundle, why=why)
             case SlotLost(pid=pid):
@@ -210,7 +228,7 @@ class ProcessExecutor:
 
     async def _rescue(self, lane: _Lane, bundle: str) -> None:
         """A slot has died with a bundle: its run is over, or, if it had not begun, begins anew."""
-        if not os.path.lexists(f"{bundle}/state.json"):
+        if not _was_begun(bundle):
             follower = self._release(lane, bundle)
             if follower is not None:
                 try:
@@ -228,3 +246,8 @@ class ProcessExecutor:
         follower = self._release(lane, bundle)
         if follower is not None:
             follower.exited(record)
+
+
+def _was_begun(bundle: str) -> bool:
+    """Whether a supervisor has ever claimed the bundle."""
+    return os.path.lexists(f"{bundle}/state.json")

@@ -1,1 +1,1 @@
-"""What travels to the daemon apart from control: growing files by offset, other files by content."""
+"""What travels to the daemon apart from control: growing files by offset, others by content."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING
-
-import grpc
 
 from runyard_agent import journal
 from runyard_agent.core.backoff import Backoff
-from runyard_agent.link import Link, Stubs, cancelling, error_of
+from runyard_agent.link import Link, Stream, Stubs, cancelling
 from runyard_agent.shipping.growing import GrowingFiles
+from runyard_contract.errors import RunyardError
 from runyardpb.agent.v1 import agent_pb2 as pb
 
-if TYPE_CHECKING:
-    AppendCall = grpc.aio.StreamStreamCall[pb.AppendFilesRequest, pb.AppendFilesResponse]
+AppendCall = Stream[pb.AppendFilesRequest, pb.AppendFilesResponse]
 
 WINDOW_BYTES = 8 << 20
 """Unacknowledged bytes under way, where the daemon names no window."""
@@ -36,6 +33,7 @@ class Appender:
         self._wake = asyncio.Event()
         self._waiting: dict[_Id, asyncio.Event] = {}
         self._blocked: set[_Id] = set()
+        self._has_heard = False
         self.window_bytes = WINDOW_BYTES
 
     def add(self, files: GrowingFiles) -> None:
@@ -58,6 +56,12 @@ class Appender:
         self._grown[_id(files.ref)] = None
         self._wake.set()
 
+    def nudge(self, files: GrowingFiles) -> None:
+        """Has whoever waits in `complete` look again."""
+        event = self._waiting.get(_id(files.ref))
+        if event is not None:
+            event.set()
+
     async def complete(self, files: GrowingFiles) -> bool:
         """Waits until all of these is durable; False where nobody wants them any more."""
         event = self._waiting[_id(files.ref)]
@@ -75,9 +79,8 @@ class Appender:
             stubs = await self._link.stubs()
             try:
                 await self._stream(stubs)
-            except grpc.aio.AioRpcError as refused:
-                error = error_of(refused)
-                journal.info("append_stream_ended", reason=error.reason, why=str(error))
+            except RunyardError as error:
+                journal.info("append_stream_ended", reason=error.reason, why=error.message)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
@@ -93,18 +96,16 @@ class Appender:
             files.rewind()
             self._grown[key] = None
         self._wake.set()
-        call: AppendCall = stubs.agent.AppendFiles(metadata=stubs.metadata)
+        call = AppendCall(stubs.agent.AppendFiles, stubs.metadata)
         async with cancelling(call):
             writing = asyncio.create_task(self._write(call), name="append")
             try:
-                while (response := await call.read()) is not grpc.aio.EOF:
+                while (response := await call.read()) is not None:
                     self._has_heard = True
                     self._acknowledge(response)
             finally:
                 writing.cancel()
                 await asyncio.gather(writing, return_exceptions=True)
-        if await call.code() is not grpc.StatusCode.OK:
-            raise _ended(call, await call.code(), await call.details())
 
     async def _write(self, call: AppendCall) -> None:
         """Sends what has grown, attempt by attempt in turns, within the window."""
@@ -126,7 +127,13 @@ class Appender:
             if room <= 0:
                 self._blocked.add(_id(files.ref))
                 return False
-            piece = files.next_piece(room)
+            try:
+                piece = files.next_piece(room)
+            except OSError as error:
+                journal.failure("spool_unreadable", error, run=files.ref.run)
+                files.give_up()
+                self.nudge(files)
+                return False
             if piece is None:
                 return False
             await call.write(
@@ -159,16 +166,7 @@ class Appender:
         if self._grown:
             self._wake.set()
 
-    _has_heard = False
-
 
 def _id(ref: pb.AttemptRef) -> _Id:
     """What names an attempt's grant."""
     return ref.run, ref.attempt, ref.epoch
-
-
-def _ended(call: AppendCall, code: grpc.StatusCode, details: str | None) -> grpc.aio.AioRpcError:
-    """The error with which a stream ended after its reading side saw the end."""
-    return grpc.aio.AioRpcError(
-        code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details or ""
-    )

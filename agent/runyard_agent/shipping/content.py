@@ -92,7 +92,9 @@ class ContentSender:
         sent = Sent([], [])
         todo = list(files)
         for attempt in range(1, _READ_TRIES + 1):
-            hashed, refused = await asyncio.get_running_loop().run_in_executor(self._disk, _hash_all, todo)
+            hashed, refused = await asyncio.get_running_loop().run_in_executor(
+                self._disk, _hash_all, todo
+            )
             sent.refused.extend(refused)
             changed = await self._upload(hashed)
             for file, content in hashed:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from runyard_contract.errors import LogIndexCorrupt
 from runyard_contract.limits import LOG_CHUNK_BYTES
 from runyard_contract.orderindex import RECORD_BYTES, STDOUT, decode_records
 from runyardpb.agent.v1 import agent_pb2 as pb
@@ -79,7 +80,9 @@ class _Tail:
         """Opens the file once it exists."""
         if self._fd < 0:
             with contextlib.suppress(OSError):
-                self._fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._fd = os.open(
+                    self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                )
         return self._fd >= 0
 
     def free(self, start_bytes: int, end_bytes: int) -> None:
@@ -122,6 +125,7 @@ class GrowingFiles:
         self.is_superseded = False
         self._tails = {file: _Tail(f"{bundle}/{path}", is_new) for file, path in PATHS.items()}
         self._final: dict[File.ValueType, int] | None = None
+        self._is_order_damaged = False
         self._free_each_bytes = free_each_bytes
         self._freed = freed
         self._freed_bytes = {STDOUT_FILE: 0, STDERR_FILE: 0}
@@ -145,22 +149,31 @@ class GrowingFiles:
             for file, tail in self._tails.items():
                 length = tail.size_bytes()
                 if file == ORDER_FILE:
-                    length -= length % RECORD_BYTES
+                    length = 0 if self._is_order_damaged else length - length % RECORD_BYTES
                 lengths[file] = max(length, tail.acked_bytes, tail.sent_bytes)
             self._final = lengths
         return dict(self._final)
 
+    def give_up(self) -> None:
+        """The files can't be read any more: what is durable is all there will be."""
+        self._final = {file: tail.acked_bytes for file, tail in self._tails.items()}
+
     def rewind(self) -> None:
         """A new connection: what was not acknowledged is sent again."""
         for tail in self._tails.values():
-            tail.sent_bytes = tail.goal_bytes = tail.acked_bytes
+            tail.sent_bytes = tail.acked_bytes
             tail.has_asked = False
+        self._tails[ORDER_FILE].goal_bytes = 0  # the goals of the streams still hold
 
     def acknowledge(self, file: File.ValueType, committed_bytes: int) -> None:
         """The daemon has so much of a file. Less than before means that it lost some: again."""
         tail = self._tails[file]
         if not tail.is_known or committed_bytes < tail.acked_bytes:
-            tail.sent_bytes = tail.goal_bytes = committed_bytes
+            tail.sent_bytes = committed_bytes
+            if file == ORDER_FILE:
+                tail.goal_bytes = 0
+                start = max(0, committed_bytes - _ORDER_READ_BYTES)
+                self._take_records(tail.read(committed_bytes - start, start))
         tail.is_known = True
         tail.acked_bytes = committed_bytes
         tail.sent_bytes = max(tail.sent_bytes, committed_bytes)
@@ -208,19 +221,11 @@ class GrowingFiles:
     def _set_goals(self) -> bool:
         """Takes the next order records, and the stream bytes that they name; False: none left."""
         order = self._tails[ORDER_FILE]
+        if self._is_order_damaged and self._final is not None:
+            self._final[ORDER_FILE] = order.sent_bytes
         wanted = min(_ORDER_READ_BYTES, self._final_bytes(ORDER_FILE) - order.sent_bytes)
         data = order.read(wanted, order.sent_bytes) if wanted > 0 else b""
-        data = data[: len(data) - len(data) % RECORD_BYTES]
-        streams = {STDOUT_FILE: self._tails[STDOUT_FILE], STDERR_FILE: self._tails[STDERR_FILE]}
-        budget = _GOAL_BYTES
-        taken = 0
-        for piece in decode_records(data):
-            if budget <= 0:
-                break
-            tail = streams[STDOUT_FILE if piece.stream == STDOUT else STDERR_FILE]
-            tail.goal_bytes = max(tail.goal_bytes, piece.offset_bytes + piece.length_bytes)
-            budget -= piece.length_bytes
-            taken += RECORD_BYTES
+        taken = self._take_records(data, _GOAL_BYTES)
         if taken:
             order.goal_bytes = order.sent_bytes + taken
             return True
@@ -228,11 +233,30 @@ class GrowingFiles:
             return False
         # At the end also what no record names: a killed supervisor may leave such bytes.
         has_more = False
-        for file, tail in streams.items():
+        for file in (STDOUT_FILE, STDERR_FILE):
+            tail = self._tails[file]
             if tail.goal_bytes < self._final[file]:
                 tail.goal_bytes = self._final[file]
                 has_more = True
         return has_more
+
+    def _take_records(self, data: bytes, budget_bytes: int = 1 << 62) -> int:
+        """Makes what these order records name the goal of the streams; the bytes of them taken.
+
+        Stops once the records name more than the budget.
+        """
+        taken = 0
+        try:
+            for piece in decode_records(data[: len(data) - len(data) % RECORD_BYTES]):
+                if budget_bytes <= 0:
+                    break
+                tail = self._tails[STDOUT_FILE if piece.stream == STDOUT else STDERR_FILE]
+                tail.goal_bytes = max(tail.goal_bytes, piece.offset_bytes + piece.length_bytes)
+                budget_bytes -= piece.length_bytes
+                taken += RECORD_BYTES
+        except LogIndexCorrupt:
+            self._is_order_damaged = True
+        return taken
 
     def _final_bytes(self, file: File.ValueType) -> int:
         """The length at which a file ends, as far as that is known."""

@@ -10,13 +10,14 @@ import sys
 from runyard_agent.supervisor import record, sweep, wire
 from runyard_agent.supervisor.lost import LostRun
 from runyard_agent.supervisor.reactor import READ, Reactor
-from runyard_agent.supervisor.slot import Slot
+from runyard_agent.supervisor.slot import ORPHANED, SLOT_SIGNALS, Slot
 from runyard_agent.supervisor.stash import Stash
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 LINK_ANSWER_S = 2.0
 
@@ -88,16 +89,27 @@ class Children:
         listener = wire.listen(self.path(number, "sock"))
         link = wire.listen(self.path(number, "link"))
         stash = Stash.create()
-        pid = os.fork()
-        if pid == 0:
-            self._become_slot(number, listener, link, stash)
+        parent_pid = os.getpid()
+        # The child hears no signal before it can act on it: a SIGTERM would be lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SLOT_SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become_slot(number, listener, link, stash, parent_pid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SLOT_SIGNALS)
         listener.close()
         link.close()
         stash.close_inlet()
         self._by_slot[number] = Child(pid, stash, None)
 
     def _become_slot(
-        self, number: int, listener: socket.socket, link: socket.socket, stash: Stash
+        self,
+        number: int,
+        listener: socket.socket,
+        link: socket.socket,
+        stash: Stash,
+        parent_pid: int,
     ) -> None:
         code = 70
         try:
@@ -105,6 +117,9 @@ class Children:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
             self._prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            self._prctl(PR_SET_PDEATHSIG, ORPHANED, 0, 0, 0)
+            if os.getppid() != parent_pid:  # it died before we asked to be told
+                os.kill(os.getpid(), ORPHANED)
             self._close_inherited()
             Slot(number, listener, link, stash).run()
             code = 0
@@ -173,13 +188,18 @@ class Children:
         """Begins to end and record a run that no living supervisor has."""
         lost = self.lost.get(bundle)
         if lost is None:
-            lost = self.lost[bundle] = LostRun(bundle, fifo_fds, self._orphans)
+            lost = self.lost[bundle] = LostRun(bundle, fifo_fds, self._orphans, self._storm)
         return lost
 
     def _orphans(self, table: sweep.Table) -> list[sweep.Process]:
         """What has re-parented to us: processes of runs whose supervisor has died."""
-        living = frozenset(child.pid for child in self._by_slot.values())
-        return sweep.descendants([os.getpid()], table, without=living)
+        return sweep.descendants([os.getpid()], table, without=self._living())
+
+    def _storm(self) -> None:
+        sweep.storm(self._on_child, self._living)
+
+    def _living(self) -> frozenset[int]:
+        return frozenset(child.pid for child in self._by_slot.values())
 
     def next_deadline_ns(self) -> int | None:
         """When `step_lost` wants to be called next."""

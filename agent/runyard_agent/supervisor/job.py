@@ -11,15 +11,12 @@ from runyard_agent.supervisor.spawn import NotStarted, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from resource import struct_rusage
-
     from runyard_agent.supervisor.record import Record, Spec
     from runyard_agent.supervisor.stash import Stash
 
 SECOND_NS = 1_000_000_000
 FIRST_SWEEP_NS = 2_000_000
 """After the first killing pass; the pause doubles up to a second."""
-STUBBORN_PASSES = 3
 STUCK_AFTER_NS = 5 * SECOND_NS
 
 
@@ -27,6 +24,7 @@ class Job:
     """A run that this supervisor has claimed. Its processes are our only descendants."""
 
     __slots__ = (
+        "_is_noted",
         "_kill_at_ns",
         "_max_rss_bytes",
         "_passes",
@@ -57,6 +55,7 @@ class Job:
         self._started_boot_ns = boot_ns()
         content = record.state("spawning", self.started_at_unix_ns, None, None)
         self._state_fd = record.claim(bundle, content)
+        self._is_noted = False
         self.pid = 0
         self.spool: streams.Spool | None = None
         self.status: int | None = None
@@ -87,6 +86,18 @@ class Job:
             self.error = NotStarted(error.errno or 0, f"{error.filename}: {error.strerror}")
             self._note_end()
             return
+        if self.spec.max_duration_s is not None:
+            self._stop_at_ns = self._started_boot_ns + int(self.spec.max_duration_s * SECOND_NS)
+
+    def note_running(self) -> None:
+        """Writes the running phase to state.json, once; harmless when repeated.
+
+        Not part of `start`: the kernel answers for a process only when its exec is complete,
+        a millisecond after the spawn, which others would wait for.
+        """
+        if self._is_noted or self.has_ended:
+            return
+        self._is_noted = True
         process = sweep.look_up(self.pid)
         ticks = process.start_ticks if process is not None else None
         content = record.state("running", self.started_at_unix_ns, self.pid, ticks)
@@ -94,8 +105,6 @@ class Job:
             record.overwrite(self._state_fd, content)
         except OSError:
             pass  # a full disk: "spawning" stays, the run is found by its environment then
-        if self.spec.max_duration_s is not None:
-            self._stop_at_ns = self._started_boot_ns + int(self.spec.max_duration_s * SECOND_NS)
 
     def _spawn(self, null_fd: int) -> int:
         writers = []
@@ -142,14 +151,24 @@ class Job:
     def _stopped_processes(self) -> list[sweep.Process]:
         return [process for process in self.processes() if process.is_stopped]
 
-    def reaped(self, pid: int, status: int, usage: struct_rusage) -> None:
-        """Notes the end of a process and what it used."""
-        self._user_cpu_s += usage.ru_utime
-        self._system_cpu_s += usage.ru_stime
-        self._max_rss_bytes = max(self._max_rss_bytes, usage.ru_maxrss * 1024)
-        if pid == self.pid:
-            self.status = status
-            self._note_end()
+    def reap(self) -> bool:
+        """Reaps what has ended and notes what it used; True: no process of the run is left.
+
+        Whatever a process leaves behind becomes our child, so having none is the proof.
+        """
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return False
+            self._user_cpu_s += usage.ru_utime
+            self._system_cpu_s += usage.ru_stime
+            self._max_rss_bytes = max(self._max_rss_bytes, usage.ru_maxrss * 1024)
+            if pid == self.pid:
+                self.status = status
+                self._note_end()
 
     def _note_end(self) -> None:
         self.ended_at_unix_ns = unix_ns()
@@ -161,7 +180,9 @@ class Job:
         now = boot_ns()
         if self._passes == 0:
             self._swept_since_ns = now
-        sweep.kill_all(self.processes, is_stubborn=self._passes >= STUBBORN_PASSES)
+        if self._passes >= sweep.STUBBORN_PASSES:
+            sweep.storm(self.reap, frozenset)
+        sweep.kill_all(self.processes)
         self._sweep_at_ns = now + min(FIRST_SWEEP_NS << min(self._passes, 9), SECOND_NS)
         self._passes += 1
 
@@ -214,14 +235,13 @@ class Job:
         )
 
     def close(self, stash: Stash) -> None:
-        """Gives back descriptors; the FIFOs go, so that nobody who reads the folder hangs."""
+        """Gives back descriptors.
+
+        The FIFOs stay until the agent removes the bundle: on an ext4 without a journal each
+        deletion makes the creation of files dearer for a minute, up to milliseconds in a flood.
+        """
         os.close(self._state_fd)
         stash.remove(self.bundle)
         if self.spool is not None:
             self.spool.close()
             self.spool = None
-            for name in streams.NAMES[: 1 if self.spec.merge_stderr else 2]:
-                try:
-                    os.unlink(streams.fifo_path(self.bundle, name))
-                except OSError:
-                    pass  # removed by the job, which may do so

@@ -9,13 +9,14 @@ from runyard_agent.supervisor.clock import boot_ns, unix_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runyard_agent.supervisor.record import Record
 
 CLEAN_SCANS = 2
 """A listing of /proc is not one instant: that nothing is left is believed the second time."""
 PASS_NS = 2_000_000
 STUCK_AFTER_NS = 5_000_000_000
-STUBBORN_PASSES = 3
 
 
 class LostRun:
@@ -32,16 +33,24 @@ class LostRun:
         "_since_ns",
         "_spool",
         "_state",
+        "_storm",
         "bundle",
         "exit",
         "next_at_ns",
         "survivors",
     )
 
-    def __init__(self, bundle: str, fifo_fds: list[int] | None, orphans: sweep.Finder) -> None:
+    def __init__(
+        self,
+        bundle: str,
+        fifo_fds: list[int] | None,
+        orphans: sweep.Finder,
+        storm: Callable[[], None],
+    ) -> None:
         """`fifo_fds` come from the stash; without one, None, the FIFOs are opened by name.
 
-        `orphans` gives what has re-parented to us, to be taken as this run's.
+        `orphans` gives what has re-parented to us, to be taken as this run's; `storm` kills
+        those of them that fork faster than they are looked at.
         """
         self.bundle = bundle
         self.next_at_ns = 0
@@ -52,6 +61,7 @@ class LostRun:
         self._run_id, self._attempt = str(spec.get("run_id") or ""), spec.get("attempt")
         self._fifo_fds = _open_fifos(bundle) if fifo_fds is None else fifo_fds
         self._orphans = orphans
+        self._storm = storm
         self._spool: streams.Spool | None = None
         self._main = self._living_main()
         self._clean_scans = 0
@@ -82,7 +92,9 @@ class LostRun:
         self.next_at_ns = boot_ns() + (PASS_NS << min(self._passes, 9))
         if self._clean_scans < CLEAN_SCANS:
             self._passes += 1
-            alive = sweep.kill_all(self._find, is_stubborn=self._passes > STUBBORN_PASSES)
+            if self._passes > sweep.STUBBORN_PASSES:
+                self._storm()
+            alive = sweep.kill_all(self._find)
             self.survivors = [process.pid for process in alive]
             self._clean_scans = 0 if alive else self._clean_scans + 1
             if self._clean_scans < CLEAN_SCANS:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from runyard_agent.supervisor.streams import Stream
     from runyard_agent.supervisor.wire import Message
 
+ORPHANED = signal.SIGUSR1
+"""Comes when the parent dies."""
+SLOT_SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, ORPHANED})
 QUEUE_RUNS = 2
 """How many runs may wait behind the one that is executed."""
 OUTPUT_PAUSE_NS = 4_000_000
@@ -51,14 +54,22 @@ class Slot:
         self._told_at_ns = 0
         self._stuck_at_ns = 0
         self._is_leaving = False
+        self._is_orphaned = False
 
     def run(self) -> None:
-        """Serves until it is told to leave and has nothing left to do."""
+        """Serves until it is told to leave, or is left by all, and has nothing left to do.
+
+        Whoever forks it has blocked SLOT_SIGNALS.
+        """
         self._reactor.on_signal(signal.SIGCHLD, self._on_child)
         self._reactor.on_signal(signal.SIGTERM, self._on_leave)
+        self._reactor.on_signal(ORPHANED, self._on_orphaned)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SLOT_SIGNALS)
         self._reactor.watch(self._link.fileno(), READ, self._on_link)
-        while not (self._is_leaving and self._is_idle):
+        while not (self._is_idle and self._is_unwanted):
             self._reactor.poll(self._next_deadline_ns())
+            if self._job is not None:
+                self._job.note_running()
             self._on_time(boot_ns())
         for listener in (self._listener, self._link):
             try:
@@ -69,6 +80,10 @@ class Slot:
     @property
     def _is_idle(self) -> bool:
         return self._job is None and not self._queue and not self._unrecorded
+
+    @property
+    def _is_unwanted(self) -> bool:
+        return self._is_leaving or (self._is_orphaned and not self._agent.is_open)
 
     # Agent and parent
 
@@ -189,21 +204,14 @@ class Slot:
                 )
 
     def _on_child(self) -> None:
-        """Reaps; no child left is the proof that no process of the run is."""
         job = self._job
-        while True:
-            try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if pid == 0:
-                if job is not None and job.has_ended and not job.is_sweeping:
-                    job.sweep()
-                return
-            if job is not None:
-                job.reaped(pid, status, usage)
-        if job is not None and job.has_ended:
+        if job is None:
+            return
+        is_alone = job.reap()
+        if job.has_ended and is_alone:
             self._drain(job)
+        elif job.has_ended and not job.is_sweeping:
+            job.sweep()
 
     def _drain(self, job: Job) -> None:
         self._is_draining = True
@@ -330,6 +338,8 @@ class Slot:
             return
         if not self._is_draining:
             job.on_time(now_ns)
+            if job.is_sweeping:
+                self._on_child()  # a killing pass may have reaped by itself
         stuck_at_ns = self._stuck_at()
         if stuck_at_ns is not None and now_ns >= stuck_at_ns:
             self._stuck_at_ns = now_ns + STUCK_REPEAT_NS
@@ -347,6 +357,9 @@ class Slot:
 
     def _on_leave(self) -> None:
         self._is_leaving = True
+
+    def _on_orphaned(self) -> None:
+        self._is_orphaned = True
 
 
 def _sync(fd: int) -> None:

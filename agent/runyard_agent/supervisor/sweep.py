@@ -7,12 +7,15 @@ import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     Table = dict[int, "Process"]
     Finder = Callable[[Table], list["Process"]]
 
-FREEZE_ROUNDS = 50
+SIGNAL_ROUNDS = 10
+STORM_ROUNDS = 1000
+STUBBORN_PASSES = 3
+"""After so many passes that have left something alive, `storm` is worth its CPU time."""
 _open_pidfd: Callable[[int], int] | None = getattr(os, "pidfd_open", None)
 _send_by_pidfd: Callable[[int, int], None] | None = getattr(signal, "pidfd_send_signal", None)
 
@@ -132,7 +135,7 @@ def signal_all(find: Callable[[], list[Process]], signum: int) -> int:
     Returns how many were signalled.
     """
     seen: set[tuple[int, int]] = set()
-    for _ in range(FREEZE_ROUNDS):
+    for _ in range(SIGNAL_ROUNDS):
         fresh = [p for p in find() if (p.pid, p.start_ticks) not in seen]
         if not fresh:
             break
@@ -142,29 +145,50 @@ def signal_all(find: Callable[[], list[Process]], signum: int) -> int:
     return len(seen)
 
 
-def kill_all(find: Callable[[], list[Process]], is_stubborn: bool) -> list[Process]:
-    """One pass of SIGKILL; returns what was alive when it began (none: nothing is left).
-
-    With `is_stubborn` they are stopped first: something that forks faster than it is killed
-    can't do so while it is stopped.
-    """
-    if is_stubborn:
-        signal_all(find, signal.SIGSTOP)
+def kill_all(find: Callable[[], list[Process]]) -> list[Process]:
+    """One pass of SIGKILL; returns what was alive when it began (none: nothing is left)."""
     alive = find()
     for process in alive:
-        _kill_group(process)
+        if process.ppid == os.getpid():
+            _kill_group(process.pid, process.pgid)
         send(process, signal.SIGKILL)
     return alive
 
 
-def _kill_group(process: Process) -> None:
-    """Kills the group of our own child, in one step that a fork can't slip through.
+def storm(reap: Callable[[], object], spare: Callable[[], Container[int]]) -> None:
+    """Kills our own children faster than they can hand over to new ones; bounded in time.
+
+    For jobs whose processes fork and end between two looks at /proc. Their children become
+    ours, and the kernel lists those in microseconds. No number in that list can be reused
+    before `reap` is called. `spare` gives children that stay.
+    """
+    for _ in range(STORM_ROUNDS):
+        reap()
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children", "rb", 0) as file:
+                spared = spare()
+                pids = [pid for pid in map(int, file.read().split()) if pid not in spared]
+        except OSError:  # a kernel without this list
+            return
+        if not pids:
+            return
+        for pid in pids:
+            try:
+                group = os.getpgid(pid)
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                continue
+            _kill_group(pid, group)
+
+
+def _kill_group(pid: int, pgid: int) -> None:
+    """Kills the group of our own child `pid`, in one step that a fork can't slip through.
 
     Only of a child: until we reap it, nobody else can get the number of its group.
     """
-    if process.ppid != os.getpid() or process.pgid <= 1 or process.pgid == os.getpgrp():
+    if pid <= 1 or pgid <= 1 or pgid == os.getpgrp():
         return
     try:
-        os.killpg(process.pgid, signal.SIGKILL)
+        os.killpg(pgid, signal.SIGKILL)
     except OSError:
         return  # the group is gone

@@ -55,7 +55,7 @@ class Connection:
         peer.setblocking(False)
         self._socket = peer
         self._inbox = b""
-        self._outbox = b""
+        self._outbox = bytearray()
         self.is_open = True
 
     def fileno(self) -> int:
@@ -87,8 +87,10 @@ class Connection:
         """Sends or queues a message; closes where the peer is gone or has stopped reading."""
         if not self.is_open:
             return
+        is_waiting = self.has_backlog  # then the socket is full and the loop flushes
         self._outbox += encode(message)
-        self.flush()
+        if not is_waiting:
+            self.flush()
         if len(self._outbox) > BACKLOG_BYTES:
             self.close()
 
@@ -96,7 +98,7 @@ class Connection:
         """Sends what is queued, as far as the socket takes it."""
         try:
             while self._outbox:
-                self._outbox = self._outbox[self._socket.send(self._outbox) :]
+                del self._outbox[: self._socket.send(self._outbox)]
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -105,5 +107,5 @@ class Connection:
     def close(self) -> None:
         """Closes the socket; harmless when repeated."""
         self.is_open = False
-        self._outbox = b""
+        self._outbox.clear()
         self._socket.close()

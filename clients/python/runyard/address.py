@@ -1,4 +1,4 @@
-"""Where the daemon is: an address that the user gave, or the embedded daemon of a data directory."""
+"""Where the daemon is: an address that was given, or the embedded daemon of a data directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls to the daemon: one connection, errors as RunyardError, a daemon that is gone started again."""
+"""Calls to the daemon: one connection, its errors as RunyardError, a dead daemon started again."""
 
 from __future__ import annotations
 
@@ -148,9 +148,9 @@ class Connection:
         try:
             yield self._answers(call)
         finally:
-            call.cancel()
+            call.cancel()  # type: ignore[no-untyped-call]  # grpc-stubs leave it so
 
-    def _answers(self, call: Iterator[ResponseT]) -> Iterator[ResponseT]:
+    def _answers(self, call: Iterable[ResponseT]) -> Iterator[ResponseT]:
         """The answers of a stream, its errors translated."""
         with _translated(self._address, None):
             yield from call

@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
-from runyard_contract.errors import Unsupported
-
 from runyard.requirements import Place, Requirements, parse_requirements, read_requirements
 from runyard.schema import invalid
 from runyard.yaml_document import Items, Node, Table, Text, YamlDocument, read_yaml
+from runyard_contract.errors import Unsupported
 
 DEFAULT_NAME = "project_environment"
 

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from runyard_contract.errors import SpecInvalid, Unsupported
-
 from runyard.conda_dependencies import CondaDependencies
 from runyard.schema import seldom
+from runyard_contract.errors import SpecInvalid, Unsupported
 
 DEFAULT_CPU_IMAGE = "mcr.microsoft.com/azureml/base:intelmpi2018.3-ubuntu16.04"
 DEFAULT_GPU_IMAGE = "mcr.microsoft.com/azureml/base-gpu:intelmpi2018.3-cuda9.0-cudnn7-ubuntu16.04"

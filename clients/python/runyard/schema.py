@@ -13,10 +13,9 @@ import types
 import typing
 from typing import Any, TypeVar
 
+from runyard.yaml_document import Items, Node, Table, Text, plain
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.nearest import nearest
-
-from runyard.yaml_document import Items, Node, Table, Text, plain
 
 S = TypeVar("S")
 

@@ -13,7 +13,6 @@ from runyard_contract.errors import (
     WorkspaceNotFound,
 )
 from runyard_contract.nearest import nearest
-
 from runyard_daemon.store import (
     computes,
     environments,
@@ -45,9 +44,7 @@ def experiment(conn: Connection, workspace_name: str, name: str) -> ExperimentRe
     """Gives an experiment, in whatever case it is asked for. Raises ExperimentNotFound."""
     found = experiments.get(conn, workspace_name, name)
     if found is None:
-        raise ExperimentNotFound.named(
-            name, nearest(name, experiments.names(conn, workspace_name))
-        )
+        raise ExperimentNotFound.named(name, nearest(name, experiments.names(conn, workspace_name)))
     return found
 
 
@@ -100,5 +97,3 @@ def _same(known: str, asked: str) -> bool:
 
 def _nearest_run(conn: Connection, workspace_name: str, run_id: str) -> str | None:
     return nearest(run_id, listing.recent_ids(conn, workspace_name))
-
-

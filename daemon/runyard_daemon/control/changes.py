@@ -1,7 +1,7 @@
 """Wakes those who wait for a run, or for any run, to change.
 
-Level-triggered: a waiter looks at the state itself after each wake-up, so that any number of changes
-between two looks cost one, and a slow one holds nothing in memory.
+Level-triggered: a waiter looks at the state itself after each wake-up, so that any number of
+changes between two looks cost one, and a slow one holds nothing in memory.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runyard_contract.errors import RunyardError
-
 from runyard_daemon.content import Content
 from runyard_daemon.control.advance import DAEMON, advance
 from runyard_daemon.control.live import HeldAttempt, Live
@@ -149,6 +148,20 @@ class Grants:
                 ),
             ),
         )
+
+    async def grant_waiting(self) -> None:
+        """Grants what can start now. Raises what the store raises; then nothing is booked."""
+        decided = self.decide()
+        if decided:
+            await self._live.background.whole(self._grant(decided), "dispatch")
+
+    async def _grant(self, decided: Sequence[Booked]) -> None:
+        try:
+            written = await self._live.store.write(lambda conn: self.write(conn, decided))
+        except BaseException:
+            self.undo(decided)
+            raise
+        await self.settle(decided, written)
 
     async def again(self, held: HeldAttempt) -> None:
         """Sends the lease of an attempt whose agent never heard of it."""

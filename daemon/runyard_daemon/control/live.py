@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from runyard_daemon.control.background import Background
 from runyard_daemon.control.changes import Changes
 from runyard_daemon.control.orders import Order, RunRef, Session
 from runyard_daemon.core.scheduler import Board
-from runyard_daemon.core.types import AttemptRef, NodeId
+from runyard_daemon.core.types import AttemptRef, BootTime, Node, NodeId, WallTime
 from runyard_daemon.journal import Journal
+from runyard_daemon.logs.layout import AttemptKey
 from runyard_daemon.store.database import Store
 
 NowUs = Callable[[], int]
@@ -29,6 +30,11 @@ class HeldAttempt:
     node: NodeId
     workspace: str
     experiment: str
+
+    @property
+    def key(self) -> AttemptKey:
+        """Where its log files lie."""
+        return AttemptKey(self.experiment, self.ref.run_id, self.ref.attempt)
 
     @property
     def target(self) -> RunRef:
@@ -48,6 +54,8 @@ class Live:
     store: Store
     journal: Journal
     now_us: NowUs
+    boot_now: Callable[[], BootTime]
+    """CLOCK_BOOTTIME of this machine."""
     background: Background
     board: Board = field(default_factory=Board)
     changes: Changes = field(default_factory=Changes)
@@ -56,11 +64,21 @@ class Live:
     """By run id."""
     waiting: set[str] = field(default_factory=set)
     """Ids of the runs that wait for a node."""
+    nodes: dict[NodeId, Node] = field(default_factory=dict)
+    """All that are known, connected or not."""
+    unseen: dict[NodeId, BootTime] = field(default_factory=dict)
+    """Since when nodes without a session are out of touch, by this machine's boot clock."""
     next_sequence: int = 1
     wake_dispatch: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a run may have become able to start."""
-    activity: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when something happened that puts off the daemon's idle end."""
+    wake_leases: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a node lost touch."""
+    last_activity: float = 0.0
+    """When something last happened that puts off the daemon's idle end, by the boot clock."""
+
+    def note_activity(self) -> None:
+        """Puts off the daemon's idle end."""
+        self.last_activity = self.boot_now()
 
     def take_sequence(self) -> int:
         """The sequence of a new run; never given twice."""
@@ -79,11 +97,37 @@ class Live:
         self.attempts.pop(run_id, None)
         self.board.remove_run(run_id)
         self.board.release(run_id)
-        self.activity.set()
+        self.note_activity()
 
     def held_by(self, node: NodeId) -> list[HeldAttempt]:
         """The attempts that are not over on a node."""
         return [attempt for attempt in self.attempts.values() if attempt.node == node]
+
+    def in_touch(self, node: Node) -> None:
+        """Notes that a node has a session, and what it offers."""
+        self.unseen.pop(node.id, None)
+        self.nodes[node.id] = node
+        self.board.set_node(node)
+
+    def lost_touch(self, node_id: NodeId) -> None:
+        """Notes that a node has no session any more, or, after a start, none yet."""
+        since = WallTime(self.now_us() / 1e6)
+        node = replace(
+            self.nodes[node_id],
+            is_connected=False,
+            reason="its agent is not connected",
+            since=since,
+        )
+        self.nodes[node_id] = node
+        self.unseen[node_id] = self.boot_now()
+        self.board.set_node(node)
+        self.wake_leases.set()
+
+    async def all_parted(self) -> None:
+        """Waits until no node has a session."""
+        while self.sessions:
+            self.wake_leases.clear()
+            await self.wake_leases.wait()
 
     def order(self, node: NodeId, order: Order) -> bool:
         """Sends an order where the node has a session; what it misses comes with its next Hello."""

@@ -86,7 +86,7 @@ class Session(Protocol):
         ...
 
     def send(self, order: Order) -> None:
-        """Queues an order; never blocks. What is lost with the session comes with the next Hello."""
+        """Queues an order; never blocks. What is lost comes again after the next Hello."""
         ...
 
     def supersede(self) -> None:

@@ -5,8 +5,8 @@ Functions here block on the disk; they run in the disk executor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from runyard_contract import manifest
 from runyard_contract.content.store import ContentStore
@@ -26,12 +26,13 @@ from runyard_contract.limits import (
 )
 from runyard_contract.nearest import nearest
 from runyard_contract.paths import link_stays_inside, shown
+from runyard_daemon.store.snapshots import DirectoryRecord
 
 MISSING_NAMED = 1000
 SUGGESTED_FROM = 10_000
 
-IsKnown = Callable[[str, int], bool]
-"""Whether a directory was found complete and safe before, at this depth or nearer to the root."""
+FindKnown = Callable[[Sequence[DirectoryRecord]], Collection[str]]
+"""Gives the digests of those directories that were found complete and safe before."""
 
 
 @dataclass(slots=True)
@@ -40,72 +41,79 @@ class Checked:
 
     files: int
     size_bytes: int
-    complete: list[tuple[str, int]] = field(default_factory=list)
-    """(digest, depth) of the directories that were walked: all below them is here and safe there
-    and deeper."""
+    complete: list[DirectoryRecord]
+    """Directories that need not be walked again, wherever they come: all below them is here, and
+    no link in them leads out of them."""
 
 
-def check_tree(root: str, content: ContentStore, is_known: IsKnown) -> Checked:
+def check_tree(root: str, content: ContentStore, find_known: FindKnown) -> Checked:
     """Makes sure that a tree is safe, within the limits and complete; walks what is not known.
 
-    A directory's depth counts because a link's target may be inside the snapshot at one depth and
-    outside nearer to the root. Raises BlobMissing, ManifestInvalid, UnsafePath, PathCollision,
-    SnapshotTooLarge, BlobCorrupt.
+    Raises BlobMissing, ManifestInvalid, UnsafePath, PathCollision, SnapshotTooLarge, BlobCorrupt.
     """
     entries = manifest.read_directory(root, content.read)
-    checked = Checked(*_totals(entries))
-    if checked.files > SNAPSHOT_MAX_FILES or checked.size_bytes > SNAPSHOT_MAX_BYTES:
-        raise _too_large(f"{checked.files} files and {checked.size_bytes} bytes")
-    walk = _Walk(content, is_known)
-    walk.directory((), root, entries)
+    files, size_bytes = _totals(entries)
+    if files > SNAPSHOT_MAX_FILES or size_bytes > SNAPSHOT_MAX_BYTES:
+        raise _too_large(f"{files} files and {size_bytes} bytes")
+    walk = _Walk(content, find_known)
+    walk.directory((), DirectoryRecord(root, files, size_bytes), entries)
     if walk.missing:
         raise BlobMissing.of(walk.missing)
-    checked.complete = walk.complete
-    return checked
+    return Checked(files, size_bytes, list(walk.complete.values()))
 
 
 class _Walk:
     """The state of one walk."""
 
-    def __init__(self, content: ContentStore, is_known: IsKnown) -> None:
+    def __init__(self, content: ContentStore, find_known: FindKnown) -> None:
         self._content = content
-        self._is_known = is_known
+        self._find_known = find_known
         self._entries = 0
-        self._seen: set[tuple[str, int]] = set()
         self.missing: list[str] = []
-        self.complete: list[tuple[str, int]] = []
+        self.complete: dict[str, DirectoryRecord] = {}
 
     def directory(
-        self, path: tuple[str, ...], digest: str, entries: tuple[manifest.Entry, ...]
-    ) -> None:
-        """Checks a directory whose entries were read, then all below it."""
+        self,
+        path: tuple[str, ...],
+        record: DirectoryRecord,
+        entries: tuple[manifest.Entry, ...],
+    ) -> int:
+        """Checks a directory whose entries were read, then all below it.
+
+        Gives the depth of the highest directory that a link in it leads to: where that is not above
+        the directory itself, its links are safe wherever the directory comes.
+        """
         self._entries += len(entries)
         if self._entries > SNAPSHOT_MAX_ENTRIES:
             raise _too_large(f"more than {SNAPSHOT_MAX_ENTRIES} files and folders")
         self._files([entry for entry in entries if isinstance(entry, manifest.FileEntry)])
+        reach = len(path)
+        below: list[tuple[tuple[str, ...], DirectoryRecord]] = []
         for entry in entries:
-            below = (*path, entry.name)
-            _check_path(below, entry)
+            inner = (*path, entry.name)
+            _check_path(inner, entry)
             if isinstance(entry, manifest.DirectoryEntry):
-                self._subdirectory(below, entry)
-        self.complete.append((digest, len(path)))
+                counted = DirectoryRecord(entry.digest, entry.files, entry.size_bytes)
+                below.append((inner, counted))
+            elif isinstance(entry, manifest.LinkEntry):
+                reach = min(reach, len(path) - entry.target.split("/").count(".."))
+        known = self._find_known([counted for _, counted in below])
+        for inner, counted in below:
+            if counted.digest not in known and self.complete.get(counted.digest) != counted:
+                reach = min(reach, self._subdirectory(inner, counted))
+        if reach >= len(path):
+            self.complete[record.digest] = record
+        return reach
 
-    def _subdirectory(self, path: tuple[str, ...], entry: manifest.DirectoryEntry) -> None:
-        key = (entry.digest, len(path))
-        if key in self._seen or self._is_known(*key):
-            return
-        self._seen.add(key)
-        if self._content.missing([entry.digest]):
-            self._lacks([entry.digest])
-            return
+    def _subdirectory(self, path: tuple[str, ...], record: DirectoryRecord) -> int:
         try:
-            below = manifest.read_directory(entry.digest, self._content.read)
-        except BlobMissing as error:  # a part of a large directory
+            entries = manifest.read_directory(record.digest, self._content.read)
+        except BlobMissing as error:
             self._lacks([error.metadata["first"]])
-            return
-        if _totals(below) != (entry.files, entry.size_bytes):
+            return len(path)
+        if _totals(entries) != (record.file_count, record.size_bytes):
             raise ManifestInvalid(f"the counts of {shown('/'.join(path))!r} are wrong")
-        self.directory(path, entry.digest, below)
+        return self.directory(path, record, entries)
 
     def _files(self, files: list[manifest.FileEntry]) -> None:
         """Notes the blobs that are lacking; those that are there must have the announced size."""
@@ -116,10 +124,12 @@ class _Walk:
                 continue
             if entry.is_chunked:
                 self._chunks(entry)
-            elif self._content.size_bytes(entry.digest) != entry.size_bytes:
+                continue
+            size_bytes = self._content.size_bytes(entry.digest)
+            if size_bytes != entry.size_bytes:
                 raise ManifestInvalid(
                     f"{shown(entry.name)!r} is announced with {entry.size_bytes} bytes, its blob "
-                    f"has {self._content.size_bytes(entry.digest)}",
+                    f"has {size_bytes}",
                     hint="submit again",
                     digest=entry.digest,
                 )

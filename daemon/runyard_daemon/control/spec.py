@@ -10,7 +10,6 @@ from runyard_contract import limits
 from runyard_contract.errors import NameInvalid, UnsafePath
 from runyard_contract.ids import check_tag_key
 from runyard_contract.paths import split_rel
-
 from runyard_daemon.core.types import Resources
 
 ARGUMENT_BYTES = 131_071
@@ -70,6 +69,9 @@ class RunWish:
     has_empty_environment: bool
     """An environment was given that names no backend."""
     environment_name: str
+    """Of a stored environment, instead of `environment`; empty: none."""
+    environment_version: int | None
+    """None: the newest."""
     variables: Variables
     caller_variables: Variables
     resources: Resources

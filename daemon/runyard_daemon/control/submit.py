@@ -5,14 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from runyard_contract.errors import BlobMissing, SpecInvalid
 from runyard_contract.ids import RUN_ID_RANDOM_BYTES, make_run_id
 from runyard_contract.limits import MAX_DURATION_S
 from runyard_contract.paths import split_rel
 from runyard_contract.states import RunState
-
 from runyard_daemon.content import Content
 from runyard_daemon.control import catalog, spec
 from runyard_daemon.control.advance import USER
@@ -97,9 +95,7 @@ class Submitter:
             else None
         )
         if key is not None:
-            known = self._live.store.peek(
-                lambda conn: requests.find(conn, key, asked.body_hash)
-            )
+            known = self._live.store.peek(lambda conn: requests.find(conn, key, asked.body_hash))
             if known is not None:
                 return known
         _refuse_invalid(asked)
@@ -117,7 +113,9 @@ class Submitter:
         compute = catalog.compute(conn, workspace, wish.compute).name
         environment = None
         if wish.environment_name:
-            environment = catalog.environment(conn, workspace, *_version(wish.environment_name))
+            environment = catalog.environment(
+                conn, workspace, wish.environment_name, wish.environment_version
+            )
         if wish.snapshot and snapshots.get(conn, workspace, wish.snapshot) is None:
             raise BlobMissing(
                 f"the snapshot {wish.snapshot} is not declared",
@@ -190,7 +188,7 @@ class Submitter:
         if granted is None:
             self._forget(run.run_id, decided)
             return answer
-        live.activity.set()
+        live.note_activity()
         live.changed(run.run_id)
         await self._grants.settle(decided, granted)
         return answer
@@ -243,14 +241,6 @@ class Submitter:
         if any(booked.grant.run.run_id == run.run_id for booked in decided):
             stored = runs.get(conn, run.run_id) or stored
         return encode(stored, kept), granted
-
-
-def _version(environment: str) -> tuple[str, int | None]:
-    """Name and version of `NAME`, `NAME/versions/N` or the full resource name."""
-    parts = PurePosixPath(environment).parts
-    if len(parts) >= 2 and parts[-2] == "versions" and parts[-1].isdecimal():
-        return parts[-3] if len(parts) > 2 else "", int(parts[-1])
-    return (parts[-1] if parts else ""), None
 
 
 def _refuse_invalid(asked: Submission) -> None:

@@ -60,6 +60,9 @@ def obstacle_text(obstacle: Obstacle, node: Node, age_s: float | None) -> str:
             "its only slot is busy" if obstacle.total == 1 else f"all {obstacle.total} slots busy"
         )
     text = next(d.text for d in DIMENSIONS if d.constraint is obstacle.constraint)
+    against = obstacle.total if obstacle.is_lasting else obstacle.free
+    if text(obstacle.need) == text(against):
+        text = _exact_bytes  # only memory is ever rounded
     needs = f"needs {text(obstacle.need)}, {node.name} has {text(obstacle.total)}"
     return needs if obstacle.is_lasting else f"{needs}, {text(obstacle.free)} free"
 

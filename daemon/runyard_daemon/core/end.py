@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from runyard_contract.states import EndClass, RunState
-
 from runyard_daemon.core.lastwords import PythonException, find_exception, last_lines
 from runyard_daemon.core.lifecycle import Event
 from runyard_daemon.core.packages import distribution_of

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from runyard_contract.states import RunState
-
 from runyard_daemon.core.amounts import DIMENSIONS, duration_text, obstacle_text
 from runyard_daemon.core.room import Obstacle, could_fit, obstacles
 from runyard_daemon.core.scheduler import Board, Survey

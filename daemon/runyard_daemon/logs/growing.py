@@ -1,12 +1,17 @@
-"""One file that only grows, by offset: the state between two syncs. No thread, no event loop."""
+"""Files that only grow, by offset: one side appends and syncs, the other reads what is there.
+
+No thread and no event loop here: both sides are driven by `appender` and `reader`.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 from runyard_contract.errors import DiskFull
 from runyard_contract.shipping import accept
+from runyard_daemon.logs.layout import AttemptKey, LogFile, open_to_read
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -34,7 +39,7 @@ class GrowingFile:
     def take(self, offset_bytes: int, data: bytes | memoryview) -> None:
         """Writes what is new in a piece; nothing of a piece that would leave a gap.
 
-        Raises OffsetOutOfRange for a negative offset and DiskFull where the disk took none or only
+        Raises OffsetOutOfRange for a negative offset, and OSError where the disk took none or only
         the beginning, which is kept.
         """
         append = accept(self.written_bytes, offset_bytes, data)
@@ -42,30 +47,23 @@ class GrowingFile:
             return
         rest = memoryview(append.data)
         while rest:
-            try:
-                count = os.pwrite(self._fd, rest, self.written_bytes)
-            except OSError as error:
-                if error.errno in _FULL:
-                    raise _disk_full(error) from error
-                raise
+            count = os.pwrite(self._fd, rest, self.written_bytes)
             self.written_bytes += count
             rest = rest[count:]
 
     def sync(self) -> None:
         """Makes all that was written durable.
 
-        An error of the disk takes back what was not durable before, for the kernel may have dropped
-        it: the sender sends it again. Raises OSError, or DiskFull where that is the cause.
+        Raises OSError, and then takes back what was not durable before, for the kernel may have
+        dropped it and would not say so again: the sender sends it once more.
         """
         if self.is_synced:
             return
         try:
             os.fdatasync(self._fd)
-        except OSError as error:
+        except OSError:
             os.ftruncate(self._fd, self.durable_bytes)
             self.written_bytes = self.durable_bytes
-            if error.errno in _FULL:
-                raise _disk_full(error) from error
             raise
         self.durable_bytes = self.written_bytes
 
@@ -74,7 +72,44 @@ class GrowingFile:
         os.close(self._fd)
 
 
-def _disk_full(error: OSError) -> DiskFull:
+class GrowingFileReader:
+    """Reads a file that grows, or that is not there yet.
+
+    Args:
+        root: the data directory's `runs`.
+        key: of the attempt.
+        file: which of its files.
+    """
+
+    def __init__(self, root: Path, key: AttemptKey, file: LogFile) -> None:
+        self._root = root
+        self._key = key
+        self._file = file
+        self._fd: int | None = None
+
+    def size_bytes(self) -> int:
+        """Gives the length now; 0 while there is no file."""
+        if self._fd is None:
+            self._fd = open_to_read(self._root, self._key, self._file.value)
+        return 0 if self._fd is None else os.fstat(self._fd).st_size
+
+    def read(self, offset_bytes: int, max_bytes: int) -> bytes:
+        """Gives the bytes there are from an offset on, at most `max_bytes`."""
+        if self.size_bytes() <= offset_bytes or self._fd is None:
+            return b""
+        return os.pread(self._fd, max_bytes, offset_bytes)
+
+    def close(self) -> None:
+        """Closes the file. Idempotent."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def as_user_error(error: OSError) -> Exception:
+    """Gives the error that a user should see for one of the disk; the error itself for others."""
+    if error.errno not in _FULL:
+        return error
     return DiskFull(
         f"the daemon's disk is full: a log can't grow ({error.strerror})",
         hint="free space in the data directory; the agent keeps the bytes and sends them again",

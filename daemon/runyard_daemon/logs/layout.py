@@ -39,23 +39,19 @@ class AttemptKey:
         return self.experiment, self.run_id, str(self.attempt)
 
 
-def file_path(root: Path, key: AttemptKey, name: str) -> Path:
-    """Gives the path of an attempt's file below `root`, the data directory's `runs`."""
-    return root.joinpath(*key.parts, name)
+def folder_path(root: Path, key: AttemptKey) -> Path:
+    """Gives the folder of an attempt below `root`, the data directory's `runs`."""
+    return root.joinpath(*key.parts)
 
 
-def open_for_append(root: Path, key: AttemptKey, file: LogFile) -> int:
+def open_to_append(root: Path, key: AttemptKey, file: LogFile) -> int:
     """Opens a file for writing, made with its folders where there is none; the caller closes it.
 
     No link is followed. The name of a new file is durable on return.
     """
+    is_new_folder = not folder_path(root, key).is_dir()
     root.mkdir(mode=_MODE, parents=True, exist_ok=True)
-    root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        is_new_folder = not root.joinpath(*key.parts).is_dir()
-        folder_fd = open_dir(root_fd, key.parts, create=True, mode=_MODE)
-    finally:
-        os.close(root_fd)
+    folder_fd = _open_folder(root, key, create=True)
     try:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
@@ -69,3 +65,25 @@ def open_for_append(root: Path, key: AttemptKey, file: LogFile) -> int:
         for above in (root.joinpath(*key.parts[:2]), root / key.parts[0], root):
             sync_dir(above)
     return fd
+
+
+def open_to_read(root: Path, key: AttemptKey, name: str) -> int | None:
+    """Opens a file for reading; None: there is none yet. No link is followed."""
+    try:
+        folder_fd = _open_folder(root, key, create=False)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder_fd)
+    except FileNotFoundError:
+        return None
+    finally:
+        os.close(folder_fd)
+
+
+def _open_folder(root: Path, key: AttemptKey, *, create: bool) -> int:
+    root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return open_dir(root_fd, key.parts, create=create, mode=_MODE)
+    finally:
+        os.close(root_fd)

@@ -1,72 +1,74 @@
-"""How far the logs of live attempts are, for those who follow them. Event loop only."""
+"""Wakes those who follow the logs of live attempts. Event loop only."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable
 
-from runyard_daemon.logs.layout import AttemptKey, LogFile
+from runyard_daemon.logs.layout import AttemptKey
 
 
 class Progress:
-    """Lengths of one attempt's files as readers may see them, and whether its log is complete."""
+    """What followers of one attempt wait on. The bytes themselves are in the files."""
 
     def __init__(self) -> None:
-        self.lengths: dict[LogFile, int] = {}
-        """Bytes written, of files that were touched since the daemon started."""
+        self.changes = 0
+        """Grows with everything that followers want to hear of."""
         self.is_sealed = False
+        """The log is complete: no byte follows."""
         self.followers = 0
         self._changed = asyncio.Event()
 
-    async def changed(self) -> None:
-        """Waits for the next change after this call."""
-        await self._changed.wait()
+    async def wait_beyond(self, changes: int, timeout_s: float | None) -> bool:
+        """Waits until there were more changes than these; False: not within `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.changes == changes:
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def wake(self) -> None:
-        """Wakes all who wait."""
+        """Counts a change and wakes all who wait."""
+        self.changes += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
 
 class ProgressBoard:
-    """The progress of attempts that grow or are followed."""
+    """The attempts that are followed now. Others cost nothing here."""
 
     def __init__(self) -> None:
         self._by_attempt: dict[AttemptKey, Progress] = {}
 
-    def get(self, key: AttemptKey) -> Progress | None:
-        """Gives an attempt's progress; None: nothing happened to it here."""
-        return self._by_attempt.get(key)
-
-    def follow(self, key: AttemptKey) -> Progress:
-        """Gives an attempt's progress and keeps it until `unfollow`."""
+    def join(self, key: AttemptKey) -> Progress:
+        """Gives what to wait on; `leave` must follow."""
         progress = self._by_attempt.setdefault(key, Progress())
         progress.followers += 1
         return progress
 
-    def unfollow(self, key: AttemptKey) -> None:
-        """Ends a `follow`."""
+    def leave(self, key: AttemptKey) -> None:
+        """Ends a `join`."""
         progress = self._by_attempt[key]
         progress.followers -= 1
-        self._drop_if_idle(key, progress)
+        if not progress.followers:
+            del self._by_attempt[key]
 
-    def publish(self, changes: Mapping[AttemptKey, Mapping[LogFile, int]]) -> None:
-        """Takes new lengths and wakes those who follow."""
-        for key, lengths in changes.items():
-            progress = self._by_attempt.setdefault(key, Progress())
-            progress.lengths.update(lengths)
-            progress.wake()
-            self._drop_if_idle(key, progress)
+    def wake(self, keys: Iterable[AttemptKey]) -> None:
+        """Wakes those who follow these attempts: their files grew."""
+        for key in keys:
+            progress = self._by_attempt.get(key)
+            if progress is not None:
+                progress.wake()
 
     def seal(self, key: AttemptKey) -> None:
-        """Notes that an attempt's log is complete and wakes those who follow."""
+        """Tells those who follow an attempt that its log is complete.
+
+        Who begins to follow later learns it from the attempt's record, so that must be durable
+        before.
+        """
         progress = self._by_attempt.get(key)
         if progress is not None:
             progress.is_sealed = True
             progress.wake()
-            self._drop_if_idle(key, progress)
-
-    def _drop_if_idle(self, key: AttemptKey, progress: Progress) -> None:
-        """Forgets a complete log that nobody follows: its record says that it is sealed."""
-        if progress.is_sealed and not progress.followers:
-            self._by_attempt.pop(key, None)

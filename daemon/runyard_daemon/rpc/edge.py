@@ -7,14 +7,18 @@ a handler that swallows it leaks memory in gRPC.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import secrets
-from collections.abc import Awaitable, Callable
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import grpc.aio
+
 from runyard_contract.errors import (
     DiskFull,
     Draining,
@@ -23,16 +27,18 @@ from runyard_contract.errors import (
     VersionMismatch,
 )
 from runyard_contract.status import DETAILS_KEY, status_details, to_status
-
 from runyard_daemon.journal import Journal
 
 VERSION_KEY = "runyard-version"
 """Metadata key by which a client or agent names its build."""
 
 _ADMIN = "/runyardpb.v1.AdminService/"
+_AGENT = "/runyardpb.agent.v1.AgentService/"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
+Context = Any
+"""The context of a call; streams are typed by what `rpc.idle` needs of it."""
 
 
 @dataclass(slots=True)
@@ -48,7 +54,7 @@ class Gate:
         if method.startswith(_ADMIN):
             return
         if self.is_draining:
-            raise Draining("the daemon is stopping", hint="try again in a moment")
+            raise draining()
         if caller_build is not None:
             check_build(self.build, caller_build)
 
@@ -66,12 +72,22 @@ def check_build(daemon_build: str, caller_build: str) -> None:
     )
 
 
-class Edge(grpc.aio.ServerInterceptor):
+def draining() -> Draining:
+    """The error for a call that meets a daemon on its way out."""
+    return Draining("the daemon is stopping", hint="try again in a moment")
+
+
+class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at run time
     """Guards every handler. All handlers are coroutines: streams use `context.write`."""
 
-    def __init__(self, gate: Gate, journal: Journal) -> None:
+    def __init__(self, gate: Gate, journal: Journal, on_activity: Callable[[], None]) -> None:
         self._gate = gate
         self._journal = journal
+        self._on_activity = on_activity
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._interrupted: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self.client_calls = 0
+        """Calls of clients (not of agents) under way."""
 
     async def intercept_service(
         self,
@@ -85,21 +101,55 @@ class Edge(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         build = _caller_build(handler_call_details)
         make, inner = _parts(handler)
+        # Streams may go on for ever: they are ended when the daemon stops. Sessions say goodbye.
+        is_stream = handler.response_streaming and not method.endswith("/Session")
 
         async def guarded(request: Any, context: Any) -> Any:
             try:
                 self._gate.check(method, build)
-                return await inner(request, context)
+                with self._counted(method, is_stream):
+                    return await inner(request, context)
             except grpc.aio.AbortError:
                 raise
             except Exception as error:
                 await self._abort(method, error, context)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task in self._interrupted:
+                    task.uncancel()
+                    await self._abort(method, draining(), context)
+                raise
 
         return make(
             guarded,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
+
+    @contextlib.contextmanager
+    def _counted(self, method: str, is_stream: bool) -> Iterator[None]:
+        """Notes that a call is under way."""
+        is_client = not method.startswith(_AGENT)
+        task = asyncio.current_task()
+        if is_stream and task is not None:
+            self._streams.add(task)
+        if is_client:
+            self.client_calls += 1
+            self._on_activity()
+        try:
+            yield
+        finally:
+            if is_client:
+                self.client_calls -= 1
+                self._on_activity()
+            if task is not None:
+                self._streams.discard(task)
+
+    def interrupt_streams(self) -> None:
+        """Ends all streams to clients with Draining; their callers come back."""
+        for task in self._streams:
+            self._interrupted.add(task)
+            task.cancel()
 
     async def _abort(self, method: str, error: Exception, context: Any) -> None:
         known = self.describe(method, error)

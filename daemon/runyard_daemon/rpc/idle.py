@@ -4,35 +4,43 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
-import grpc.aio
-from runyard_contract.errors import RunyardError
+from grpc import aio
 
-T_co = TypeVar("T_co", covariant=True)
+from runyard_daemon.errors import StreamIdle
+
+In_co = TypeVar("In_co", covariant=True)
+Out_contra = TypeVar("Out_contra", contravariant=True)
+
+_EOF = cast(object, aio.EOF)  # type: ignore[attr-defined]  # the stubs lack it
 
 
-class Readable(Protocol[T_co]):
+class Readable(Protocol[In_co]):
     """The side of a call's context that requests come from."""
 
-    async def read(self) -> T_co:
+    async def read(self) -> In_co:
         """The next request, or `grpc.aio.EOF`."""
         ...
 
 
-class StreamIdle(RunyardError):
-    """A stream brought nothing for too long."""
+class Writable(Protocol[Out_contra]):
+    """The side of a call's context that answers go to; one write at a time."""
 
-    reason = "STREAM_IDLE"
-    code = "DEADLINE_EXCEEDED"
-    retryable = True
-    retry_after_s = 1.0
+    async def write(self, message: Out_contra) -> None:
+        """Sends an answer; waits while the other side does not read."""
+        ...
 
 
-async def incoming(context: Readable[T_co], idle_s: float) -> AsyncIterator[T_co]:
+class Duplex(Readable[In_co], Writable[Out_contra], Protocol[In_co, Out_contra]):
+    """The context of a call that streams both ways."""
+
+
+async def incoming(context: Readable[In_co], idle_s: float | None) -> AsyncIterator[In_co]:
     """The requests of a stream until the sender ends it.
 
-    Raises StreamIdle where the next whole message does not come within `idle_s` seconds.
+    Raises StreamIdle where the next whole message does not come within `idle_s` seconds (None: it
+    may take as long as it likes).
     """
     while True:
         try:
@@ -40,10 +48,10 @@ async def incoming(context: Readable[T_co], idle_s: float) -> AsyncIterator[T_co
                 request = await context.read()
         except TimeoutError:
             raise StreamIdle(
-                f"the stream brought nothing for {idle_s:g} s",
+                f"the stream brought nothing for {idle_s} s",
                 hint="call again; what was acknowledged or committed is kept",
-                idle_s=f"{idle_s:g}",
+                idle_s=str(idle_s),
             ) from None
-        if request is grpc.aio.EOF:
+        if request is _EOF:
             return
         yield request

@@ -31,7 +31,7 @@ class PagedRequest(Protocol):
     page_size: int
     page_token: str
 
-    def SerializeToString(self, *, deterministic: bool = ...) -> bytes:  # noqa: N802
+    def SerializeToString(self, *, deterministic: bool = ...) -> bytes:
         """As protobuf has it."""
         ...
 

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc.aio
-from runyard_contract.limits import MESSAGE_BYTES
 
+from runyard_contract.limits import MESSAGE_BYTES
 from runyard_daemon.rpc.edge import Edge
+from runyardpb.agent.v1 import agent_pb2_grpc
+from runyardpb.agent.v1.agent_pb2_grpc import AgentServiceServicer
+from runyardpb.v1 import (
+    admin_pb2_grpc,
+    compute_pb2_grpc,
+    environments_pb2_grpc,
+    experiments_pb2_grpc,
+    logs_pb2_grpc,
+    metrics_pb2_grpc,
+    runs_pb2_grpc,
+    snapshots_pb2_grpc,
+    workspaces_pb2_grpc,
+)
+from runyardpb.v1.admin_pb2_grpc import AdminServiceServicer
+from runyardpb.v1.compute_pb2_grpc import ComputeServiceServicer
+from runyardpb.v1.environments_pb2_grpc import EnvironmentServiceServicer
+from runyardpb.v1.experiments_pb2_grpc import ExperimentServiceServicer
+from runyardpb.v1.logs_pb2_grpc import LogServiceServicer
+from runyardpb.v1.metrics_pb2_grpc import MetricServiceServicer
+from runyardpb.v1.runs_pb2_grpc import RunServiceServicer
+from runyardpb.v1.snapshots_pb2_grpc import SnapshotServiceServicer
+from runyardpb.v1.workspaces_pb2_grpc import WorkspaceServiceServicer
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -38,3 +61,33 @@ def bind(server: grpc.aio.Server, socket: Path) -> None:
         os.umask(before)
     if not bound:
         raise OSError(f"can't bind the socket {socket}")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All services of the daemon."""
+
+    runs: RunServiceServicer
+    snapshots: SnapshotServiceServicer
+    logs: LogServiceServicer
+    metrics: MetricServiceServicer
+    workspaces: WorkspaceServiceServicer
+    experiments: ExperimentServiceServicer
+    computes: ComputeServiceServicer
+    environments: EnvironmentServiceServicer
+    agents: AgentServiceServicer
+    admin: AdminServiceServicer
+
+
+def register(server: grpc.aio.Server, services: Services) -> None:
+    """Makes a server answer for all services."""
+    runs_pb2_grpc.add_RunServiceServicer_to_server(services.runs, server)
+    snapshots_pb2_grpc.add_SnapshotServiceServicer_to_server(services.snapshots, server)
+    logs_pb2_grpc.add_LogServiceServicer_to_server(services.logs, server)
+    metrics_pb2_grpc.add_MetricServiceServicer_to_server(services.metrics, server)
+    workspaces_pb2_grpc.add_WorkspaceServiceServicer_to_server(services.workspaces, server)
+    experiments_pb2_grpc.add_ExperimentServiceServicer_to_server(services.experiments, server)
+    compute_pb2_grpc.add_ComputeServiceServicer_to_server(services.computes, server)
+    environments_pb2_grpc.add_EnvironmentServiceServicer_to_server(services.environments, server)
+    agent_pb2_grpc.add_AgentServiceServicer_to_server(services.agents, server)
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(services.admin, server)

@@ -3,39 +3,142 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 
-import grpc.aio
-from runyard_contract.digest import DIGEST_BYTES
-from runyard_contract.errors import BlobMissing, SpecInvalid
+from runyard_contract.digest import DIGEST_BYTES, is_digest
+from runyard_contract.errors import SnapshotNotFound, SpecInvalid
 from runyard_contract.ids import WorkspaceName
-from runyard_contract.limits import CHUNKED_ABOVE_BYTES, MESSAGE_BYTES, UPLOAD_BATCH_BYTES
+from runyard_contract.limits import UPLOAD_BATCH_BYTES
+from runyard_daemon.content import Content, Packed, Stored
+from runyard_daemon.control import catalog
+from runyard_daemon.control.declare import Declarer
+from runyard_daemon.control.live import Live
+from runyard_daemon.rpc.convert.times import to_timestamp
+from runyard_daemon.rpc.edge import Context
+from runyard_daemon.rpc.idle import Readable, Writable, incoming
+from runyard_daemon.store.snapshots import SnapshotRecord
 from runyardpb.v1 import snapshots_pb2 as pb
 from runyardpb.v1.snapshots_pb2_grpc import SnapshotServiceServicer
-
-from runyard_daemon.content import Content, Packed, Stored
-from runyard_daemon.control.catalog import Catalog
-from runyard_daemon.rpc.convert.times import to_timestamp
-from runyard_daemon.rpc.idle import Readable, incoming
-from runyard_daemon.store.snapshots import SnapshotRecord
 
 DIGESTS_MAX = 20_000
 _QUEUED_MESSAGES = 4
 """Received messages that wait for the disk: 64 MiB at most."""
-
-Context = grpc.aio.ServicerContext
+_BATCH_MESSAGES = 16
 
 
 class SnapshotService(SnapshotServiceServicer):
-    """Thin: the content store and the catalog do the work."""
+    """Serves clients with source directories and agents with outputs."""
 
-    def __init__(self, content: Content, catalog: Catalog, upload_idle_s: float) -> None:
+    def __init__(
+        self, live: Live, content: Content, declarer: Declarer, upload_idle_s: float
+    ) -> None:
+        self._live = live
         self._content = content
-        self._catalog = catalog
+        self._declarer = declarer
         self._upload_idle_s = upload_idle_s
 
-    async def FindMissingBlobs(  # noqa: D102 - as the contract says
+    async def FindMissingBlobs(
         self, request: pb.FindMissingBlobsRequest, context: Context
     ) -> pb.FindMissingBlobsResponse:
+        """Which blobs the store lacks."""
         missing = await self._content.missing(_digests(request.digests))
         return pb.FindMissingBlobsResponse(missing_digests=map(bytes.fromhex, missing))
+
+    async def UploadBlobs(  # type: ignore[override]  # a coroutine that uses read
+        self, requests: object, context: Readable[pb.UploadBlobsRequest]
+    ) -> pb.UploadBlobsResponse:
+        """Stores blobs; a stream cut off keeps what was committed."""
+        queue: asyncio.Queue[list[Packed] | None] = asyncio.Queue(_QUEUED_MESSAGES)
+        async with asyncio.TaskGroup() as group:
+            storing = group.create_task(self._store(queue), name="upload-store")
+            async for request in incoming(context, self._upload_idle_s):
+                await queue.put([_packed(blob) for blob in request.blobs])
+            await queue.put(None)
+        stored = storing.result()
+        return pb.UploadBlobsResponse(stored_count=stored.blobs, stored_bytes=stored.size_bytes)
+
+    async def _store(self, queue: asyncio.Queue[list[Packed] | None]) -> Stored:
+        """Stores what has come, all that waits in one batch: each batch is synced once."""
+        total = Stored()
+        while (blobs := await queue.get()) is not None:
+            is_last = False
+            for _ in range(_BATCH_MESSAGES):
+                if queue.empty():
+                    break
+                more = queue.get_nowait()
+                is_last = more is None
+                blobs += more or []
+            total += await self._content.put(blobs)
+            if is_last:
+                break
+        return total
+
+    async def ReadBlobs(  # type: ignore[override]  # a coroutine that uses write
+        self, request: pb.ReadBlobsRequest, context: Writable[pb.ReadBlobsResponse]
+    ) -> None:
+        """Blobs in the order asked for, about 1 MiB a message."""
+        response, size_bytes = pb.ReadBlobsResponse(), 0
+        for digest in _digests(request.digests):
+            data = await self._content.read(digest)
+            if response.blobs and size_bytes + len(data) > UPLOAD_BATCH_BYTES:
+                await context.write(response)
+                response, size_bytes = pb.ReadBlobsResponse(), 0
+            response.blobs.add(
+                digest=bytes.fromhex(digest),
+                size_bytes=len(data),
+                compression=pb.Blob.COMPRESSION_NONE,
+                data=data,
+            )
+            size_bytes += len(data)
+        if response.blobs:
+            await context.write(response)
+
+    async def CreateSnapshot(
+        self, request: pb.CreateSnapshotRequest, context: Context
+    ) -> pb.CreateSnapshotResponse:
+        """Declares a tree a snapshot."""
+        workspace = WorkspaceName.parse(request.parent).workspace
+        (root,) = _digests([request.root_digest])
+        record = await self._declarer.declare(workspace, root)
+        return pb.CreateSnapshotResponse(snapshot=_to_snapshot(record))
+
+    async def GetSnapshot(
+        self, request: pb.GetSnapshotRequest, context: Context
+    ) -> pb.GetSnapshotResponse:
+        """One snapshot."""
+        parent, separator, digest = request.name.partition("/snapshots/")
+        if not separator or not is_digest(digest):
+            raise SnapshotNotFound.named(request.name)
+        workspace = WorkspaceName.parse(parent).workspace
+        record = self._live.store.peek(lambda conn: catalog.snapshot(conn, workspace, digest))
+        return pb.GetSnapshotResponse(snapshot=_to_snapshot(record))
+
+
+def _digests(raw: Iterable[bytes]) -> list[str]:
+    """Digests in hexadecimal. Raises SpecInvalid for what can't be one, or for too many."""
+    digests = [digest.hex() for digest in raw]
+    if len(digests) > DIGESTS_MAX:
+        raise SpecInvalid(
+            violations=[("digests", f"{len(digests)} in one call; at most {DIGESTS_MAX}")]
+        )
+    for index, digest in enumerate(digests):
+        if len(digest) != 2 * DIGEST_BYTES:
+            raise SpecInvalid(violations=[(f"digests[{index}]", f"must have {DIGEST_BYTES} bytes")])
+    return digests
+
+
+def _packed(blob: pb.Blob) -> Packed:
+    if blob.compression not in pb.Blob.Compression.values():
+        raise SpecInvalid(violations=[("blobs.compression", f"{blob.compression} is unknown")])
+    is_zstd = blob.compression == pb.Blob.COMPRESSION_ZSTD
+    (digest,) = _digests([blob.digest])
+    return Packed(digest, blob.size_bytes, is_zstd, blob.data)
+
+
+def _to_snapshot(record: SnapshotRecord) -> pb.Snapshot:
+    return pb.Snapshot(
+        name=f"workspaces/{record.workspace}/snapshots/{record.digest}",
+        file_count=record.file_count,
+        size_bytes=record.size_bytes,
+        create_time=to_timestamp(record.create_time_us),
+    )

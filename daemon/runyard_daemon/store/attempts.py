@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, Unpack
 
-from runyard_daemon.core.types import AttemptRef, Resources
+from runyard_daemon.core.types import NO_RESOURCES, AttemptRef, Resources
 from runyard_daemon.store import details
 from runyard_daemon.store.details import AttemptEndRecord
 
@@ -36,7 +36,7 @@ class AttemptRecord:
     grant_time_us: int
     phase: str = "GRANTED"
     """GRANTED, then what the agent reports: ACCEPTED, PREPARING, RUNNING, EXITED, ENDED."""
-    held: Resources = Resources()
+    held: Resources = NO_RESOURCES
     start_time_us: int | None = None
     """When the program was started."""
     end_time_us: int | None = None

@@ -73,6 +73,7 @@ def connect(path: Path, cache_kib: int = _WRITER_CACHE_KIB) -> sqlite3.Connectio
     conn.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}").fetchone()
     conn.execute(f"PRAGMA cache_size = -{cache_kib}")
     conn.execute("PRAGMA trusted_schema = OFF")
+    conn.execute("PRAGMA temp_store = MEMORY")
     return conn
 
 

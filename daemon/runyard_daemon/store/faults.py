@@ -52,7 +52,7 @@ def stopped(cause: str) -> Draining:
     """The error for whoever waits for a daemon that must not write any more."""
     return Draining(
         f"the daemon stops because its database can't be trusted to keep writes ({cause})",
-        hint="try again in a few seconds; if it happens again, check the disk of the data directory",
+        hint="try again in a few seconds; if it happens again, check the disk",
         cause=cause,
     )
 

@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from runyard_contract.errors import RunNotFound
-
 from runyard_daemon.store import details, events
 
 TAG: Final = 0
@@ -22,8 +21,7 @@ def index(conn: sqlite3.Connection, sequence: int, kind: int, labels: Mapping[st
     """Makes the run of this sequence findable by labels of a kind (TAG or PROPERTY)."""
     if labels:
         conn.executemany(
-            "INSERT INTO run_labels (kind, key, value, seq) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET value = excluded.value",
+            "INSERT INTO run_labels VALUES (?, ?, ?, ?)",
             [(kind, key, value, sequence) for key, value in labels.items()],
         )
 
@@ -38,8 +36,12 @@ def set_tags(
     sequence, before = _read(conn, run_id, TAG)
     after = {key: value for key, value in before.items() if key not in remove} | dict(tags)
     if after != before:
-        gone = [(sequence, TAG, key) for key in before if key not in after]
-        conn.executemany("DELETE FROM run_labels WHERE seq = ? AND kind = ? AND key = ?", gone)
+        gone = dict(before.items() - after.items())
+        conn.executemany(
+            "DELETE FROM run_labels WHERE kind = ? AND key = ? AND value = ? AND seq = ?",
+            [(TAG, key, value, sequence) for key, value in gone.items()],
+        )
+        index(conn, sequence, TAG, dict(after.items() - before.items()))
         _write(conn, sequence, TAG, after)
     return after
 
@@ -54,6 +56,7 @@ def add_properties(
     sequence, before = _read(conn, run_id, PROPERTY)
     fresh = {key: value for key, value in properties.items() if key not in before}
     if fresh:
+        index(conn, sequence, PROPERTY, fresh)
         _write(conn, sequence, PROPERTY, before | fresh)
     return tuple(key for key, value in properties.items() if before.get(key, value) != value)
 
@@ -73,5 +76,4 @@ def _write(conn: sqlite3.Connection, sequence: int, kind: int, labels: Mapping[s
         f"UPDATE runs SET revision = revision + 1, {_COLUMN[kind]} = ? WHERE seq = ?",
         (details.encode_mapping(labels), sequence),
     )
-    index(conn, sequence, kind, labels)
     events.append(conn, sequence)

@@ -14,25 +14,35 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from runyard_contract.states import FINAL, RunState
-
-from runyard_daemon.core.types import Resources
+from runyard_daemon.core.types import NO_RESOURCES, Resources
 from runyard_daemon.store.labels import PROPERTY, TAG
 from runyard_daemon.store.runs import COLUMNS, RunRecord, from_row
 
 _RUN_COLUMNS = ", ".join(f"r.{column.strip()}" for column in COLUMNS.split(","))
+_sequence = attrgetter("sequence")
 _MAX_SEQUENCE = (1 << 63) - 1
 _STORED = tuple(state for state in RunState if state is not RunState.NOT_STARTED)
-_UNFINISHED = tuple(state for state in _STORED if state not in FINAL)
-_UNFINISHED_QUERY = f"""
-    SELECT r.run_id, r.workspace, r.compute, r.state, r.priority, r.seq,
-        r.cpu_millis, r.memory_bytes, r.gpus, r.create_time_us, r.attempt, a.epoch, a.node_id,
+_STATES = {state.value: state for state in _STORED}
+_UNFINISHED = ", ".join(f"'{state}'" for state in _STORED if state not in FINAL)
+_UNFINISHED_COLUMNS = (
+    "r.seq, r.run_id, r.workspace, r.experiment, r.compute, r.state, r.priority, "
+    "r.cpu_millis, r.memory_bytes, r.gpus, r.create_time_us, r.attempt"
+)
+# Waiting runs may be many and hold nothing: only the others are joined with their attempts.
+_WAITING_QUERY = f"""
+    SELECT {_UNFINISHED_COLUMNS}
+    FROM runs r WHERE r.workspace IN (SELECT name FROM workspaces) AND r.state IN ({_UNFINISHED})
+        AND r.attempt = 0
+"""
+_HELD_QUERY = f"""
+    SELECT {_UNFINISHED_COLUMNS}, a.epoch, a.node_id,
         a.held_cpu_millis, a.held_memory_bytes, a.held_gpus, a.grant_time_us
-    FROM runs r LEFT JOIN attempts a ON a.run_id = r.run_id AND a.attempt = r.attempt
-    WHERE r.workspace IN (SELECT name FROM workspaces)
-        AND r.state IN ({", ".join(f"'{state}'" for state in _UNFINISHED)})
+    FROM runs r JOIN attempts a ON a.run_id = r.run_id AND a.attempt = r.attempt
+    WHERE r.workspace IN (SELECT name FROM workspaces) AND r.state IN ({_UNFINISHED})
 """
 
 
@@ -50,25 +60,30 @@ class RunFilter:
     """All of them; an empty value matches any."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnfinishedRun:
-    """What a starting daemon must know of a run that has not ended."""
+class UnfinishedRun(NamedTuple):
+    """What a starting daemon must know of a run that has not ended.
 
+    A tuple, because a start may have to make 100,000 of them: a frozen dataclass takes five times
+    as long.
+    """
+
+    sequence: int
     run_id: str
     workspace: str
+    experiment: str
     compute: str
     state: RunState
     priority: int
-    sequence: int
     resources: Resources
+    """What it asks for."""
     create_time_us: int
     attempt: int
     """Number of the newest attempt; 0: none, and what follows is empty."""
-    epoch: int
-    node_id: str
-    held: Resources
+    epoch: int = 0
+    node_id: str = ""
+    held: Resources = NO_RESOURCES
     """What that attempt holds on its node."""
-    grant_time_us: int
+    grant_time_us: int = 0
 
 
 def page(
@@ -146,35 +161,45 @@ def _by_label(conn: sqlite3.Connection, wanted: RunFilter, below: int, limit: in
 
 def unfinished(conn: sqlite3.Connection) -> list[UnfinishedRun]:
     """Gives all runs that have not ended, with their newest attempts, in order of submission."""
-    rows = conn.execute(_UNFINISHED_QUERY).fetchall()
-    rows.sort(key=lambda row: row[5])
-    states = {state.value: state for state in _UNFINISHED}
-    # Most waiting runs ask for the same: one object for all of them keeps the start quick.
-    shared: dict[tuple[int, int, int], Resources] = {}
-    found = []
-    for row in rows:
-        asked, held = row[6:9], (row[13] or 0, row[14] or 0, row[15] or 0)
-        for amount in (asked, held):
-            if amount not in shared:
-                shared[amount] = Resources(*amount)
+    # Most runs ask for the same: one object for all of them keeps the start quick.
+    amounts = _Amounts()
+    found = [_unfinished(row, amounts) for row in conn.execute(_WAITING_QUERY)]
+    for row in conn.execute(_HELD_QUERY):
+        epoch, node_id, *held, grant_time_us = row[12:]
         found.append(
-            UnfinishedRun(
-                row[0],
-                row[1],
-                row[2],
-                states[row[3]],
-                row[4],
-                row[5],
-                shared[asked],
-                row[9],
-                row[10],
-                row[11] or 0,
-                row[12] or "",
-                shared[held],
-                row[16] or 0,
+            _unfinished(row, amounts)._replace(
+                epoch=epoch,
+                node_id=node_id,
+                held=Resources(*held),
+                grant_time_us=grant_time_us,
             )
         )
+    found.sort(key=_sequence)
     return found
+
+
+def _unfinished(row: tuple[Any, ...], amounts: _Amounts) -> UnfinishedRun:
+    """The run of a row of `_UNFINISHED_COLUMNS`."""
+    return UnfinishedRun(
+        row[0],
+        row[1],
+        row[2],
+        row[3],
+        row[4],
+        _STATES[row[5]],
+        row[6],
+        amounts[row[7:10]],
+        row[10],
+        row[11],
+    )
+
+
+class _Amounts(dict[tuple[int, int, int], Resources]):
+    """One object for each amount."""
+
+    def __missing__(self, amount: tuple[int, int, int]) -> Resources:
+        self[amount] = Resources(*amount)
+        return self[amount]
 
 
 def recent_ids(conn: sqlite3.Connection, workspace: str, limit: int = 1000) -> list[str]:

@@ -11,7 +11,6 @@ from typing import Final
 
 from runyard_contract.errors import DatabaseNewer, HomeUnusable
 from runyard_contract.paths import sync_dir
-
 from runyard_daemon.store.schema import APPLICATION_ID, FIRST_SCHEMA
 
 Migration = Sequence[str]

@@ -81,9 +81,8 @@ def prune(conn: sqlite3.Connection, now_us: int, limit: int = _PRUNE_ROWS) -> in
     Returns how many; call again in another transaction while that is `limit`.
     """
     done = conn.execute(
-        "DELETE FROM requests WHERE (principal, rpc, request_id) IN ("
-        "SELECT principal, rpc, request_id FROM requests WHERE create_time_us < ? "
-        "ORDER BY create_time_us LIMIT ?)",
+        "DELETE FROM requests WHERE rowid IN "
+        "(SELECT rowid FROM requests WHERE create_time_us < ? ORDER BY create_time_us LIMIT ?)",
         (now_us - KEEP_S * 1_000_000, limit),
     )
     return done.rowcount

@@ -14,8 +14,7 @@ from typing import Any, Final, TypedDict, Unpack
 
 from runyard_contract.errors import RunNotFound
 from runyard_contract.states import RunState
-
-from runyard_daemon.core.types import Resources
+from runyard_daemon.core.types import NO_RESOURCES, Resources
 from runyard_daemon.store import details, events, labels, transitions
 from runyard_daemon.store.details import EndRecord, PhaseRecord, WorkdirRecord
 from runyard_daemon.store.transitions import TransitionRecord
@@ -40,7 +39,7 @@ class RunRecord:
     revision: int = 1
     """Grows with each change: the etag."""
     priority: int = 0
-    resources: Resources = Resources()
+    resources: Resources = NO_RESOURCES
     """What was asked for."""
     start_time_us: int | None = None
     """When the program was started."""

@@ -91,17 +91,17 @@ FIRST_SCHEMA: Final = (
         environment BLOB NOT NULL
     ) STRICT
     """,
-    # Tags (kind 0) and properties (kind 1), kept beside their JSON columns to filter by.
+    # Tags (kind 0) and properties (kind 1), kept beside their JSON columns to filter by. Without
+    # a foreign key, which would need a third index; `labels` keeps it in step.
     """
     CREATE TABLE run_labels (
         kind INTEGER NOT NULL,
         key TEXT NOT NULL,
         value TEXT NOT NULL,
-        seq INTEGER NOT NULL REFERENCES runs (seq) ON DELETE CASCADE,
-        PRIMARY KEY (seq, kind, key)
+        seq INTEGER NOT NULL,
+        PRIMARY KEY (kind, key, value, seq)
     ) STRICT, WITHOUT ROWID
     """,
-    "CREATE INDEX run_labels_by_value ON run_labels (kind, key, value, seq)",
     "CREATE INDEX run_labels_by_key ON run_labels (kind, key, seq)",
     """
     CREATE TABLE transitions (
@@ -193,8 +193,8 @@ FIRST_SCHEMA: Final = (
         body_hash TEXT NOT NULL,
         create_time_us INTEGER NOT NULL,
         response BLOB NOT NULL,
-        PRIMARY KEY (principal, rpc, request_id)
-    ) STRICT, WITHOUT ROWID
+        UNIQUE (request_id, rpc, principal)
+    ) STRICT
     """,
     "CREATE INDEX requests_by_age ON requests (create_time_us)",
     """

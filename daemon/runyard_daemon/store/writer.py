@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from runyard_contract.errors import Draining, WriterBusy
-
 from runyard_daemon.store import faults
 
 T = TypeVar("T")
@@ -33,8 +32,8 @@ _log = logging.getLogger(__name__)
 
 _GROUP: Final = 256
 _IDLE_S: Final = 0.05  # without work for that long, a checkpoint disturbs nobody
-_CHECKPOINT_CLOSURES: Final = 200  # when idle
-_CHECKPOINT_AT_LATEST_CLOSURES: Final = 4000
+_CHECKPOINT_ROWS: Final = 2000  # changed since the last one, when idle; a submit changes about 15
+_CHECKPOINT_AT_LATEST_ROWS: Final = 40_000
 
 
 @dataclass(slots=True)
@@ -76,7 +75,7 @@ class Writer:
         # Each counter has one writing thread, so that neither needs a lock.
         self._accepted = 0
         self._settled = 0
-        self._unsaved_closures = 0
+        self._checkpointed_rows = conn.total_changes
         self._is_closed = False
         self._last: Closure[None] | None = None
         self._fatal = ""
@@ -123,9 +122,8 @@ class Writer:
             if group:
                 self._commit(group)
                 self._settle(group)
-            if self._unsaved_closures >= _CHECKPOINT_AT_LATEST_CLOSURES or (
-                self._unsaved_closures >= _CHECKPOINT_CLOSURES and not group
-            ):
+            due_rows = _CHECKPOINT_AT_LATEST_ROWS if group else _CHECKPOINT_ROWS
+            if self._log_rows() >= due_rows:
                 self._checkpoint()
         self._end()
 
@@ -144,7 +142,7 @@ class Writer:
 
         An empty group means that a checkpoint is due and that there was nothing else to do.
         """
-        timeout_s = _IDLE_S if self._unsaved_closures >= _CHECKPOINT_CLOSURES else None
+        timeout_s = _IDLE_S if self._log_rows() >= _CHECKPOINT_ROWS else None
         group: list[_Job] = []
         try:
             job = self._queue.get(timeout=timeout_s)
@@ -176,7 +174,6 @@ class Writer:
             if faults.is_fatal(error):
                 self._stop(f"{error}", group)
             return
-        self._unsaved_closures += len(group)
         if _identity(self._path) != self._file:
             self._stop("the file runyard.db was moved or replaced", group)
 
@@ -204,9 +201,13 @@ class Writer:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_answer, jobs)
 
+    def _log_rows(self) -> int:
+        """How many rows were changed since the last checkpoint: what the log's size goes by."""
+        return self._conn.total_changes - self._checkpointed_rows
+
     def _checkpoint(self) -> None:
         """Moves committed pages from the log into the database, as far as no reader needs them."""
-        self._unsaved_closures = 0
+        self._checkpointed_rows = self._conn.total_changes
         try:
             self._conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from runyard_job import Run
 from runyard_job.bundle import write_zip
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from runyard_job import NotInRun, OfflineRun, Run
 
 Entries = Callable[..., list[dict[str, Any]]]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from runyard_job import Run
 
 Entries = Callable[..., list[dict[str, Any]]]

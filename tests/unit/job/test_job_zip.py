@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from runyard_job.bundle import write_zip
 
 VERSIONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"]

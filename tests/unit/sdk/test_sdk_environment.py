@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from runyard.conda_dependencies import CondaDependencies
 from runyard.environment import Environment, EnvironmentSpecification
 from runyard_contract.errors import SpecInvalid, Unsupported

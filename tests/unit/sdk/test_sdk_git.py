@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from runyard.git import DIFF_MAX_BYTES, GitState, read_git_state, strip_credentials
 
 ENVIRON = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from runyard.requirements import Place, parse_requirements, read_requirements
 from runyard_contract.errors import RunyardError, SpecInvalid, Unsupported
 

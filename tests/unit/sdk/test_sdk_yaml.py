@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from runyard.yaml_document import YamlDocument, plain, read_yaml
 from runyard_contract.errors import SpecInvalid
 

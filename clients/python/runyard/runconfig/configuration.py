@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from runyard_contract.errors import SpecInvalid
-from runyard_contract.nearest import nearest
-
 from runyard.conda_dependencies import CondaDependencies
 from runyard.environment import Environment, refuse_unserved
 from runyard.runconfig import files
@@ -25,6 +22,8 @@ from runyard.runconfig.sections import (
 )
 from runyard.schema import plain_section, read_section, seldom
 from runyard.yaml_document import YamlDocument, read_yaml
+from runyard_contract.errors import SpecInvalid
+from runyard_contract.nearest import nearest
 
 FRAMEWORKS = ("Python", "PySpark", "CNTK", "TensorFlow", "PyTorch")
 COMMUNICATORS = ("None", "ParameterServer", "OpenMpi", "IntelMpi", "Mpi")
@@ -287,7 +286,12 @@ def _listed(what: str) -> Callable[[Any], list[Any]]:
                 f"{what} must be a list, not {type(value).__name__}",
                 hint=f'write each word by itself: {what} = ["--alpha", "0.1"]',
             )
-        return list(value or ())
+        items = list(value or ())
+        for index, item in enumerate(items):
+            if item is None or isinstance(item, list | tuple | dict):
+                kind = type(item).__name__
+                raise SpecInvalid(f"{what}[{index}] must be one value, not {kind}")
+        return items
 
     return convert
 

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import compress
 
-from runyard_contract.ignore import KINDS
-
 from runyard.snapshot.stat_columns import read_columns, signature_of
 from runyard.snapshot.tree import DIRECTORY, WATCHED, Tree
+from runyard_contract.ignore import KINDS
 
 _IGNORE_FILES = tuple(kind.encode() for kind in KINDS)
 

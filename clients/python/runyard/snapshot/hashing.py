@@ -129,7 +129,7 @@ def changed(path: str) -> FileChanged:
     """The error for a file that does not hold still."""
     return FileChanged(
         f"{shown(path)} changed while it was read",
-        hint="submit again when nothing writes to it, or keep it out with a line in the ignore file",
+        hint="submit again when nothing writes to it, or keep it out in the ignore file",
         path=shown(path),
     )
 

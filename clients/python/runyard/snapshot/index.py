@@ -1,4 +1,4 @@
-"""The stat index of a source directory on disk: the tree of the last scan, and what was known of it.
+"""The stat index of a source directory on disk: the tree of the last scan and its notes.
 
 One file for each source directory, in the data directory's `client` folder. It is only a cache: a
 file that is damaged, foreign or of another format is as good as none, and a new one is written.
@@ -31,15 +31,14 @@ class _Damaged(Exception):
 class Index:
     """What is remembered of a source directory.
 
-    `large_left_out` and `secrets` are what the last scan said of it, by path; `stored_at` names the
-    store (a data directory or an address) that is known to hold the whole snapshot.
+    `large_left_out`, `skipped` (no files, folders or links) and `secrets` (files whose names say
+    that they hold credentials) are what the last scan said of it, by path.
     """
 
     tree: Tree = field(default_factory=Tree)
     large_left_out: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
-    stored_at: str = ""
 
 
 def index_file(folder: Path, source: str) -> Path:
@@ -60,6 +59,25 @@ def save(path: Path, source: str, index: Index) -> None:
     atomic_write(path, _encode(index, source), sync=False)
 
 
+def stored_digest(path: Path, store: str) -> str:
+    """The digest of the snapshot that a store (an address) was last seen to hold whole, or ""."""
+    try:
+        return str(json.loads(_stores_file(path).read_bytes())[store])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def remember_stored(path: Path, store: str, root_digest: str) -> None:
+    """Notes that a store holds this snapshot. Only the last store is remembered."""
+    data = json.dumps({store: root_digest}).encode()
+    atomic_write(_stores_file(path), data, sync=False)
+
+
+def _stores_file(path: Path) -> Path:
+    """The file beside an index that says who has its snapshot: small, so written often."""
+    return path.with_suffix(".stored")
+
+
 def _encode(index: Index, source: str) -> bytes:
     """The bytes of an index file: magic, header (JSON), columns, digest of all before it."""
     tree = index.tree
@@ -78,7 +96,6 @@ def _encode(index: Index, source: str) -> bytes:
             "large_left_out": index.large_left_out,
             "skipped": index.skipped,
             "secrets": index.secrets,
-            "stored_at": index.stored_at,
         }
     ).encode()
     pieces = [
@@ -163,5 +180,4 @@ def _decode(data: bytes, source: str) -> Index:
         large_left_out=header["large_left_out"],
         skipped=header["skipped"],
         secrets=header["secrets"],
-        stored_at=header["stored_at"],
     )

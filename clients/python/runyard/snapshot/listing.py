@@ -7,11 +7,6 @@ import stat
 import time
 from dataclasses import dataclass, field
 
-from runyard_contract.errors import RunyardError, UnsafePath
-from runyard_contract.ignore import IgnoreRules, RulesAtDirectory
-from runyard_contract.limits import PATH_BYTES, PATH_COMPONENTS
-from runyard_contract.paths import check_component, link_stays_inside, shown
-
 from runyard.snapshot.changes import Changes
 from runyard.snapshot.hashing import unreadable
 from runyard.snapshot.left_out import describe_large
@@ -27,6 +22,10 @@ from runyard.snapshot.tree import (
     Row,
     Tree,
 )
+from runyard_contract.errors import RunyardError, UnsafePath
+from runyard_contract.ignore import IgnoreRules, RulesAtDirectory
+from runyard_contract.limits import PATH_BYTES, PATH_COMPONENTS
+from runyard_contract.paths import check_component, link_stays_inside, shown
 
 _EXECUTABLE = 0o100
 _SPECIAL = {
@@ -49,9 +48,7 @@ class Listed:
 class Lister:
     """Makes the rows of everything that changed; what did not is referred to by its number."""
 
-    def __init__(
-        self, source: str, before: Tree, changes: Changes, allowance: Allowance
-    ) -> None:
+    def __init__(self, source: str, before: Tree, changes: Changes, allowance: Allowance) -> None:
         self._source = source
         self._before = before
         self._changes = changes

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from runyard.snapshot.tree import EXECUTABLE_FILE, FILE, Tree
 from runyard_contract.limits import CHUNKED_ABOVE_BYTES
 from runyard_contract.manifest import Directory, decode_directory, encode_directory
-
-from runyard.snapshot.tree import EXECUTABLE_FILE, FILE, Tree
 
 Missing = Callable[[Iterable[str]], set[str]]
 

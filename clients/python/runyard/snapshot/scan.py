@@ -7,18 +7,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from runyard_contract.errors import RunyardError
-from runyard_contract.limits import CHUNKED_ABOVE_BYTES
-from runyard_contract.manifest import (
-    DirectoryEntry,
-    Encoded,
-    Entry,
-    FileEntry,
-    LinkEntry,
-    encode_directory,
-)
-from runyard_contract.paths import shown
-
 from runyard.snapshot.changes import Changes, find_changes
 from runyard.snapshot.hashing import hash_file
 from runyard.snapshot.index import Index
@@ -38,6 +26,17 @@ from runyard.snapshot.tree import (
     Tree,
     TreeBuilder,
 )
+from runyard_contract.errors import RunyardError
+from runyard_contract.limits import CHUNKED_ABOVE_BYTES
+from runyard_contract.manifest import (
+    DirectoryEntry,
+    Encoded,
+    Entry,
+    FileEntry,
+    LinkEntry,
+    encode_directory,
+)
+from runyard_contract.paths import shown
 
 _DIRECTORY_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -82,10 +81,11 @@ def _rescan(source: str, known: Index, changes: Changes, allowance: Allowance) -
     tree = TreeBuilder(known.tree).build(root)
     index = Index(
         tree=tree,
-        large_left_out=_notes(known.large_left_out, lister.found.large_left_out, lister.found, tree),
+        large_left_out=_notes(
+            known.large_left_out, lister.found.large_left_out, lister.found, tree
+        ),
         skipped=_notes(known.skipped, lister.found.skipped, lister.found, tree),
         secrets=secret_paths(tree.paths),
-        stored_at=known.stored_at if tree.root_digest == known.tree.root_digest else "",
     )
     return Scan(index, True, files_hashed, bytes_hashed)
 

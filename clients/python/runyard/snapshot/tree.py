@@ -155,8 +155,6 @@ class Tree:
         )
 
 
-
-
 class TreeBuilder:
     """Writes the columns of a new tree from listings, and from slices of the tree before."""
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import zstandard
+
+from runyard.snapshot.hashing import changed, read_chunks, read_small_file
+from runyard.snapshot.plan import Missing, Plan, Planner
+from runyard.snapshot.tree import Tree
 from runyard_contract.digest import digest_bytes
 from runyard_contract.errors import BlobMissing, DaemonUnavailable
 from runyard_contract.limits import UPLOAD_BATCH_BYTES
 from runyard_contract.manifest import encode_chunks
 from runyardpb.v1 import snapshots_pb2, snapshots_pb2_grpc
-
-from runyard.snapshot.hashing import changed, read_chunks, read_small_file
-from runyard.snapshot.plan import Missing, Plan, Planner
-from runyard.snapshot.tree import Tree
 
 if TYPE_CHECKING:
     from runyard.channel import Connection

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from runyard_contract.digest import digest_bytes, is_digest
-from runyard_contract.errors import SpecInvalid
-from runyardpb.v1 import common_pb2, environments_pb2, runs_pb2
-
+from runyard_contract.errors import EnvironmentNotFound, NameInvalid, SpecInvalid
+from runyard_contract.ids import check_environment_name
+from runyard_daemon.control.finish import SpecFacts
 from runyard_daemon.control.spec import (
+    DEFAULT_GRACE_S,
     Environment,
     PipEnvironment,
     RunWish,
@@ -17,6 +18,9 @@ from runyard_daemon.control.spec import (
 )
 from runyard_daemon.core.types import Resources
 from runyard_daemon.rpc.convert.times import from_duration
+from runyard_daemon.store.environments import EnvironmentRecord
+from runyard_daemon.store.runs import SpecRecord
+from runyardpb.v1 import common_pb2, environments_pb2, runs_pb2
 
 DEFAULT_COMPUTE = "local"
 
@@ -27,6 +31,7 @@ def to_wish(spec: runs_pb2.RunSpec, workspace: str) -> RunWish:
     program = spec.WhichOneof("program")
     argv = spec.script.arguments if program == "script" else spec.command.argv
     environment = to_environment(spec.environment) if spec.HasField("environment") else None
+    stored_name, stored_version = _stored_environment(spec.environment_name, workspace)
     return RunWish(
         is_build=spec.kind == runs_pb2.RunSpec.KIND_ENVIRONMENT_BUILD,
         compute=spec.compute_target or DEFAULT_COMPUTE,
@@ -35,7 +40,8 @@ def to_wish(spec: runs_pb2.RunSpec, workspace: str) -> RunWish:
         snapshot=snapshot_digest(spec.snapshot, workspace),
         environment=environment,
         has_empty_environment=spec.HasField("environment") and environment is None,
-        environment_name=spec.environment_name,
+        environment_name=stored_name,
+        environment_version=stored_version,
         variables=_variables(spec.environment_variables),
         caller_variables=_variables(spec.caller_environment),
         resources=to_resources(spec.resources),
@@ -47,6 +53,37 @@ def to_wish(spec: runs_pb2.RunSpec, workspace: str) -> RunWish:
         definition_bytes=len(spec.run_definition_json.encode()),
         caller_interpreter=spec.caller_interpreter,
     )
+
+
+def _stored_environment(name: str, workspace: str) -> tuple[str, int | None]:
+    """Name and version of a stored environment, given by its id or its resource name."""
+    if "/" not in name:
+        return name, None
+    parent, environment, version = parse_environment_name(name)
+    if parent.casefold() != workspace.casefold():
+        raise SpecInvalid(
+            violations=[("spec.environment_name", f"{name[:100]!r} is of another workspace")]
+        )
+    return environment, version
+
+
+def parse_environment_name(text: str) -> tuple[str, str, int | None]:
+    """Workspace, name and version (None: the newest) of an environment's resource name."""
+    parts = text.split("/")
+    is_versioned = len(parts) == 6 and parts[4] == "versions"
+    is_form = parts[0] == "workspaces" and len(parts) >= 4 and parts[2] == "environments"
+    if not is_form or not (is_versioned or len(parts) == 4):
+        raise NameInvalid(
+            f"{text[:100]!r} is no environment's name",
+            hint="use workspaces/W/environments/E, or with /versions/N",
+            name=text[:100],
+        )
+    name = check_environment_name(parts[3])
+    if not is_versioned:
+        return parts[1], name, None
+    if not parts[5].isdecimal() or len(parts[5]) > 9:
+        raise EnvironmentNotFound.named(f"{name}, version {parts[5][:30]}")
+    return parts[1], name, int(parts[5])
 
 
 def snapshot_digest(name: str, workspace: str) -> str:
@@ -98,6 +135,65 @@ def to_environment(spec: environments_pb2.EnvironmentSpec) -> Environment | None
     return None
 
 
-def environment_hash(spec: environments_pb2.EnvironmentSpec) -> str:
-    """Digest of the canonical specification: its deterministic encoding."""
+def environment_hash(environment: bytes) -> str:
+    """The hash that locks of a serialized environment are kept under: of its canonical (that is,
+    deterministic) encoding. Empty where the backend has no lock."""
+    spec = environments_pb2.EnvironmentSpec.FromString(environment)
+    if spec.WhichOneof("backend") != "pip":
+        return ""
+    return spec_hash(spec)
+
+
+def spec_hash(spec: environments_pb2.EnvironmentSpec) -> str:
+    """Digest of an environment's canonical specification."""
     return digest_bytes(spec.SerializeToString(deterministic=True))
+
+
+def resolve_environment(
+    spec: runs_pb2.RunSpec, environment: bytes
+) -> environments_pb2.EnvironmentSpec | None:
+    """What an agent provides: the environment of the run, else the caller's interpreter."""
+    if environment:
+        return environments_pb2.EnvironmentSpec.FromString(environment)
+    if spec.caller_interpreter:
+        return environments_pb2.EnvironmentSpec(
+            user_managed=environments_pb2.UserManagedPython(
+                interpreter_path=spec.caller_interpreter
+            )
+        )
+    return None
+
+
+def read_spec(kept: SpecRecord) -> SpecFacts:
+    """What the end of a run, or a cancel, needs to know of its specification."""
+    spec = runs_pb2.RunSpec.FromString(kept.spec)
+    environment = resolve_environment(spec, kept.environment)
+    interpreter = environment.user_managed.interpreter_path if environment is not None else b""
+    program = spec.script.path
+    if spec.WhichOneof("program") == "command" and spec.command.argv:
+        program = spec.command.argv[0].decode("utf-8", "backslashreplace")
+    return SpecFacts(
+        program=program or "the environment's build",
+        interpreter=interpreter.decode("utf-8", "backslashreplace"),
+        max_duration_s=from_duration(spec.max_duration) if spec.HasField("max_duration") else None,
+        grace_s=(
+            from_duration(spec.cancel_grace) if spec.HasField("cancel_grace") else DEFAULT_GRACE_S
+        ),
+        merge_stderr=spec.merge_stderr,
+    )
+
+
+def completed_spec(
+    spec: runs_pb2.RunSpec,
+) -> Callable[[EnvironmentRecord | None], SpecRecord]:
+    """How a specification is kept: as it came, and beside it the environment it stands for."""
+
+    def complete(stored: EnvironmentRecord | None) -> SpecRecord:
+        data = spec.SerializeToString(deterministic=True)
+        if stored is not None:
+            return SpecRecord(data, stored.spec)
+        if spec.HasField("environment"):
+            return SpecRecord(data, spec.environment.SerializeToString(deterministic=True))
+        return SpecRecord(data)
+
+    return complete

@@ -1,0 +1,249 @@
+"""All attempts that this node holds, and what the daemon's words do to them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+from runyard_agent import attempt as facts
+from runyard_agent import journal, launch, workfiles
+from runyard_agent.attempt import Attempt
+from runyard_agent.bundles import Bundle, Key, abandoned, scan
+from runyard_agent.core.reconcile import Answer, Recovery, Stage, Word, answer, recover
+from runyard_agent.execution import Execution
+from runyard_agent.executors.protocol import ExecutorUnavailable
+from runyard_agent.node import Node
+from runyard_agent.outbox import Outbox
+from runyard_agent.outputs import OutputFiles
+from runyard_agent.sweeper import Sweeper
+from runyard_contract.errors import NameInvalid, RunyardError
+from runyard_contract.ids import RunName
+from runyardpb.agent.v1 import agent_pb2 as pb
+
+COLLECT_PREFIX = "workdir/"
+
+
+class Attempts:
+    """The attempts of this agent. Their tasks live in `group`."""
+
+    def __init__(
+        self, node: Node, outbox: Outbox, sweeper: Sweeper, group: asyncio.TaskGroup, boot_id: str
+    ) -> None:
+        self._node = node
+        self._outbox = outbox
+        self._sweeper = sweeper
+        self._group = group
+        self._boot_id = boot_id
+        self._held: dict[Key, Execution] = {}
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+
+    def reports(self) -> list[pb.AttemptReport]:
+        """All of them as they are now, for Hello."""
+        return [held.attempt.report() for held in self._held.values() if not held.is_dropped]
+
+    # At the start
+
+    async def restore(self) -> None:
+        """Takes up what earlier agents have left on disk."""
+        runs = self._node.home.runs
+        for path in abandoned(runs):
+            self._node.trash(path)
+        for bundle in list(scan(runs)):
+            try:
+                await self._restore(bundle)
+            except (OSError, ExecutorUnavailable, RunyardError) as error:
+                journal.failure("restore_failed", error, bundle=bundle.path)
+
+    async def _restore(self, bundle: Bundle) -> None:
+        """Does with one bundle what its files ask for."""
+        found = bundle.found(is_supervised=False)
+        lease = bundle.read_lease()
+        execution = None
+        if lease is not None and found.stage not in (Stage.EXITED, Stage.FORGOTTEN):
+            execution = self._hold(lease, bundle, is_new=False)
+            if await self._node.executor.adopt(bundle.path, execution):
+                found = bundle.found(is_supervised=True)
+        how = recover(found, self._boot_id)
+        journal.info("restored", bundle=str(bundle.key), found=found.stage.value, how=how.value)
+        if how is Recovery.KEEP:
+            self._sweeper.keep(bundle, bundle.expire_unix_s() or 0.0)
+        elif how is Recovery.REMOVE or lease is None:
+            if how is not Recovery.REMOVE:
+                await self._node.executor.recover(bundle.path)
+            self._node.trash(bundle.path)
+        else:
+            self._launch(execution or self._hold(lease, bundle, is_new=False), how)
+
+    # What the daemon says
+
+    def on_lease(self, lease: pb.Lease) -> None:
+        """Starts an attempt, or says again how far it is."""
+        key = _key(lease.ref)
+        if key is None:
+            journal.warning("lease_refused", run=lease.ref.run, attempt=lease.ref.attempt)
+            return
+        held = self._held.get(key)
+        match self._answer(Word.LEASE, lease.ref, held):
+            case Answer.START:
+                self._start(key, lease)
+            case Answer.REPLACE if held is not None:
+                held.drop()
+                self._group.create_task(self._replace(key, lease), name=f"replace {key}")
+            case Answer.REPORT if held is not None:
+                self._outbox.changed(held.attempt)
+
+    def on_cancel(self, cancel: pb.CancelAttempt) -> None:
+        """Ends an attempt."""
+        key = _key(cancel.ref)
+        held = self._held.get(key) if key else None
+        word = Word.SUPERSEDED if cancel.is_superseded else Word.CANCEL
+        match self._answer(word, cancel.ref, held):
+            case Answer.STOP if held is not None:
+                grace_s = launch.seconds(cancel.grace) if cancel.HasField("grace") else None
+                default_s = launch.grace_s(held.attempt.lease.spec)
+                held.cancel(default_s if grace_s is None else grace_s)
+            case Answer.DROP if held is not None:
+                held.drop()
+                if held.is_over and key is not None:
+                    self._remove(key, held)
+            case Answer.DENY:
+                self._outbox.deny(cancel.ref)
+
+    def on_forget(self, forget: pb.ForgetAttempt) -> None:
+        """Lets go of an attempt that the daemon has whole."""
+        key = _key(forget.ref)
+        held = self._held.get(key) if key else None
+        self._outbox.withdraw(forget.ref)
+        if key is None or held is None:
+            return
+        if self._answer(Word.FORGET, forget.ref, held) is not Answer.FORGET or not held.is_over:
+            return
+        summary = held.attempt.workdir
+        keep_s = launch.seconds(forget.keep_workdir)
+        if summary is None or not summary.file_count or not keep_s:
+            self._remove(key, held)
+            return
+        expire_unix_s = time.time() + keep_s
+        held.attempt.bundle.write_forgotten(expire_unix_s)
+        self._sweeper.keep(held.attempt.bundle, expire_unix_s)
+        self._drop_from_memory(key, held)
+
+    def on_collect(self, collect: pb.CollectAttemptWorkdir) -> None:
+        """Sends a working folder."""
+        self._group.create_task(self._collect(collect), name=f"collect {collect.ref.run}")
+
+    async def _collect(self, collect: pb.CollectAttemptWorkdir) -> None:
+        """Sends a working folder and answers."""
+        done = pb.WorkdirCollected(request_id=collect.request_id)
+        key = _key(collect.ref)
+        bundle = self._bundle(key) if key else None
+        if bundle is None or not _is_kept(bundle):
+            done.is_gone = True
+            done.error = "the working folder is no longer kept"
+        else:
+            problems: list[str] = []
+            outputs = OutputFiles(
+                collect.ref, bundle, self._node.link, self._node.sender, problems.append
+            )
+            loop = asyncio.get_running_loop()
+            try:
+                files = await loop.run_in_executor(
+                    self._node.disk, workfiles.to_collect, bundle, COLLECT_PREFIX
+                )
+                done.file_count = await outputs.send(files)
+            except (RunyardError, OSError) as error:
+                problems.append(str(error))
+            if problems and not done.file_count:
+                done.error = "; ".join(problems[:3])
+        self._outbox.say_collected(done)
+
+    # Holding
+
+    def _answer(self, word: Word, ref: pb.AttemptRef, held: Execution | None) -> Answer:
+        """What a word asks for."""
+        return answer(word, ref.epoch, held.attempt.epoch if held else None)
+
+    def _bundle(self, key: Key) -> Bundle:
+        """Where the attempt's folder lies, or would lie."""
+        return Bundle(f"{self._node.home.runs}/{key}", key)
+
+    def _start(self, key: Key, lease: pb.Lease) -> None:
+        """Takes a lease: on disk first, then to work."""
+        bundle = self._bundle(key)
+        if os.path.lexists(bundle.path):  # forgotten, or of an earlier grant
+            self._node.trash(bundle.path)
+        try:
+            bundle.create(lease)
+        except OSError as error:
+            journal.failure("lease_not_kept", error, bundle=bundle.path)
+            self._outbox.deny(
+                lease.ref,
+                facts.failed(
+                    pb.AttemptEnd.REASON_AGENT_FAILED,
+                    f"the node can't keep the run: {error.strerror} ({bundle.path})",
+                    "free some space on the node, then submit again",
+                ),
+            )
+            return
+        execution = self._hold(lease, bundle, is_new=True)
+        self._launch(execution, Recovery.PREPARE)
+        self._outbox.changed(execution.attempt)
+
+    async def _replace(self, key: Key, lease: pb.Lease) -> None:
+        """Takes a lease once what is held of an older grant has ended."""
+        task = self._tasks.get(key)
+        if task is not None:
+            await asyncio.wait([task])
+        if key not in self._held:
+            self._start(key, lease)
+
+    def _hold(self, lease: pb.Lease, bundle: Bundle, *, is_new: bool) -> Execution:
+        """Notes an attempt."""
+        attempt = Attempt(lease, bundle, self._outbox.changed)
+        execution = self._held[bundle.key] = Execution(self._node, attempt, is_new=is_new)
+        return execution
+
+    def _launch(self, execution: Execution, how: Recovery) -> None:
+        """Sets an attempt going."""
+        key = execution.attempt.bundle.key
+        task = self._group.create_task(self._run(key, execution, how), name=f"attempt {key}")
+        self._tasks[key] = task
+
+    async def _run(self, key: Key, execution: Execution, how: Recovery) -> None:
+        """One attempt's task."""
+        try:
+            await execution.run(how)
+        finally:
+            if self._tasks.get(key) is asyncio.current_task():
+                del self._tasks[key]
+        if execution.is_dropped:
+            self._remove(key, execution)
+
+    def _remove(self, key: Key, execution: Execution) -> None:
+        """Lets an attempt go with its folder."""
+        self._drop_from_memory(key, execution)
+        self._node.trash(execution.attempt.bundle.path)
+
+    def _drop_from_memory(self, key: Key, execution: Execution) -> None:
+        """Lets an attempt go; its folder stays."""
+        if self._held.get(key) is execution:
+            del self._held[key]
+            self._outbox.forget(execution.attempt)
+            execution.close()
+
+
+def _is_kept(bundle: Bundle) -> bool:
+    """Whether the attempt's working folder is still there, and to stay for now."""
+    expire_unix_s = bundle.expire_unix_s()
+    is_expired = expire_unix_s is not None and expire_unix_s < time.time()
+    return os.path.isdir(bundle.work) and not is_expired
+
+
+def _key(ref: pb.AttemptRef) -> Key | None:
+    """The attempt that the daemon names; None for what can be none (it names a folder here)."""
+    try:
+        name = RunName.parse(ref.run)
+    except NameInvalid:
+        return None
+    return Key(name.run, ref.attempt) if ref.attempt >= 1 else None

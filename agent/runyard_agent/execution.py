@@ -1,0 +1,345 @@
+"""The life of one attempt on this node, from its lease until the daemon has all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from enum import StrEnum
+
+from runyard_agent import attempt as facts
+from runyard_agent import journal, prepare, workfiles
+from runyard_agent.attempt import Attempt, Span, Stopwatch
+from runyard_agent.bundles import file_size
+from runyard_agent.core.reconcile import Recovery
+from runyard_agent.environments.protocol import EnvironmentFailed
+from runyard_agent.executors.protocol import ExecutorUnavailable, ExitRecord
+from runyard_agent.gpus import GpusTaken
+from runyard_agent.node import Node
+from runyard_agent.outputs import OutputFiles
+from runyard_agent.shipping.growing import GrowingFiles
+from runyard_agent.workdir import OWN_FOLDERS, LayoutFailed
+from runyard_contract.errors import LeaseSuperseded, RunyardError
+from runyardpb.agent.v1 import agent_pb2 as pb
+from runyardpb.v1 import runs_pb2
+
+LIVE_LOGS_S = 1.0
+LIVE_OUTPUTS_S = 30.0
+SLOWEST_POLL_S = 1.0
+RECOVER_RETRY_S = 2.0
+SMALL_INDEX_BYTES = 8 << 10
+FREE_EACH_BYTES = 4 << 20
+
+
+class _Stage(StrEnum):
+    """Where `run` is, as far as a cancel must know."""
+
+    NEW = "new"
+    PREPARING = "preparing"
+    HANDED_OVER = "handed over"
+    OVER = "over"
+
+
+class Refused(Exception):
+    """The supervisor will not execute the bundle."""
+
+
+class Execution:
+    """Drives one attempt; the executor's Follower. `run` is its whole life."""
+
+    def __init__(self, node: Node, attempt: Attempt, *, is_new: bool) -> None:
+        self.attempt = attempt
+        attempt.is_resumed = not is_new
+        self.is_dropped = False
+        self._node = node
+        self._bundle = attempt.bundle.path
+        free_each = min(FREE_EACH_BYTES, node.config.spool_bound_bytes // 4)
+        self.files = GrowingFiles(
+            attempt.lease.ref,
+            self._bundle,
+            is_new=is_new,
+            free_each_bytes=max(1, free_each),
+            freed=self._freed,
+        )
+        self.outputs = OutputFiles(
+            attempt.lease.ref, attempt.bundle, node.link, node.sender, attempt.warn
+        )
+        self._stage = _Stage.NEW
+        self._task: asyncio.Task[None] | None = None
+        self._exit: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
+        self._start_watch: Stopwatch | None = None
+        self._stop_grace_s: float | None = None
+        self._gpus: tuple[int, ...] = ()
+
+    # What the executor tells
+
+    def started(self, at_unix_ns: int) -> None:
+        """See Follower."""
+        if self._start_watch is not None:
+            self.attempt.spans.append(self._start_watch.stop())
+            self._start_watch = None
+        self.attempt.started(at_unix_ns)
+
+    def output(self) -> None:
+        """See Follower."""
+        self._node.appender.wake(self.files)
+
+    def stuck(self, pids: tuple[int, ...]) -> None:
+        """See Follower."""
+        shown = ", ".join(str(pid) for pid in pids[:10])
+        self.attempt.warn(f"processes that can't be killed hold the slot: {shown}")
+
+    def exited(self, record: ExitRecord) -> None:
+        """See Follower."""
+        if not self._exit.done():
+            self._exit.set_result(record)
+
+    def refused(self, why: str) -> None:
+        """See Follower."""
+        if not self._exit.done():
+            self._exit.set_exception(Refused(why))
+
+    def _freed(self, stdout_bytes: int, stderr_bytes: int) -> None:
+        """Spool space was freed: the job may go on writing."""
+        self._node.executor.acknowledged(self._bundle, stdout_bytes, stderr_bytes)
+
+    # What the daemon wants
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the daemon has all of it (or nobody wants it)."""
+        return self._stage is _Stage.OVER
+
+    def cancel(self, grace_s: float) -> None:
+        """Ends the attempt; harmless when repeated."""
+        first = self._stop_grace_s is None
+        self._stop_grace_s = grace_s
+        if self._stage is _Stage.PREPARING and first and self._task is not None:
+            self._task.cancel()
+        elif self._stage is _Stage.HANDED_OVER:
+            self._node.executor.stop(self._bundle, "cancel", grace_s)
+
+    def drop(self) -> None:
+        """Ends the attempt at once; nobody wants to hear of it any more."""
+        if not self.is_dropped:
+            self.is_dropped = True
+            self.files.is_superseded = True
+            self._node.appender.nudge(self.files)
+            self.cancel(0.0)
+
+    # The life
+
+    async def run(self, how: Recovery) -> None:
+        """Executes, follows, ships and reports. Returns when nothing is left to be done."""
+        self._task = asyncio.current_task()
+        self._node.appender.add(self.files)
+        try:
+            end = await self._execute(how)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            journal.failure("attempt_failed", error, bundle=self._bundle)
+            end = facts.failed(
+                pb.AttemptEnd.REASON_AGENT_FAILED,
+                f"the agent could not go on with this run: {type(error).__name__}: {error}",
+                "see agent.log in the data directory, then submit again",
+            )
+        self._node.gpus.give(self._gpus)
+        self._gpus = ()
+        try:
+            if not self.is_dropped:
+                await self._finish(end)
+        except LeaseSuperseded:
+            self.is_dropped = True
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # Its logs and its end are what counts: they go on their own ways.
+            journal.failure("finish_failed", error, bundle=self._bundle)
+            self.attempt.warn(f"not all files could be sent: {type(error).__name__}: {error}")
+            await self._complete_logs()
+        self._stage = _Stage.OVER
+        if not self.is_dropped:
+            self.attempt.advance(pb.AttemptReport.PHASE_ENDED)
+
+    async def _execute(self, how: Recovery) -> pb.AttemptEnd:
+        """Gets the program to its end, and tells that end."""
+        if how is Recovery.PREPARE:
+            end = await self._prepare()
+            if end is not None:
+                return end
+        else:
+            self._remember()
+            if how is Recovery.FINISH:
+                self.exited(self.attempt.bundle.read_exit() or {})
+            elif how is not Recovery.FOLLOW:
+                self.exited(await self._recover())
+        self._stage = _Stage.HANDED_OVER
+        if self._stop_grace_s is not None:
+            self._node.executor.stop(self._bundle, "cancel", self._stop_grace_s)
+        try:
+            record = await self._follow()
+        except Refused as refused:
+            return facts.failed(
+                pb.AttemptEnd.REASON_AGENT_FAILED,
+                f"the node's supervisor refused the run: {refused}",
+                "submit again",
+            )
+        known = {span.phase for span in self.attempt.spans}
+        self.attempt.spans.extend(s for s in facts.spans_of(record) if s.phase not in known)
+        if self.attempt.started_at_unix_ns is None and record.get("reason") != "never_started":
+            self.attempt.started_at_unix_ns = record.get("started_at_unix_ns")
+        return facts.end_of(record, self.attempt.bundle.work)
+
+    async def _prepare(self) -> pb.AttemptEnd | None:
+        """Lays everything out and hands it over; an end where it does not come to that."""
+        self._stage = _Stage.PREPARING
+        never_started = facts.failed(
+            pb.AttemptEnd.REASON_NEVER_STARTED,
+            "cancelled before the program was started",
+            stopped_by=pb.AttemptEnd.STOPPED_BY_CANCEL,
+        )
+        try:
+            if self._stop_grace_s is not None:
+                return never_started
+            return await self._make_ready()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._stop_grace_s is None or task is None or task.uncancel() > 0:
+                raise
+            return never_started
+        except LayoutFailed as error:
+            reason = pb.AttemptEnd.REASON_SNAPSHOT_FAILED
+            return facts.failed(reason, error.message, error.advice, error.metadata)
+        except EnvironmentFailed as error:
+            reason = pb.AttemptEnd.REASON_ENVIRONMENT_FAILED
+            return facts.failed(reason, error.message, error.advice, error.metadata)
+        except (ExecutorUnavailable, GpusTaken) as error:
+            return facts.failed(pb.AttemptEnd.REASON_AGENT_FAILED, str(error), "submit again")
+
+    async def _make_ready(self) -> pb.AttemptEnd | None:
+        """The steps from lease to supervisor."""
+        node, attempt = self._node, self.attempt
+        spec = attempt.lease.spec
+        attempt.advance(pb.AttemptReport.PHASE_PREPARING)
+        log = prepare.EnvironmentLog(node, attempt.bundle.environment_log, self.files)
+        if spec.kind == runs_pb2.RunSpec.KIND_ENVIRONMENT_BUILD:
+            await prepare.provide_environment(node, attempt, log)
+            return facts.failed(pb.AttemptEnd.REASON_BUILT, "the environment is built")
+        await prepare.lay_out_snapshot(node, attempt)
+        environment = await prepare.provide_environment(node, attempt, log)
+        self._start_watch = Stopwatch("start")
+        self._gpus = node.gpus.take(spec.resources.gpu_count)
+        prepare.write_spec(node, attempt, environment, self._gpus)
+        await node.executor.start(self._bundle, self)
+        return None
+
+    def _remember(self) -> None:
+        """Takes up what an earlier agent knew of the attempt."""
+        spec = self.attempt.bundle.read_spec() or {}
+        kept = spec.get("agent") or {}
+        self.attempt.spans.extend(Span(*values) for values in kept.get("spans", ()))
+        for warning in kept.get("warnings", ()):
+            self.attempt.warn(str(warning))
+        state = self.attempt.bundle.read_state() or {}
+        if isinstance(state.get("pid"), int):
+            self.attempt.started(int(state["started_at_unix_ns"]))
+        if self.attempt.bundle.read_exit() is None:
+            self._gpus = tuple(int(index) for index in kept.get("gpus", ()))
+            self._node.gpus.claim(self._gpus)
+
+    async def _recover(self) -> ExitRecord:
+        """The end of a run that nobody watches; asked for until its processes are gone."""
+        while True:
+            try:
+                return await self._node.executor.recover(self._bundle)
+            except ExecutorUnavailable as error:
+                journal.warning("recover_failed", bundle=self._bundle, why=str(error))
+                self.attempt.say(f"ending what is left of the run: {error}")
+                await asyncio.sleep(RECOVER_RETRY_S)
+
+    async def _follow(self) -> ExitRecord:
+        """Waits for the end, and looks meanwhile for what gives no signal."""
+        poll_s = self._node.config.poll_s
+        since_logs_s = since_outputs_s = 0.0
+        live: asyncio.Task[None] | None = None
+        try:
+            while not self._exit.done():
+                await asyncio.wait([self._exit], timeout=poll_s)
+                if self._exit.done():
+                    break
+                self._node.appender.wake(self.files)
+                since_logs_s += poll_s
+                since_outputs_s += poll_s
+                poll_s = min(poll_s * 1.5, max(SLOWEST_POLL_S, self._node.config.poll_s))
+                if since_logs_s >= LIVE_LOGS_S and (live is None or live.done()):
+                    with_outputs = since_outputs_s >= LIVE_OUTPUTS_S
+                    since_logs_s, since_outputs_s = 0.0, 0.0 if with_outputs else since_outputs_s
+                    live = asyncio.create_task(self._collect_live(with_outputs), name="live files")
+        finally:
+            if live is not None:
+                live.cancel()
+                await asyncio.gather(live, return_exceptions=True)
+        return self._exit.result()
+
+    async def _collect_live(self, with_outputs: bool) -> None:
+        """Sends what the running job has finished writing."""
+        prefixes = ("logs/", "", "outputs/") if with_outputs else ("logs/", "")
+        try:
+            await self.outputs.collect(prefixes, settle_s=self._node.config.settle_s)
+        except (RunyardError, OSError) as error:
+            journal.info("live_files", bundle=self._bundle, why=str(error))
+
+    async def _finish(self, end: pb.AttemptEnd) -> None:
+        """Reports the end, and sends what is left."""
+        attempt = self.attempt
+        watch = Stopwatch("outputs")
+        attempt.end = end
+        attempt.lengths = self.files.finish()
+        attempt.status_message = ""
+        attempt.advance(pb.AttemptReport.PHASE_EXITED)
+        self._node.appender.wake(self.files)
+        await self.outputs.collect()
+        attempt.workdir = await self._summary()
+        await self._complete_logs()
+        attempt.spans.append(watch.stop())
+
+    async def _complete_logs(self) -> None:
+        """Waits until the daemon has the logs; LeaseSuperseded where it wants them no more."""
+        self.attempt.lengths = self.files.finish()
+        self._node.appender.wake(self.files)
+        if await self._node.appender.complete(self.files):
+            self.attempt.lengths = self.files.finish()
+        else:
+            self.is_dropped = True
+
+    async def _summary(self) -> runs_pb2.WorkdirSummary | None:
+        """What the script left in its working folder; None where it never had one."""
+        bundle = self.attempt.bundle
+        index_bytes = file_size(bundle.work_index)
+        if not index_bytes:
+            return None
+        if index_bytes <= SMALL_INDEX_BYTES and _is_small(bundle.work):
+            return workfiles.summary(bundle)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._node.disk, workfiles.summary, bundle)
+
+    def close(self) -> None:
+        """Gives back what the attempt holds; after `run`, or when it was cancelled."""
+        self._node.appender.remove(self.files)
+        if self._exit.done() and not self._exit.cancelled():
+            self._exit.exception()  # seen
+
+
+def _is_small(folder: str) -> bool:
+    """Whether a working folder is looked through faster than a thread is asked to."""
+    try:
+        with os.scandir(folder) as entries:
+            for count, entry in enumerate(entries):
+                is_other_folder = entry.name not in OWN_FOLDERS and entry.is_dir(
+                    follow_symlinks=False
+                )
+                if count >= prepare.SMALL_FILES or is_other_folder:
+                    return False
+    except OSError:  # the job has removed it
+        return False
+    return True

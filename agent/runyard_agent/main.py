@@ -1,0 +1,124 @@
+"""The agent's process: wiring, signals, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pathspec  # noqa: F401 - the contract's ignore rules load it late: an upgrade must not mix in
+
+from runyard_agent import clock, config, journal, probe
+from runyard_agent.attempts import Attempts
+from runyard_agent.config import Config
+from runyard_agent.environments.builders import builders
+from runyard_agent.executors.process import ProcessExecutor
+from runyard_agent.gpus import Gpus
+from runyard_agent.home import Home, open_home
+from runyard_agent.joblib import job_library
+from runyard_agent.link import Link
+from runyard_agent.node import Node
+from runyard_agent.outbox import Outbox
+from runyard_agent.session import Session, Stopped
+from runyard_agent.shipping.append import Appender
+from runyard_agent.shipping.content import ContentSender
+from runyard_agent.slots import Supervisor
+from runyard_agent.sources import BlobSource, FetchingSource, LocalSource
+from runyard_agent.sweeper import Sweeper
+from runyard_contract.content.store import ContentStore
+from runyard_contract.errors import EXIT_UNAVAILABLE, AlreadyRunning, RunyardError
+
+EXIT_ALREADY_RUNNING = 75
+DISK_THREADS = 2
+WARM_SLOTS = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the agent until it is stopped; returns its exit code."""
+    settings = config.parse(sys.argv[1:] if arguments is None else arguments)
+    os.umask(0o022)
+    journal.start()
+    try:
+        home = open_home(settings.home)
+    except AlreadyRunning as error:
+        journal.info("already_running", why=error.message)
+        return EXIT_ALREADY_RUNNING
+    except RunyardError as error:
+        journal.warning("home_unusable", why=error.message, hint=error.hint)
+        return error.exit_code
+    journal.info("started", pid=os.getpid(), home=str(home.path), node_id=home.node_id)
+    exit_code = 0
+    try:
+        asyncio.run(run(settings, home))
+    except* Stopped as stopped:
+        journal.info("stopped", why=str(stopped.exceptions[0]))
+    except* RunyardError as refused:
+        journal.failure("given_up", refused.exceptions[0])
+        exit_code = EXIT_UNAVAILABLE
+    finally:
+        home.close()
+    return exit_code
+
+
+async def run(settings: Config, home: Home) -> None:
+    """Serves until it is stopped: raises Stopped, or what no retry helps, in a group."""
+    machine = probe.measure(clock.boot_id())
+    link = Link()
+    outbox = Outbox()
+    appender = Appender(link)
+    disk = ThreadPoolExecutor(DISK_THREADS, "disk")
+    supervisor = Supervisor(home.supervisor)
+    slots = settings.slots or machine.default_slots
+    sweeper = Sweeper(home.trash, disk)
+    try:
+        async with asyncio.TaskGroup() as group:
+            executor = ProcessExecutor(supervisor, slots, group)
+            node = Node(
+                config=settings,
+                home=home,
+                link=link,
+                appender=appender,
+                sender=ContentSender(link, disk),
+                executor=executor,
+                builders=builders(home.environments),
+                source=_source(settings, home, link, disk),
+                gpus=Gpus(len(machine.gpu_names)),
+                disk=disk,
+                library=job_library(home.cache),
+                changed=outbox.changed,
+                trash=sweeper.take,
+            )
+            attempts = Attempts(node, outbox, sweeper, group, machine.boot_id)
+            session = Session(settings, home, machine, attempts, outbox, link, appender)
+            stop = asyncio.Event()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            sweeper.restore()
+            await attempts.restore()
+            group.create_task(_until(stop), name="signals")
+            group.create_task(executor.warm_up(min(slots, WARM_SLOTS)), name="warm up")
+            group.create_task(sweeper.run(), name="sweeper")
+            group.create_task(appender.run(), name="appender")
+            group.create_task(session.run(), name="session")
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await supervisor.shutdown()
+        disk.shutdown(wait=False, cancel_futures=True)
+
+
+async def _until(stop: asyncio.Event) -> None:
+    """Ends the agent when a signal asks for it; runs go on under their supervisors."""
+    await stop.wait()
+    raise Stopped("a signal asked for it")
+
+
+def _source(settings: Config, home: Home, link: Link, disk: ThreadPoolExecutor) -> BlobSource:
+    """Where blobs come from on this machine."""
+    if settings.blobs is not None:
+        return LocalSource(ContentStore(settings.blobs, read_only=True))
+    return FetchingSource(ContentStore(home.cache / "blobs"), link, disk)

@@ -1,0 +1,41 @@
+"""What all attempts of this agent share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor as ThreadExecutor
+from dataclasses import dataclass
+
+from runyard_agent.attempt import Attempt
+from runyard_agent.config import Config
+from runyard_agent.environments.protocol import EnvironmentBuilder
+from runyard_agent.executors.protocol import Executor
+from runyard_agent.gpus import Gpus
+from runyard_agent.home import Home
+from runyard_agent.link import Link
+from runyard_agent.shipping.append import Appender
+from runyard_agent.shipping.content import ContentSender
+from runyard_agent.sources import BlobSource
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """This machine's half of runyard, as an attempt sees it."""
+
+    config: Config
+    home: Home
+    link: Link
+    appender: Appender
+    sender: ContentSender
+    executor: Executor
+    builders: Mapping[str, EnvironmentBuilder]
+    source: BlobSource
+    gpus: Gpus
+    disk: ThreadExecutor
+    """Where larger file work is done."""
+    library: str
+    """Path of the job library's zip."""
+    changed: Callable[[Attempt], None]
+    """Told of an attempt of which there is something to report."""
+    trash: Callable[[str], None]
+    """Takes a path that is to be deleted some time."""

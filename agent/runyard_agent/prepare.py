@@ -1,0 +1,209 @@
+"""From a lease to a bundle that can be executed: working folder, environment, spec."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from runyard_agent import journal, launch
+from runyard_agent.attempt import Attempt, Stopwatch
+from runyard_agent.environments.protocol import EnvironmentFailed, ProvidedEnvironment
+from runyard_agent.link import Stubs
+from runyard_agent.node import Node
+from runyard_agent.shipping.growing import GrowingFiles
+from runyard_agent.workdir import (
+    Blobs,
+    InlineBlobs,
+    LayoutFailed,
+    NoBlobs,
+    Plan,
+    lay_out,
+    plan,
+    size_bytes,
+)
+from runyard_contract.digest import digest_bytes, is_digest
+from runyard_contract.errors import RunyardError
+from runyardpb.agent.v1 import agent_pb2 as pb
+from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec
+
+SMALL_MANIFEST_BYTES = 16 << 10
+SMALL_FILES = 64
+SMALL_BYTES = 1 << 20
+"""A snapshot below these is laid out at once, on the event loop: a thread would cost more."""
+KEEP_LOCK_LIMIT_S = 30.0
+
+
+class EnvironmentLog:
+    """`logs/environment.txt` of one attempt; the file is made with its first byte."""
+
+    def __init__(self, node: Node, path: str, files: GrowingFiles) -> None:
+        self._node = node
+        self._path = path
+        self._files = files
+
+    def write(self, data: bytes) -> None:
+        """Appends bytes, and has them shipped."""
+        if not data:
+            return
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(self._path, flags, 0o600)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+        self._node.appender.wake(self._files)
+
+
+async def lay_out_snapshot(node: Node, attempt: Attempt) -> None:
+    """Makes the working folder and the job library's. Raises LayoutFailed."""
+    watch = Stopwatch("snapshot")
+    bundle = attempt.bundle
+    if attempt.is_resumed:  # an agent was killed somewhere here
+        node.trash(bundle.work)
+        node.trash(bundle.job)
+    os.makedirs(bundle.job + "/files", 0o755)
+    root = attempt.lease.spec.snapshot.rpartition("/")[2]
+    if not root:
+        lay_out((), NoBlobs(), bundle.work).save(bundle.work_index)
+    else:
+        await _lay_out(node, attempt, root)
+    attempt.spans.append(watch.stop())
+
+
+async def _lay_out(node: Node, attempt: Attempt, root: str) -> None:
+    """Lays out a snapshot: here where it is small, else in a thread."""
+    if not is_digest(root):
+        raise LayoutFailed(
+            f"the run names no snapshot that can be: {attempt.lease.spec.snapshot}",
+            "submit again",
+            {},
+        )
+    inline = {blob.digest.hex(): blob.data for blob in attempt.lease.manifests}
+    inline_bytes = sum(len(data) for data in inline.values())
+    work, work_index = attempt.bundle.work, attempt.bundle.work_index
+    try:
+        if not node.source.is_near:
+            attempt.say("fetching the snapshot")
+        blobs = InlineBlobs(inline, await node.source.get(root, inline))
+        if node.source.is_near and root in inline and inline_bytes <= SMALL_MANIFEST_BYTES:
+            entries = plan(root, blobs.read)
+            if len(entries) <= SMALL_FILES and size_bytes(entries) <= SMALL_BYTES:
+                lay_out(entries, blobs, work).save(work_index)
+                return
+    except RunyardError as error:
+        raise _unreadable(error) from error
+    attempt.say("laying out the snapshot")
+    is_wanted = True
+
+    def in_thread() -> None:
+        entries = _plan(root, blobs)
+        lay_out(entries, blobs, work, lambda: is_wanted).save(work_index)
+
+    try:
+        await asyncio.get_running_loop().run_in_executor(node.disk, in_thread)
+    finally:
+        is_wanted = False
+
+
+def _plan(root: str, blobs: Blobs) -> Plan:
+    """The plan, with an error that says whose it is."""
+    try:
+        return plan(root, blobs.read)
+    except RunyardError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: RunyardError) -> LayoutFailed:
+    """The error for a snapshot that can't be read, or must not be laid out."""
+    return LayoutFailed(
+        f"the snapshot can't be laid out: {error.message}",
+        error.hint or "submit again",
+        error.metadata,
+    )
+
+
+async def provide_environment(
+    node: Node, attempt: Attempt, log: EnvironmentLog
+) -> ProvidedEnvironment:
+    """Provides the run's environment. Raises EnvironmentFailed."""
+    watch = Stopwatch("environment")
+    spec = _resolved(node, attempt.lease)
+    kind = spec.WhichOneof("backend") or ""
+    builder = node.builders.get(kind)
+    if builder is None:
+        raise EnvironmentFailed(
+            f'this node provides no environments of kind "{kind}"',
+            f"use one of: {', '.join(sorted(node.builders))}",
+            {"kind": kind},
+        )
+    lease = attempt.lease
+    locks = [lease.lock] if lease.HasField("lock") else list(lease.locks)
+    provided = await builder.provide(spec, locks, log=log, progress=attempt.say)
+    if provided.lock is not None and all(lock.hash != provided.lock.hash for lock in locks):
+        kept = await _keep_lock(node, spec, provided.lock)
+        if kept.hash != provided.lock.hash:  # another node was first
+            provided = await builder.provide(spec, [kept], log=log, progress=attempt.say)
+    attempt.say("")
+    attempt.spans.append(watch.stop())
+    return provided
+
+
+def _resolved(node: Node, lease: pb.Lease) -> EnvironmentSpec:
+    """The environment to provide: the lease's, or where it names none the default."""
+    for spec in (lease.environment, lease.spec.environment):
+        if spec.WhichOneof("backend"):
+            return spec
+    default = EnvironmentSpec()
+    default.user_managed.interpreter_path = (
+        lease.spec.caller_interpreter if node.config.is_local else b""
+    )
+    return default
+
+
+async def _keep_lock(node: Node, spec: EnvironmentSpec, lock: EnvironmentLock) -> EnvironmentLock:
+    """Has the daemon keep a lock; gives the one that counts, or ours while it can't be asked."""
+    spec_hash = digest_bytes(spec.SerializeToString(deterministic=True))
+    request = pb.KeepLockRequest(spec_hash=spec_hash, lock=lock)
+
+    async def keep(stubs: Stubs) -> pb.KeepLockResponse:
+        response: pb.KeepLockResponse = await stubs.agent.KeepLock(request, metadata=stubs.metadata)
+        return response
+
+    try:
+        async with asyncio.timeout(KEEP_LOCK_LIMIT_S):
+            response = await node.link.call(keep)
+    except (TimeoutError, RunyardError) as error:
+        journal.warning("lock_not_kept", spec_hash=spec_hash, why=str(error))
+        return lock
+    return response.lock if response.HasField("lock") else lock
+
+
+def write_spec(
+    node: Node, attempt: Attempt, environment: ProvidedEnvironment, gpus: tuple[int, ...]
+) -> None:
+    """Writes what the supervisor executes, and what this agent wants to know after a restart."""
+    lease, bundle = attempt.lease, attempt.bundle
+    argv = launch.arguments(lease.spec, environment.python)
+    env = launch.variables(
+        lease,
+        bundle,
+        environment,
+        is_local=node.config.is_local,
+        library=node.library,
+        gpus=gpus,
+    )
+    kept = {
+        "spans": [(span.phase, span.start_unix_ns, span.duration_ns) for span in attempt.spans],
+        "warnings": attempt.warnings,
+        "gpus": gpus,
+    }
+    bundle.write_spec(
+        launch.supervisor_spec(
+            lease,
+            bundle,
+            argv,
+            env,
+            spool_bound_bytes=node.config.spool_bound_bytes,
+            agent=kept,
+        )
+    )

@@ -1,0 +1,72 @@
+"""What the script wrote outside outputs/ and logs/: summed up at its end, sent when asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from runyard_agent.bundles import Bundle
+from runyard_agent.shipping.content import LocalFile
+from runyard_agent.tree import Node
+from runyard_agent.workdir import WorkIndex, changes
+from runyard_contract.errors import FileUnreadable, UnsafePath
+from runyard_contract.ignore import IgnoreRules
+from runyard_contract.paths import shown, split_rel
+from runyardpb.v1 import runs_pb2
+
+KEEP_WORKDIR_S = 24 * 3600.0
+LISTED_FILES = 20
+
+
+def changed_files(bundle: Bundle) -> list[Node]:
+    """Files of the working folder that are new or changed, by path. Blocks."""
+    index = WorkIndex.load(bundle.work_index)
+    return list(changes(bundle.work, index, _ignored(bundle.work)))
+
+
+def summary(bundle: Bundle) -> runs_pb2.WorkdirSummary:
+    """The first of these files, and how many there are. Blocks."""
+    found = changed_files(bundle)
+    message = runs_pb2.WorkdirSummary(file_count=len(found))
+    if found:
+        message.expire_time.FromNanoseconds(time.time_ns() + int(KEEP_WORKDIR_S * 1e9))
+    for node in found[:LISTED_FILES]:
+        file = message.files.add(
+            path=shown(node.path),
+            size_bytes=node.status.st_size,
+            is_executable=node.is_executable,
+        )
+        file.update_time.FromNanoseconds(max(0, node.status.st_mtime_ns))
+    return message
+
+
+def to_collect(bundle: Bundle, prefix: str) -> list[LocalFile]:
+    """These files, to be sent under `prefix`; what no record can name is left out. Blocks."""
+    files = []
+    for node in changed_files(bundle):
+        name = prefix + node.path
+        try:
+            split_rel(name)
+        except UnsafePath:
+            continue
+        files.append(LocalFile(bundle.work, node.path, name, node.status.st_size))
+    return files
+
+
+def _ignored(work: str) -> Callable[[str, bool], bool]:
+    """Whether the ignore rules of the source directory keep a path out of a snapshot."""
+    try:
+        rules = IgnoreRules.for_tree(work)
+    except FileUnreadable:
+        return lambda _path, _is_folder: False
+    if rules.kind is None:
+        return lambda _path, _is_folder: False
+
+    def is_ignored(path: str, is_folder: bool) -> bool:
+        parts = path.split("/")
+        try:
+            return rules.enter(parts[:-1]).decide(parts[-1], is_folder) is not None
+        except FileUnreadable:  # the job has broken it meanwhile
+            return False
+
+    return is_ignored

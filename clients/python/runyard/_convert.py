@@ -1,0 +1,130 @@
+"""Messages of the contract to plain values and back: the only place that reads their fields."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from runyard.records import Explanation, Phase, RunEnd, RunFile, RunRecord, Transition, Workdir
+from runyard_contract.ids import RunName
+from runyard_contract.states import EndClass, RunState
+from runyardpb.v1 import runs_pb2
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+_STATES = {
+    number: RunState[name.removeprefix("STATE_")]
+    for name, number in runs_pb2.Run.State.items()
+    if number != runs_pb2.Run.STATE_UNSPECIFIED
+}
+_STATE_NUMBERS = {state: number for number, state in _STATES.items()}
+_CLASSES = {
+    number: EndClass[name.removeprefix("CLASS_")]
+    for name, number in runs_pb2.End.Class.items()
+    if number != runs_pb2.End.CLASS_UNSPECIFIED
+}
+
+
+def state_number(state: RunState) -> runs_pb2.Run.State.ValueType | None:
+    """The number of a state on the wire; None for NOT_STARTED, which is a client's word."""
+    return _STATE_NUMBERS.get(state)
+
+
+def run_record(run: runs_pb2.Run) -> RunRecord:
+    """The record of a run."""
+    return RunRecord(
+        name=RunName.parse(run.name),
+        state=_STATES.get(run.state, RunState.NOT_STARTED),
+        attempt=run.attempt,
+        number=run.number,
+        display_name=run.display_name,
+        compute_target=run.spec.compute_target,
+        create_time=_time(run, "create_time"),
+        start_time=_time(run, "start_time"),
+        end_time=_time(run, "end_time"),
+        end=_end(run.end) if run.HasField("end") else None,
+        phases=tuple(
+            Phase(p.phase, _time(p, "start_time"), p.duration.ToNanoseconds() / 1e9)
+            for p in run.phases
+        ),
+        transitions=tuple(
+            Transition(
+                _STATES.get(t.state, RunState.NOT_STARTED), _time(t, "time"), t.cause, t.actor
+            )
+            for t in run.transitions
+        ),
+        tags=dict(run.tags),
+        properties=dict(run.properties),
+        node=run.node,
+        status_message=run.status_message,
+        warnings=tuple(run.warnings),
+        workdir=_workdir(run.workdir) if run.HasField("workdir") else None,
+        snapshot=run.spec.snapshot,
+        definition=_definition(run.spec.run_definition_json),
+        etag=run.etag,
+    )
+
+
+def _time(message: Message, field: str) -> datetime | None:
+    """A point in time, None where it is not set."""
+    if not message.HasField(field):
+        return None
+    stamp: Timestamp = getattr(message, field)
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def _end(end: runs_pb2.End) -> RunEnd:
+    """How a run ended."""
+    return RunEnd(
+        end_class=_CLASSES.get(end.end_class, EndClass.NONE),
+        message=end.message,
+        advice=end.advice,
+        outcome=end.outcome,
+        exit_code=end.exit_code if end.HasField("exit_code") else None,
+        signal=end.signal if end.HasField("signal") else None,
+        metadata=dict(end.metadata),
+        last_lines=end.last_lines,
+    )
+
+
+def _workdir(workdir: runs_pb2.WorkdirSummary) -> Workdir:
+    """What a script left in its working folder."""
+    files = tuple(run_file(file) for file in workdir.files)
+    return Workdir(files, workdir.file_count, _time(workdir, "expire_time"))
+
+
+def _definition(text: str) -> dict[str, Any]:
+    """The run configuration as submitted; empty where another client sent something else."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def run_file(file: runs_pb2.RunFile) -> RunFile:
+    """A file of a run."""
+    has_content = file.HasField("content")
+    return RunFile(
+        path=file.path,
+        size_bytes=file.size_bytes,
+        update_time=_time(file, "update_time"),
+        digest=file.content.digest.hex() if has_content else None,
+        is_chunked=file.content.is_chunked if has_content else False,
+        is_executable=file.is_executable,
+    )
+
+
+def explanation(answer: runs_pb2.ExplainRunResponse) -> Explanation:
+    """An explanation."""
+    return Explanation(
+        summary=answer.summary,
+        verdicts=tuple((verdict.node, tuple(verdict.reasons)) for verdict in answer.verdicts),
+        queue_position=answer.queue_position,
+        ahead=tuple(answer.ahead),
+        details=tuple(answer.details),
+    )

@@ -1,0 +1,54 @@
+"""Durations, sizes and times for people."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+_SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
+
+
+def duration_text(seconds: float) -> str:
+    """A duration: "0.4 s", "12 s", "3 min 5 s", "2 h 10 min", "3 d 4 h"."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f} s"
+    whole = round(seconds)
+    if whole < _MINUTE_S:
+        return f"{whole} s"
+    if whole < _HOUR_S:
+        return _two(whole, _MINUTE_S, "min", 1, "s")
+    if whole < _DAY_S:
+        return _two(whole, _HOUR_S, "h", _MINUTE_S, "min")
+    return _two(whole, _DAY_S, "d", _HOUR_S, "h")
+
+
+def _two(whole_s: int, large_s: int, large: str, small_s: int, small: str) -> str:
+    """A duration in two units; the smaller one is left out when it is zero."""
+    count, rest_s = divmod(whole_s, large_s)
+    rest = rest_s // small_s
+    return f"{count:,} {large} {rest} {small}" if rest else f"{count:,} {large}"
+
+
+def size_text(size_bytes: int) -> str:
+    """A size: "17 B", "1.4 KiB", "2.0 GiB"; units are powers of 1,024."""
+    size = float(size_bytes)
+    unit = 0
+    while size >= 1023.95 and unit < len(_SIZE_UNITS) - 1:
+        size /= 1024
+        unit += 1
+    return f"{size:.1f} {_SIZE_UNITS[unit]}" if unit else f"{size_bytes} B"
+
+
+def count_text(count: int, one: str, more: str = "") -> str:
+    """A number of things: "1 file", "2,000 files"."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
+def local_time(time: datetime | None) -> str:
+    """A time in the reader's zone, with the zone's name; empty for none."""
+    return f"{time.astimezone():%Y-%m-%d %H:%M:%S %Z}" if time is not None else ""
+
+
+def utc_time(time: datetime | None) -> str | None:
+    """A UTC time as RFC 3339 with Z, for JSON; microseconds where there are any."""
+    return time.isoformat().replace("+00:00", "Z") if time is not None else None

@@ -1,0 +1,241 @@
+"""From the options of `runyard run` to a run that can be submitted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runyard_contract.errors import EnvironmentNotFound, RunyardError, SourceInvalid, SpecInvalid
+from runyard_contract.ids import check_environment_name, experiment_from_folder
+from runyard_contract.nearest import nearest
+from runyard_contract.paths import shown
+
+from runyard.cli.failure import ScriptNotFound, UsageInvalid
+
+if TYPE_CHECKING:
+    from runyard.environment import Environment
+    from runyard.interpreter import Interpreter
+    from runyard.runconfig import RunConfiguration
+    from runyard.script_run_config import ScriptRunConfig
+    from runyard.snapshot.source import Source
+
+_REQUIREMENTS_ENDINGS = (".txt", ".in")
+_YAML_ENDINGS = (".yml", ".yaml")
+_NAMED_FILES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What was typed. None: not given, so a run configuration or a default decides.
+
+    `words` are the script and its arguments, or with `is_command` a program and its own.
+    Durations are seconds, memory is bytes; names and values of variables are bytes, a value of
+    None takes the caller's.
+    """
+
+    words: Sequence[str]
+    is_command: bool
+    target: str | None = None
+    experiment: str | None = None
+    source: str | None = None
+    config: str | None = None
+    env: str | None = None
+    env_vars: Sequence[tuple[bytes, bytes | None]] = ()
+    tags: Sequence[tuple[str, str]] = ()
+    priority: int = 0
+    max_duration_s: float | None = None
+    cancel_grace_s: float | None = None
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    gpus: int | None = None
+    merge_stderr: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A run that can be submitted, and what its header says.
+
+    `interpreter` is the caller's Python, None where the run does not use it. `missing_variables`
+    were asked for and are not set here.
+    """
+
+    config: ScriptRunConfig
+    source: Source
+    experiment: str
+    interpreter: Interpreter | None
+    passed_on: tuple[bytes, ...]
+    missing_variables: tuple[str, ...]
+
+
+def prepare(
+    options: RunOptions, environ: Mapping[bytes, bytes], client_folder: Path | None
+) -> RunRequest:
+    """Finds script, source directory, environment and interpreter.
+
+    Args:
+        options: what was typed.
+        environ: the caller's variables.
+        client_folder: where the client remembers things, if anywhere.
+
+    Raises RunyardError: usage, a script, configuration or environment that is not there.
+    """
+    from runyard.script_run_config import ScriptRunConfig
+
+    base = _load_config(options)
+    source = _find_source(options, base)
+    environment = _environment(options.env, source.directory)
+    config = ScriptRunConfig(
+        source_directory=source.directory,
+        script=source.script or None,
+        arguments=_arguments(options),
+        run_config=base,
+        compute_target=options.target,
+        environment=environment,
+        max_run_duration_seconds=options.max_duration_s,
+        command=_command(options, base),
+        cpus=options.cpus,
+        memory=options.memory_bytes,
+        gpus=options.gpus,
+        priority=options.priority,
+        environment_variables={
+            name: value for name, value in options.env_vars if value is not None
+        },
+        merge_stderr=options.merge_stderr,
+        cancel_grace_seconds=options.cancel_grace_s,
+    )
+    asked = tuple(name for name, value in options.env_vars if value is None)
+    return RunRequest(
+        config=config,
+        source=source,
+        experiment=options.experiment or experiment_from_folder(os.path.basename(source.directory)),
+        interpreter=_interpreter(environ, source, client_folder),
+        passed_on=asked,
+        missing_variables=tuple(shown(os.fsdecode(name)) for name in asked if name not in environ),
+    )
+
+
+def _load_config(options: RunOptions) -> RunConfiguration | None:
+    """The run configuration that --config names: a file, or a name in the project folder."""
+    if options.config is None:
+        return None
+    from runyard.runconfig import RunConfiguration
+
+    try:
+        if os.path.sep in options.config or os.path.exists(options.config):
+            return RunConfiguration.load(options.config)
+        return RunConfiguration.load(options.source or ".", options.config)
+    except SpecInvalid as error:
+        if options.config not in error.message:
+            error.message = f"{options.config}: {error.message}"
+        raise
+
+
+def _find_source(options: RunOptions, base: RunConfiguration | None) -> Source:
+    """The source directory and the script in it."""
+    from runyard.snapshot.source import find_source
+
+    if options.is_command:
+        return find_source(options.source, None)
+    script = _script(options, base)
+    if script is None:
+        return find_source(options.source, None)
+    try:
+        return find_source(options.source, script, script_from_cwd=True)
+    except SourceInvalid as error:
+        if "script" not in error.metadata or _exists(script, options.source):
+            raise
+        metadata = {name: value for name, value in error.metadata.items()}
+        raise ScriptNotFound(error.message, hint=error.hint, **metadata) from None
+
+
+def _exists(script: str, source: str | None) -> bool:
+    """Whether there is such a file, in the source directory or not."""
+    return any(os.path.isfile(os.path.join(base, script)) for base in ("", source or ""))
+
+
+def _script(options: RunOptions, base: RunConfiguration | None) -> str | None:
+    """The script; None where a run configuration has a command instead."""
+    if options.words:
+        return options.words[0]
+    if base is None:
+        raise UsageInvalid(
+            "no script was named",
+            hint="write `runyard run train.py`, or `runyard run -- PROGRAM` for another program; "
+            "see `runyard run --help`",
+        )
+    return None if base.command else base.script
+
+
+def _arguments(options: RunOptions) -> list[bytes]:
+    """The script's arguments, byte for byte; none leave those of a run configuration."""
+    return [] if options.is_command else [os.fsencode(word) for word in options.words[1:]]
+
+
+def _command(options: RunOptions, base: RunConfiguration | None) -> list[bytes | str] | None:
+    """The command, None for a script."""
+    if options.is_command:
+        if not options.words:
+            raise UsageInvalid(
+                "no program was named after --",
+                hint="write `runyard run -- PROGRAM ARGS`; see `runyard run --help`",
+            )
+        return [os.fsencode(word) for word in options.words]
+    return list(base.command) if base is not None and base.command and not options.words else None
+
+
+def _environment(named: str | None, source: str) -> Environment | str | None:
+    """The environment of --env: read from a file, or the name of a stored one."""
+    if named is None:
+        return None
+    path = next((p for p in (named, os.path.join(source, named)) if os.path.isfile(p)), None)
+    if path is not None:
+        return environment_from_file(path)
+    if os.path.sep in named or named.endswith((*_REQUIREMENTS_ENDINGS, *_YAML_ENDINGS)):
+        raise _no_environment_file(named)
+    return check_environment_name(named)
+
+
+def environment_from_file(path: str) -> Environment:
+    """The environment of a requirements.txt or a conda YAML file."""
+    from runyard.environment import Environment
+
+    name = os.path.basename(path)
+    if name.endswith(_YAML_ENDINGS):
+        return Environment.from_conda_specification(name, path)
+    if name.endswith(_REQUIREMENTS_ENDINGS):
+        return Environment.from_pip_requirements(name, path)
+    raise SpecInvalid(
+        f"{shown(path)} is of no kind that an environment is read from",
+        hint="give a requirements file (.txt, .in) or a conda file (.yml, .yaml)",
+        path=shown(path),
+    )
+
+
+def _no_environment_file(named: str) -> RunyardError:
+    """The error for a file that is not there, with the nearest name."""
+    folder = os.path.dirname(named) or "."
+    try:
+        names = os.listdir(folder)[:_NAMED_FILES]
+    except OSError:
+        names = []
+    close = nearest(os.path.basename(named), names)
+    suggestion = f'; did you mean "{shown(os.path.join(os.path.dirname(named), close))}"?' if close else ""
+    return EnvironmentNotFound(
+        f"there is no environment file {shown(named)}{suggestion}",
+        hint="give the path of a requirements.txt or conda YAML file, or a name that "
+        "`runyard environment list` shows",
+        name=shown(named),
+    )
+
+
+def _interpreter(
+    environ: Mapping[bytes, bytes], source: Source, client_folder: Path | None
+) -> Interpreter:
+    """The caller's Python, as a shell in the source directory would find it."""
+    from runyard.interpreter import InterpreterChoice
+
+    variables = {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
+    return InterpreterChoice(variables, source.directory, client_folder).choose()

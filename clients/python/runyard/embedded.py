@@ -1,0 +1,259 @@
+"""The embedded daemon: found by its data directory, started by the first client that needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from runyard.address import Address, unix_target
+from runyard_contract.errors import (
+    DaemonStartFailed,
+    DaemonUnavailable,
+    Draining,
+    RunyardError,
+    VersionMismatch,
+)
+from runyard_contract.home import (
+    DaemonRecord,
+    can_host_daemon,
+    check_home,
+    check_socket,
+    read_daemon_record,
+)
+from runyard_contract.version import build_id
+
+START_LIMIT_S = 30.0
+_DRAIN_LIMIT_S = 15.0
+_POLL_S = 0.004
+_OTHER_STARTER_S = 1.0
+_LOG = "daemon.log"
+_LOG_TAIL_LINES = 20
+_LOG_TAIL_BYTES = 16 << 10
+# A second daemon of one data directory ends with this reason in its log.
+_LOST_THE_RACE = b"ALREADY_RUNNING"
+# Forks and ends, so that the daemon is nobody's child: no zombie, no warning, no hang-up.
+_DETACH = (
+    "import os, sys\n"
+    "pid = os.fork()\n"
+    "if pid:\n"
+    "    os.write(1, b'%d' % pid)\n"
+    "    os._exit(0)\n"
+    "os.dup2(2, 1)\n"
+    "os.execv(sys.argv[1], sys.argv[1:])\n"
+)
+_JOB_VARIABLES = frozenset(
+    "RUNYARD_RUN_ID RUNYARD_EXPERIMENT RUNYARD_WORKSPACE RUNYARD_ATTEMPT RUNYARD_NODE_RANK "
+    "RUNYARD_WORLD_SIZE RUNYARD_JOB_DIR RUNYARD_OUTPUT_DIR".split()
+)
+
+
+class EmbeddedAddress(Address):
+    """The daemon of a data directory.
+
+    Args:
+        home: the data directory.
+        can_start: start a daemon where none runs; else DaemonUnavailable.
+        any_version: also talk to a daemon of another version (which serves AdminService only).
+    """
+
+    def __init__(self, home: Path, *, can_start: bool = True, any_version: bool = False) -> None:
+        self._home = home
+        self._can_start = can_start
+        self._any_version = any_version
+
+    @property
+    def home(self) -> Path | None:
+        """See Address."""
+        return self._home
+
+    def __str__(self) -> str:
+        return str(self._home)
+
+    def target(self) -> str:
+        """See Address."""
+        record = read_daemon_record(self._home)
+        if record is None or record.version != build_id() or not _has_socket(record):
+            record = self._ensure()
+        return unix_target(Path(record.socket))
+
+    def revive(self, error: RunyardError) -> None:
+        """See Address."""
+        if isinstance(error, Draining):
+            deadline = time.monotonic() + _DRAIN_LIMIT_S
+            while _living(self._home) and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+        self._ensure()
+
+    def _ensure(self) -> DaemonRecord:
+        """The record of a daemon that accepts connections, started if need be."""
+        record = _living(self._home)
+        if record is None:
+            if not self._can_start:
+                raise DaemonUnavailable(
+                    f"no daemon runs for {self._home}",
+                    hint="any command that needs one starts it",
+                    home=str(self._home),
+                )
+            record = start(self._home)
+        if record.version != build_id() and not self._any_version:
+            raise VersionMismatch(
+                f"the daemon of {self._home} is version {record.version}, this is {build_id()}",
+                hint="stop it with `runyard daemon stop`, then try again; active runs go on",
+                daemon=record.version,
+                client=build_id(),
+            )
+        return record
+
+
+def _has_socket(record: DaemonRecord) -> bool:
+    """Whether the record's socket is there; HomeUnusable where it is not safe to use."""
+    try:
+        check_socket(Path(record.socket))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _living(home: Path) -> DaemonRecord | None:
+    """The record of a data directory whose daemon accepts connections, else None."""
+    record = read_daemon_record(home)
+    if record is None or not _has_socket(record):
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(record.socket)
+        except OSError:
+            return None
+    return record
+
+
+def start(home: Path) -> DaemonRecord:
+    """Starts a daemon for a data directory and waits until it accepts connections.
+
+    Where another client starts one at the same time, there is one in the end, and its record is
+    returned. Raises HomeUnusable, or DaemonStartFailed with the end of the daemon's log.
+    """
+    if not can_host_daemon():
+        raise DaemonStartFailed(
+            "a daemon runs on Linux only, so none can be started here",
+            hint="connect to a daemon elsewhere with `runyard login`",
+        )
+    check_home(home)
+    deadline = time.monotonic() + START_LIMIT_S
+    while True:
+        started = _Starting(home)
+        try:
+            record = started.wait(deadline)
+        finally:
+            started.close()
+        if record is None and started.lost_the_race():
+            record = _wait_for_other(home, min(deadline, time.monotonic() + _OTHER_STARTER_S))
+            if record is None and time.monotonic() < deadline:
+                continue  # the other one was on its way out
+        if record is None:
+            raise started.failure()
+        return record
+
+
+def _wait_for_other(home: Path, deadline: float) -> DaemonRecord | None:
+    """Waits for a daemon that somebody else started."""
+    while (record := _living(home)) is None and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return record
+
+
+class _Starting:
+    """A daemon process that was started, until it listens or ends."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._log = home / _LOG
+        self._log_start = self._log.stat().st_size if self._log.exists() else 0
+        self._pid_fd = _open_pid(self._spawn())
+
+    def _spawn(self) -> int:
+        """Starts the process in a session of its own, without anything of the caller."""
+        if not sys.executable:
+            raise DaemonStartFailed(
+                "this program does not know its Python interpreter, so it can't start a daemon",
+                hint="start one with any `runyard` command",
+            )
+        daemon = [sys.executable, "-P", "-m", "runyard_daemon", "serve", "--embedded"]
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("PYTHON") and name not in _JOB_VARIABLES
+        }
+        log_fd = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            detached = subprocess.run(
+                [sys.executable, "-I", "-S", "-c", _DETACH, *daemon, "--home", str(self._home)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log_fd,
+                cwd=self._home,
+                env=environment,
+                start_new_session=True,
+                check=True,
+                timeout=START_LIMIT_S,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise DaemonStartFailed(
+                f"the daemon could not be started: {error}",
+                hint="see `runyard doctor`",
+                log=str(self._log),
+            ) from None
+        finally:
+            os.close(log_fd)
+        return int(detached.stdout)
+
+    def wait(self, deadline: float) -> DaemonRecord | None:
+        """The daemon's record once it listens; None when the process ended or time is up."""
+        while (record := _living(self._home)) is None:
+            if self._pid_fd is None or time.monotonic() > deadline:
+                return None
+            if select.select([self._pid_fd], [], [], _POLL_S)[0]:
+                return _living(self._home)
+        return record
+
+    def close(self) -> None:
+        """Lets go of the process."""
+        if self._pid_fd is not None:
+            os.close(self._pid_fd)
+
+    def _said(self) -> bytes:
+        """The end of what was logged since the start."""
+        with contextlib.suppress(OSError), self._log.open("rb") as log:
+            size = os.fstat(log.fileno()).st_size
+            log.seek(max(self._log_start, size - _LOG_TAIL_BYTES))
+            return log.read()
+        return b""
+
+    def lost_the_race(self) -> bool:
+        """Whether the process ended because another daemon has the data directory."""
+        return _LOST_THE_RACE in self._said()
+
+    def failure(self) -> DaemonStartFailed:
+        """The error, with the last lines of the log."""
+        lines = self._said().decode(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+        said = "".join(f"\n    {line}" for line in lines) or " it logged nothing"
+        return DaemonStartFailed(
+            f"the daemon did not start; the end of {self._log}:{said}",
+            hint="see `runyard doctor`",
+            log=str(self._log),
+        )
+
+
+def _open_pid(pid: int) -> int | None:
+    """A descriptor that becomes readable when the process ends; None where it has."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None

@@ -1,0 +1,130 @@
+"""What the daemon says of a run, as plain values. Times are UTC, durations seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from runyard_contract.ids import RunName
+from runyard_contract.states import EndClass, RunState
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended.
+
+    exit_code: the program's own, when it ended by itself; signal: the number, if one ended it.
+    message, advice: what happened and what to try. outcome: what a command that waited for the run
+    exits with. last_lines: the end of stderr, for a program that failed.
+    """
+
+    end_class: EndClass
+    message: str
+    advice: str
+    outcome: int
+    exit_code: int | None = None
+    signal: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    last_lines: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of a run's time: waiting, snapshot, environment, start, first_output, …"""
+
+    phase: str
+    start_time: datetime | None
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of state: when, why and by whom ("user", "daemon", "agent")."""
+
+    state: RunState
+    time: datetime | None
+    cause: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFile:
+    """A file of a run. `digest` (hexadecimal) is None for logs, which grow.
+
+    With `is_chunked` the digest is of the file's chunk list, not of its bytes.
+    """
+
+    path: str
+    size_bytes: int
+    update_time: datetime | None = None
+    digest: str | None = None
+    is_chunked: bool = False
+    is_executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Workdir:
+    """What the script wrote outside outputs/ and logs/: the first files, how many, until when."""
+
+    files: tuple[RunFile, ...]
+    file_count: int
+    expire_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run as the daemon has it. `definition` is the run configuration as it was submitted."""
+
+    name: RunName
+    state: RunState
+    attempt: int
+    number: int
+    display_name: str
+    compute_target: str
+    create_time: datetime | None
+    start_time: datetime | None
+    end_time: datetime | None
+    end: RunEnd | None
+    phases: tuple[Phase, ...]
+    transitions: tuple[Transition, ...]
+    tags: Mapping[str, str]
+    properties: Mapping[str, str]
+    node: str
+    status_message: str
+    warnings: tuple[str, ...]
+    workdir: Workdir | None
+    snapshot: str
+    definition: Mapping[str, Any]
+    etag: str
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.name.run
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run has ended for good."""
+        return self.state.is_final
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a run waits, what it does, or why it ended.
+
+    `verdicts` are (node, reasons why it can't take the run); `queue_position` counts from 1, 0 when
+    the run does not wait; `ahead` the first runs before it.
+    """
+
+    summary: str
+    verdicts: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    queue_position: int = 0
+    ahead: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [self.summary, *self.details]
+        lines += [f"{node}: {'; '.join(reasons) or 'fits'}" for node, reasons in self.verdicts]
+        return "\n".join(lines)

@@ -1,0 +1,167 @@
+"""Submits a run: snapshot, git facts and specification, with as few messages as that takes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from runyard._convert import run_record
+from runyard.caller_environment import current_environment
+from runyard.git import GitState, read_git_state
+from runyard.home import client_folder
+from runyard.interpreter import submitting_interpreter
+from runyard.records import RunRecord
+from runyard.run_spec import Caller, run_spec, script_of
+from runyard.script_run_config import ScriptRunConfig
+from runyard.snapshot.source import Source, check_in_snapshot, find_source
+from runyard.snapshot.take import LocalSnapshot, SnapshotStatistics
+from runyard_contract.errors import BlobMissing, SnapshotNotFound, SpecInvalid
+from runyard_contract.ids import ExperimentName, check_tag_key
+from runyard_contract.limits import TAG_VALUE_BYTES, TAGS_MAX
+from runyardpb.v1 import runs_pb2, runs_pb2_grpc
+
+if TYPE_CHECKING:
+    from runyard.channel import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A run that was submitted.
+
+    `statistics` says what its snapshot cost, `notices` what a person should know of it.
+    """
+
+    record: RunRecord
+    source: str
+    statistics: SnapshotStatistics
+    notices: tuple[str, ...]
+
+
+class Submission:
+    """One run to submit. Everything that can be wrong on this side is found before a message goes.
+
+    Args:
+        config: what to run.
+        source: where the script lies. Default: found as ScriptRunConfig says.
+        caller: interpreter and variables. Default: this process's.
+    """
+
+    def __init__(
+        self,
+        config: ScriptRunConfig,
+        *,
+        source: Source | None = None,
+        caller: Caller | None = None,
+    ) -> None:
+        self._config = config
+        self._source = source or find_source(config.source_directory, script_of(config))
+        self._caller = caller
+
+    @property
+    def source(self) -> Source:
+        """The source directory and the script in it."""
+        return self._source
+
+    def send(
+        self,
+        connection: Connection,
+        experiment: ExperimentName,
+        *,
+        tags: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | None = None,
+        display_name: str = "",
+    ) -> Submitted:
+        """Submits the run and returns when it is durable. Raises RunyardError."""
+        checked_tags = check_labels("tags", tags or {})
+        checked_properties = check_labels("properties", properties or {})
+        # Checked before anything is read: a wrong number should not wait for a scan.
+        self._spec(experiment.workspace, "0" * 64)
+        with _GitLook(self._source.directory) as git:
+            home = connection.address.home
+            folder = client_folder(home) if home is not None else None
+            snapshot = LocalSnapshot(self._source.directory, folder)
+            check_in_snapshot(self._source, snapshot.files, snapshot.holds(self._source.script))
+            known = snapshot.is_known_to(connection)
+            if not known:
+                snapshot.upload(connection, experiment.workspace)
+        request = runs_pb2.CreateRunRequest(
+            parent=str(experiment),
+            spec=self._spec(experiment.workspace, snapshot.root_digest),
+            request_id=str(uuid4()),
+            tags=checked_tags,
+            properties={**git.state.properties(), **checked_properties},
+            display_name=display_name,
+        )
+        request.snapshot_duration.FromNanoseconds(round(snapshot.statistics.duration_s * 1e9))
+        try:
+            run = _create(connection, request)
+        except (BlobMissing, SnapshotNotFound):
+            # Another daemon than last time, or one that lost it.
+            snapshot.upload(connection, experiment.workspace)
+            request.spec.snapshot = _snapshot_name(experiment.workspace, snapshot.root_digest)
+            run = _create(connection, request)
+        notices = [*snapshot.notices(), *([git.state.note] if git.state.note else [])]
+        return Submitted(
+            run_record(run), self._source.directory, snapshot.statistics, tuple(notices)
+        )
+
+    def _spec(self, workspace: str, root_digest: str) -> runs_pb2.RunSpec:
+        """The specification of the run, with this snapshot."""
+        if self._caller is None:
+            interpreter = os.fsencode(submitting_interpreter().path)
+            self._caller = Caller(interpreter, current_environment())
+        name = _snapshot_name(workspace, root_digest)
+        return run_spec(self._config, self._source.script, name, self._caller)
+
+
+def _snapshot_name(workspace: str, root_digest: str) -> str:
+    """The resource name of a snapshot."""
+    return f"workspaces/{workspace}/snapshots/{root_digest}"
+
+
+def _create(connection: Connection, request: runs_pb2.CreateRunRequest) -> runs_pb2.Run:
+    """Creates the run; a repeat has the same request id."""
+    stub = runs_pb2_grpc.RunServiceStub
+    return connection.unary(stub, lambda runs: runs.CreateRun, request).run
+
+
+def check_labels(what: str, labels: Mapping[str, object]) -> dict[str, str]:
+    """Tags or properties within their limits, as text; None is the empty text."""
+    checked: dict[str, str] = {}
+    for key, value in labels.items():
+        text = "" if value is None else str(value)
+        if len(text.encode("utf-8", "surrogatepass")) > TAG_VALUE_BYTES:
+            raise SpecInvalid(
+                f"{what}[{key!r}] is longer than {TAG_VALUE_BYTES} bytes",
+                hint="keep long values in a file: run.upload_file",
+                key=key,
+            )
+        checked[check_tag_key(key)] = text
+    if len(checked) > TAGS_MAX:
+        raise SpecInvalid(f"{len(checked)} {what} are too many: a run has at most {TAGS_MAX}")
+    return checked
+
+
+class _GitLook:
+    """Asks git beside the scan of the snapshot: both take about as long."""
+
+    def __init__(self, directory: str) -> None:
+        self.state = GitState()
+        self._thread = threading.Thread(
+            target=self._look, args=(directory,), name="runyard-git", daemon=True
+        )
+
+    def _look(self, directory: str) -> None:
+        self.state = read_git_state(Path(directory), dict(os.environ))
+
+    def __enter__(self) -> _GitLook:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()

@@ -1,0 +1,103 @@
+"""Workspace: where computes, experiments and environments belong to, and the way to its daemon."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from runyard.address import resolve
+from runyard.channel import Connection
+from runyard_contract.ids import check_workspace_name
+from runyard_contract.limits import PAGE_SIZE_MAX
+
+if TYPE_CHECKING:
+    from runyard.compute import ComputeTarget
+    from runyard.environment import Environment
+    from runyard.experiment import Experiment
+
+DEFAULT_WORKSPACE = "default"
+
+
+class Workspace:
+    """A workspace of a daemon. Nothing is sent until something is asked for.
+
+        ws = Workspace()
+
+    Args:
+        name: the workspace. `default` is always there.
+        address: where the daemon is, such as "unix:/path/daemon.sock". Default: RUNYARD_ADDRESS,
+            else the embedded daemon of this user, which the first call starts.
+        connection: a connection to share, instead of an address.
+    """
+
+    def __init__(
+        self,
+        name: str = DEFAULT_WORKSPACE,
+        address: str | None = None,
+        *,
+        connection: Connection | None = None,
+    ) -> None:
+        self._name = check_workspace_name(name)
+        self._connection = connection or Connection(resolve(address, os.environ))
+
+    @property
+    def name(self) -> str:
+        """The workspace's name."""
+        return self._name
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that everything in this workspace uses."""
+        return self._connection
+
+    def close(self) -> None:
+        """Closes the connection; a later call opens it again."""
+        self._connection.close()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Workspace(name={self._name!r}, address={str(self._connection.address)!r})"
+
+    @property
+    def compute_targets(self) -> dict[str, ComputeTarget]:
+        """The compute targets by name, read now."""
+        from runyard.compute import ComputeTarget
+
+        return {target.name: target for target in ComputeTarget.list(self)}
+
+    @property
+    def experiments(self) -> Mapping[str, Experiment]:
+        """The experiments by name, the last used first, read now."""
+        from runyard.experiment import Experiment
+
+        return {experiment.name: experiment for experiment in Experiment.list(self)}
+
+    @property
+    def environments(self) -> dict[str, Environment]:
+        """The stored environments by name, in their newest versions, read now."""
+        return {environment.name or "": environment for environment in self._environments()}
+
+    def _environments(self) -> Iterator[Environment]:
+        """The stored environments, page by page."""
+        from runyard._environments import environment
+        from runyardpb.v1 import environments_pb2, environments_pb2_grpc
+
+        request = environments_pb2.ListEnvironmentsRequest(
+            parent=f"workspaces/{self._name}", page_size=PAGE_SIZE_MAX
+        )
+        while True:
+            answer = self._connection.unary(
+                environments_pb2_grpc.EnvironmentServiceStub,
+                lambda stub: stub.ListEnvironments,
+                request,
+            )
+            yield from map(environment, answer.environments)
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token

@@ -1,0 +1,249 @@
+"""Puts the daemon together, serves, and takes it apart again.
+
+Crash-only: a daemon that is killed at any moment is as good as one that was stopped. The ordered
+end only spares the peers a wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc.aio
+
+from runyard_contract.home import DaemonRecord
+from runyard_contract.version import build_id
+from runyard_daemon import instance
+from runyard_daemon.config import Config
+from runyard_daemon.content import Content
+from runyard_daemon.control import startup
+from runyard_daemon.control.attemptlogs import AttemptLogs
+from runyard_daemon.control.background import Background
+from runyard_daemon.control.cancel import Canceler
+from runyard_daemon.control.collect import Collector
+from runyard_daemon.control.declare import Declarer
+from runyard_daemon.control.grants import Grants
+from runyard_daemon.control.hello import Greeter
+from runyard_daemon.control.live import Live
+from runyard_daemon.control.orders import Goodbye
+from runyard_daemon.control.reports import Reports
+from runyard_daemon.control.runfiles import RunFiles
+from runyard_daemon.control.submit import Submitter
+from runyard_daemon.control.tags import JobTags
+from runyard_daemon.core.types import BootTime
+from runyard_daemon.journal import Journal
+from runyard_daemon.logs.metrics import MetricReader
+from runyard_daemon.loops.dispatch import dispatch
+from runyard_daemon.loops.idle import end_when_idle
+from runyard_daemon.loops.janitor import clean_up
+from runyard_daemon.loops.leases import watch_leases
+from runyard_daemon.loops.local_agent import AgentPlace, keep_agent
+from runyard_daemon.rpc.admin import AdminParts, AdminService
+from runyard_daemon.rpc.agents import AgentParts, AgentService
+from runyard_daemon.rpc.convert.specs import environment_hash, read_spec
+from runyard_daemon.rpc.edge import Edge, Gate
+from runyard_daemon.rpc.environments import EnvironmentService
+from runyard_daemon.rpc.logs import LogService, MetricService
+from runyard_daemon.rpc.nouns import ComputeService, ExperimentService, WorkspaceService
+from runyard_daemon.rpc.paging import Pager
+from runyard_daemon.rpc.runs import RunParts, RunService
+from runyard_daemon.rpc.server import Services, bind, new_server, register
+from runyard_daemon.rpc.snapshots import SnapshotService
+from runyard_daemon.store import meta
+from runyard_daemon.store.database import Store
+
+EXIT_DISK = 75
+"""The disk failed such that nothing may be acknowledged any more (EX_TEMPFAIL)."""
+GOODBYE_S = 1.0
+"""How long agents have to take their goodbye."""
+
+
+@dataclass(slots=True)
+class Stop:
+    """The wish to end; set once."""
+
+    asked: asyncio.Event
+    is_stop: bool = False
+    """A person stopped the daemon: the local agent ends too."""
+
+    def ask(self, *, is_stop: bool) -> None:
+        """Begins the end; returns at once."""
+        self.is_stop = self.is_stop or is_stop
+        self.asked.set()
+
+
+def wall_us() -> int:
+    """Microseconds since the Unix epoch."""
+    return time.time_ns() // 1000
+
+
+def boot_now() -> BootTime:
+    """CLOCK_BOOTTIME, which goes on while the machine is suspended."""
+    return BootTime(time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+def principal() -> str:
+    """Who calls: over the daemon's socket only its own user can."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid-{os.geteuid()}"
+
+
+class App:
+    """One daemon. Make it with `running`, inside the running event loop."""
+
+    def __init__(self, config: Config, journal: Journal, store: Store, content: Content) -> None:
+        self.config = config
+        self.journal = journal
+        self.stop = Stop(asyncio.Event())
+        self.live = Live(store, journal, wall_us, boot_now, Background())
+        self.content = content
+        self.logs = AttemptLogs(config.home / "runs")
+        self.socket = instance.place_socket(config.home)
+        self.gate = Gate(build_id())
+        self.edge = Edge(self.gate, journal, self.live.note_activity)
+        self.grants = Grants(self.live, content, environment_hash)
+        self._start_time_us = wall_us()
+        self._place = AgentPlace(config.home, self.socket)
+
+    def services(self) -> Services:
+        """Wires the parts of control to the services that offer them."""
+        config, live, logs = self.config, self.live, self.logs
+        keep_s = config.workdir_keep_s
+        pager = Pager(live.store.peek(meta.get).page_key)
+        tags = JobTags(live, logs.root)
+        reports = Reports(live, self.grants, logs, self.content, tags, read_spec, keep_s)
+        collector = Collector(live, config.collect_s)
+        files = RunFiles(live, self.content, logs)
+        canceler = Canceler(live, read_spec, principal())
+        greeter = Greeter(live, self.grants, logs, read_spec, keep_s)
+        submitter = Submitter(live, self.content, self.grants, principal(), secrets.token_bytes)
+        return Services(
+            runs=RunService(
+                RunParts(config, live, logs, submitter, canceler, collector, files, pager)
+            ),
+            snapshots=SnapshotService(
+                live, self.content, Declarer(live, self.content), config.upload_idle_s
+            ),
+            logs=LogService(live, logs, config.stream_heartbeat_s),
+            metrics=MetricService(live, MetricReader(logs.root), pager),
+            workspaces=WorkspaceService(live, pager),
+            experiments=ExperimentService(live, pager),
+            computes=ComputeService(live, pager),
+            environments=EnvironmentService(live, pager, principal()),
+            agents=AgentService(
+                AgentParts(config, live, logs, tags, reports, greeter, collector, files)
+            ),
+            admin=AdminService(
+                AdminParts(
+                    config,
+                    live,
+                    canceler,
+                    self._start_time_us,
+                    self._place.pid,
+                    lambda: self.stop.ask(is_stop=True),
+                )
+            ),
+        )
+
+    async def run(self) -> None:
+        """Serves until it is asked to stop, then ends in order."""
+        await startup.prepare_store(self.live)
+        await startup.load(self.live)
+        server = new_server(self.edge)
+        register(server, self.services())
+        bind(server, self.socket)
+        async with self.live.background:
+            await server.start()
+            self._announce()
+            async with asyncio.TaskGroup() as loops:
+                tasks = [loops.create_task(loop, name=name) for name, loop in self._loops()]
+                self.live.wake_dispatch.set()
+                await self.stop.asked.wait()
+                self.journal.info("stopping", is_stop=self.stop.is_stop)
+                for task in tasks:
+                    task.cancel()
+            await self._end(server)
+
+    def _loops(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+        config, live = self.config, self.live
+        loops = [
+            ("dispatch", dispatch(live, self.grants)),
+            ("leases", watch_leases(live, config.out_of_touch_s)),
+            ("janitor", clean_up(live, config.janitor_s)),
+        ]
+        if config.has_local_agent:
+            loops.append(("local-agent", keep_agent(self._place, self.journal)))
+        if config.is_embedded:
+            loops.append(("idle", self._end_when_idle()))
+        return loops
+
+    async def _end_when_idle(self) -> None:
+        await end_when_idle(self.live, self.config.idle_end_s, lambda: self.edge.client_calls)
+        self.journal.info("idle_end", after_s=self.config.idle_end_s)
+        self.stop.ask(is_stop=True)
+
+    def _announce(self) -> None:
+        started_at = datetime.fromtimestamp(self._start_time_us / 1e6, UTC)
+        record = DaemonRecord(
+            pid=os.getpid(),
+            version=build_id(),
+            interpreter=sys.executable,
+            socket=str(self.socket),
+            started_at=started_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            home=str(self.config.home),
+        )
+        instance.announce(record)
+        self.journal.info("serving", pid=record.pid, version=record.version, socket=record.socket)
+
+    async def _end(self, server: grpc.aio.Server) -> None:
+        """Refuses new calls, says goodbye to agents, ends streams, lets short calls finish."""
+        self.gate.is_draining = True
+        for session in list(self.live.sessions.values()):
+            session.send(Goodbye(self.stop.is_stop))
+        self.edge.interrupt_streams()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await self.live.all_parted()
+        await server.stop(self.config.drain_s)
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config, journal: Journal) -> AsyncIterator[App]:
+    """Opens what a daemon has on its data directory, whose lock the caller holds.
+
+    On the way out what waits is made durable and everything is closed. Raises HomeUnusable,
+    DatabaseNewer, ReadOnly, DiskFull.
+    """
+    loop = asyncio.get_running_loop()
+
+    def failed(cause: str) -> None:
+        journal.error("store_failed", cause=cause)
+        os._exit(EXIT_DISK)
+
+    store = Store.open(
+        config.home / "runyard.db",
+        version=build_id(),
+        on_fatal=lambda cause: loop.call_soon_threadsafe(failed, cause),
+    )
+    content = Content(config.home / "blobs")
+    app: App | None = None
+    try:
+        app = App(config, journal, store, content)
+        yield app
+    finally:
+        if app is not None:
+            await app.logs.appender.close()
+            instance.withdraw(config.home, app.socket)
+        await asyncio.to_thread(store.close)
+        await asyncio.to_thread(content.close)

@@ -1,0 +1,102 @@
+"""Fetching what a script wrote outside outputs/ and logs/ from the node that keeps it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+
+from runyard_contract.errors import RunFileNotFound, StateNotAllowed
+from runyard_contract.states import FINAL
+from runyard_daemon.control.live import Live, run_name
+from runyard_daemon.control.orders import Collect, RunRef
+from runyard_daemon.core.types import NodeId
+from runyard_daemon.errors import NodeUnreachable
+from runyard_daemon.store import attempts
+from runyard_daemon.store.runs import RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """An agent's answer."""
+
+    file_count: int
+    error: str = ""
+    """Why not; empty: it worked."""
+    is_gone: bool = False
+    """The folder is no longer kept."""
+
+
+class Collector:
+    """Asks agents for working folders and matches their answers."""
+
+    def __init__(self, live: Live, timeout_s: float) -> None:
+        self._live = live
+        self._timeout_s = timeout_s
+        self._pending: dict[str, tuple[NodeId, asyncio.Future[Collected]]] = {}
+
+    async def collect(self, run: RunRecord) -> int:
+        """Brings the working folder of an ended run into its record; gives the number of files.
+
+        Raises StateNotAllowed, NodeUnreachable, RunFileNotFound (no longer kept).
+        """
+        if not run.state.is_final:
+            raise StateNotAllowed(
+                f"the run {run.run_id} has not ended: it is {run.state.value}",
+                hint=f"wait for it with `runyard runs wait {run.run_id}`",
+                state=run.state.value,
+                allowed=",".join(sorted(FINAL)),
+            )
+        record = self._live.store.peek(lambda conn: attempts.current(conn, run.run_id))
+        if record is None:
+            raise RunFileNotFound.named("workdir/")
+        node = NodeId(record.node_id)
+        target = RunRef(run_name(run.workspace, run.experiment, run.run_id), record.ref)
+        answer = await self._ask(node, target)
+        if answer.is_gone:
+            raise RunFileNotFound(
+                f"the working folder of {run.run_id} is no longer kept on {run.node}",
+                hint="write what you want to keep to outputs/",
+                run_id=run.run_id,
+            )
+        if answer.error:
+            raise NodeUnreachable(
+                f"{run.node} could not send the working folder: {answer.error[:500]}",
+                hint="look at agent.log on that node",
+                node=run.node,
+            )
+        return answer.file_count
+
+    async def _ask(self, node: NodeId, target: RunRef) -> Collected:
+        request_id = secrets.token_hex(8)
+        answer: asyncio.Future[Collected] = asyncio.get_running_loop().create_future()
+        self._pending[request_id] = (node, answer)
+        try:
+            if not self._live.order(node, Collect(target, request_id)):
+                raise _away(node)
+            async with asyncio.timeout(self._timeout_s):
+                return await answer
+        except TimeoutError:
+            raise _away(node) from None
+        finally:
+            del self._pending[request_id]
+
+    def answered(self, node: NodeId, request_id: str, collected: Collected) -> None:
+        """Takes an agent's answer; one that nobody waits for, or of another node, is dropped."""
+        asked, answer = self._pending.get(request_id, (None, None))
+        if answer is not None and asked == node and not answer.done():
+            answer.set_result(collected)
+
+    def lost(self, node: NodeId) -> None:
+        """Takes the end of a node's session: nobody is left to answer."""
+        for asked, answer in self._pending.values():
+            if asked == node and not answer.done():
+                answer.set_exception(_away(node))
+
+
+def _away(node: NodeId) -> NodeUnreachable:
+    return NodeUnreachable(
+        f"the node {node} does not answer",
+        hint="try again when it is connected: `runyard compute show` says so",
+        node=str(node),
+    )

@@ -1,0 +1,60 @@
+"""Declares trees in the content store snapshots."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+
+from runyard_daemon.content import Content
+from runyard_daemon.control import catalog
+from runyard_daemon.control.live import Live
+from runyard_daemon.control.snapshots import check_tree
+from runyard_daemon.store import snapshots
+from runyard_daemon.store.snapshots import DirectoryRecord, SnapshotRecord
+
+
+class Declarer:
+    """Checks trees and keeps them as snapshots."""
+
+    def __init__(self, live: Live, content: Content) -> None:
+        self._live = live
+        self._content = content
+
+    async def declare(self, workspace: str, root: str) -> SnapshotRecord:
+        """Makes a tree a snapshot after checking that it is safe, within limits and complete.
+
+        Directories that were checked before are not walked again. Idempotent. Raises what
+        `check_tree` raises, and WorkspaceNotFound.
+        """
+        store = self._live.store
+        spelled = store.peek(lambda conn: catalog.workspace(conn, workspace)).name
+        known = store.peek(lambda conn: snapshots.get(conn, spelled, root))
+        if known is not None:
+            return known
+
+        loop = asyncio.get_running_loop()
+
+        def find_known(directories: Sequence[DirectoryRecord]) -> set[str]:
+            """Asks the store from the thread that walks."""
+            if not directories:
+                return set()
+            digests = [directory.digest for directory in directories]
+            reading = store.read(lambda conn: snapshots.find_complete(conn, digests))
+            found = asyncio.run_coroutine_threadsafe(reading, loop).result()
+            return {
+                directory.digest
+                for directory in directories
+                if found.get(directory.digest) == directory
+            }
+
+        checked = await self._content.run(lambda content: check_tree(root, content, find_known))
+        record = SnapshotRecord(
+            spelled, root, checked.files, checked.size_bytes, self._live.now_us()
+        )
+
+        def write(conn: sqlite3.Connection) -> SnapshotRecord:
+            snapshots.add_complete(conn, checked.complete)
+            return snapshots.put(conn, record)
+
+        return await store.write(write)

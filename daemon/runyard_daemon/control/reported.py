@@ -1,0 +1,58 @@
+"""What agents say, as values: checked in form at the edge, not yet judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from runyard_daemon.control.orders import RunRef
+from runyard_daemon.core.attempts import AttemptPhase, Report
+from runyard_daemon.core.types import AttemptRef, Resources
+from runyard_daemon.store.details import AttemptEndRecord, PhaseRecord, WorkdirRecord
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptReport:
+    """What an agent knows of an attempt."""
+
+    target: RunRef
+    phase: AttemptPhase
+    status_message: str = ""
+    end: AttemptEndRecord | None = None
+    """From EXITED on."""
+    phases: tuple[PhaseRecord, ...] = ()
+    start_time_us: int | None = None
+    warnings: tuple[str, ...] = ()
+    workdir: WorkdirRecord | None = None
+    """From ENDED on."""
+    lengths: Mapping[str, int] = field(default_factory=dict)
+    """Final lengths in bytes of the files that grow, by name; from EXITED on."""
+
+    @property
+    def ref(self) -> AttemptRef:
+        """The fencing token."""
+        return self.target.ref
+
+    @property
+    def summary(self) -> Report:
+        """What the judgement needs of it."""
+        return Report(self.ref, self.phase, was_started=self.start_time_us is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Who an agent is and what it holds."""
+
+    node_id: str
+    hostname: str
+    agent_version: str
+    boot_id: str
+    machine_id: str
+    compute: str
+    slots: int
+    capacity: Resources
+    platform: str
+    job_account: str
+    gpu_names: tuple[str, ...]
+    attempts: tuple[AttemptReport, ...]
+    pid: int

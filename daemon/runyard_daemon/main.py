@@ -1,0 +1,95 @@
+"""`python -P -m runyard_daemon serve`: arguments, signals, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from runyard_contract.errors import RunyardError
+from runyard_daemon import config as configuration
+from runyard_daemon import instance
+from runyard_daemon.app import App, running
+from runyard_daemon.config import Config
+from runyard_daemon.journal import Journal, take_over_logging
+from runyard_daemon.preload import preload
+
+STDERR_FD = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the daemon; gives its exit code."""
+    given = _parser().parse_args(arguments)
+    journal = Journal(STDERR_FD)
+    os.umask(0o077)
+    try:
+        config = configuration.load(os.environ, home=given.home, is_embedded=given.embedded)
+        instance.prepare_home(config.home)
+        lock_fd = instance.take_lock(config.home)
+        try:
+            _serve(config, journal)
+        finally:
+            os.close(lock_fd)
+    except RunyardError as error:
+        _say(journal, error, is_embedded=given.embedded)
+        return error.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="runyard-daemon", description="Keeps runs, their files and their history."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="serve this user's data directory")
+    serve.add_argument("--home", type=Path, help="the data directory (default: $RUNYARD_HOME)")
+    serve.add_argument(
+        "--embedded",
+        action="store_true",
+        help="started by a client: log to stderr as JSON only, end when idle",
+    )
+    return parser
+
+
+def _serve(config: Config, journal: Journal) -> None:
+    preload()
+    take_over_logging(journal)
+    os.chdir(config.home)
+    asyncio.run(_run(config, journal))
+
+
+async def _run(config: Config, journal: Journal) -> None:
+    async with running(config, journal) as app:
+        _handle_signals(app)
+        await app.run()
+    journal.info("stopped")
+
+
+def _handle_signals(app: App) -> None:
+    """The first SIGTERM or SIGINT ends in order and leaves runs and agent alone; the second at
+    once, which is safe at any moment."""
+    loop = asyncio.get_running_loop()
+
+    def asked(number: signal.Signals) -> None:
+        if app.stop.asked.is_set():
+            os._exit(128 + number)
+        app.stop.ask(is_stop=False)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked, number)
+
+
+def _say(journal: Journal, error: RunyardError, *, is_embedded: bool) -> None:
+    """Says why there is no daemon: to the log that a starter reads, or to a person."""
+    if is_embedded:
+        journal.error("start_failed", reason=error.reason, message=error.message, hint=error.hint)
+        return
+    lines = [f"runyard-daemon: {error.message}"]
+    if error.hint:
+        lines.append(f"  fix: {error.hint}")
+    lines.append(f"  [{error.reason}]")
+    print("\n".join(lines), file=sys.stderr)

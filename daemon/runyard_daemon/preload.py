@@ -1,0 +1,32 @@
+"""Imports all code at the start.
+
+An update of the installed package must not mix two versions in one process, so nothing of it, and
+nothing that it needs, may be imported later.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+_OURS = ("runyard_contract", "runyardpb", "runyard_daemon")
+_OTHERS = (
+    "ctypes",
+    "difflib",
+    "google.rpc.error_details_pb2",
+    "google.rpc.status_pb2",
+    "importlib.metadata",
+    "pathspec",
+    "traceback",
+)
+
+
+def preload() -> None:
+    """Imports every module of the daemon and what those import only when needed."""
+    for name in _OTHERS:
+        importlib.import_module(name)
+    for package in _OURS:
+        folder = importlib.import_module(package).__path__
+        for found in pkgutil.walk_packages(folder, f"{package}."):
+            if not found.name.endswith("__main__"):
+                importlib.import_module(found.name)

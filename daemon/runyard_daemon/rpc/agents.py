@@ -1,0 +1,128 @@
+"""AgentService."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runyard_contract.errors import SpecInvalid
+from runyard_contract.version import build_id
+from runyard_daemon.config import Config
+from runyard_daemon.control.attemptlogs import AttemptLogs
+from runyard_daemon.control.collect import Collector
+from runyard_daemon.control.hello import Greeter
+from runyard_daemon.control.live import Live
+from runyard_daemon.control.orders import Lock
+from runyard_daemon.control.reports import Reports
+from runyard_daemon.control.runfiles import RunFiles
+from runyard_daemon.control.tags import JobTags
+from runyard_daemon.rpc.appending import Appending
+from runyard_daemon.rpc.convert.agents import to_hello, to_lock, to_target
+from runyard_daemon.rpc.convert.runs import from_file
+from runyard_daemon.rpc.convert.times import from_timestamp, to_duration
+from runyard_daemon.rpc.edge import Context, check_build
+from runyard_daemon.rpc.idle import incoming
+from runyard_daemon.rpc.session import AgentSession
+from runyard_daemon.rpc.session import Context as SessionContext
+from runyard_daemon.store import environments
+from runyard_daemon.store.environments import LockRecord
+from runyardpb.agent.v1 import agent_pb2 as pb
+from runyardpb.agent.v1.agent_pb2_grpc import AgentServiceServicer
+
+HELLO_WITHIN_S = 30.0
+WINDOW_BYTES = 8 << 20
+LOCK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class AgentParts:
+    """What serves agents."""
+
+    config: Config
+    live: Live
+    logs: AttemptLogs
+    tags: JobTags
+    reports: Reports
+    greeter: Greeter
+    collector: Collector
+    files: RunFiles
+
+
+class AgentService(AgentServiceServicer):
+    """Speaks with agents."""
+
+    def __init__(self, parts: AgentParts) -> None:
+        self._parts = parts
+
+    async def Session(  # type: ignore[override]  # a coroutine that uses read and write
+        self, requests: object, context: SessionContext
+    ) -> None:
+        """The control channel of one agent."""
+        parts = self._parts
+        hello = to_hello(await _first_hello(context))
+        check_build(build_id(), hello.agent_version)
+        session = AgentSession(
+            parts.greeter.node_of(hello),
+            context,
+            parts.reports,
+            parts.collector,
+            parts.live.journal,
+            parts.config.out_of_touch_s,
+        )
+        parts.live.journal.info("agent_hello", node=session.node, attempts=len(hello.attempts))
+        try:
+            ended = await parts.greeter.greet(session, hello)
+            await session.run(self._welcome(), ended)
+        finally:
+            parts.greeter.part(session)
+            parts.collector.lost(session.node)
+            parts.live.journal.info("agent_session_ended", node=session.node)
+
+    def _welcome(self) -> pb.Welcome:
+        return pb.Welcome(
+            heartbeat_interval=to_duration(self._parts.config.agent_heartbeat_s),
+            append_window_bytes=WINDOW_BYTES,
+            daemon_version=build_id(),
+        )
+
+    async def AppendFiles(  # type: ignore[override]  # a coroutine that uses read and write
+        self, requests: object, context: Context
+    ) -> None:
+        """Growing files of attempts."""
+        parts = self._parts
+        await Appending(context, parts.live, parts.logs, parts.tags).run()
+
+    async def RegisterFiles(
+        self, request: pb.RegisterFilesRequest, context: Context
+    ) -> pb.RegisterFilesResponse:
+        """Files of an attempt by content."""
+        now_us = self._parts.live.now_us()
+        found = [from_file(file, now_us) for file in request.files]
+        await self._parts.files.register(to_target(request.ref).ref, found)
+        return pb.RegisterFilesResponse()
+
+    async def KeepLock(self, request: pb.KeepLockRequest, context: Context) -> pb.KeepLockResponse:
+        """The lock of an environment; the first one counts."""
+        lock = request.lock
+        if not request.spec_hash or not lock.platform or len(lock.text) > LOCK_BYTES:
+            raise SpecInvalid(
+                violations=[("lock", f"needs spec_hash, platform, a text of up to {LOCK_BYTES}")]
+            )
+        asked = LockRecord(
+            request.spec_hash,
+            lock.platform,
+            lock.hash,
+            lock.text,
+            from_timestamp(lock.create_time) or self._parts.live.now_us(),
+        )
+        kept = await self._parts.live.store.write(lambda conn: environments.keep_lock(conn, asked))
+        shown = Lock(kept.platform, kept.text, kept.hash, kept.create_time_us)
+        return pb.KeepLockResponse(lock=to_lock(shown))
+
+
+async def _first_hello(context: SessionContext) -> pb.Hello:
+    """The first message of a session, which must be Hello."""
+    async for request in incoming(context, HELLO_WITHIN_S):
+        if request.WhichOneof("message") == "hello" and request.sequence == 1:
+            return request.hello
+        break
+    raise SpecInvalid(violations=[("hello", "must be the first message, with number 1")])

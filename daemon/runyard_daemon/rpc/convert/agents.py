@@ -1,0 +1,257 @@
+"""What agents and the daemon say to each other.
+
+Everything from an agent is bounded here: a node may be hostile, and must harm no run but its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from runyard_contract.errors import NameInvalid, SpecInvalid
+from runyard_contract.ids import RunName
+from runyard_contract.paths import shown
+from runyard_daemon.control import orders
+from runyard_daemon.control.orders import Order, RunRef
+from runyard_daemon.control.reported import AttemptReport, Hello
+from runyard_daemon.core.attempts import AttemptPhase
+from runyard_daemon.core.end import EndReason
+from runyard_daemon.core.phases import Phase
+from runyard_daemon.core.types import AttemptRef, Resources
+from runyard_daemon.logs.layout import LogFile
+from runyard_daemon.rpc.convert.specs import to_resources
+from runyard_daemon.rpc.convert.times import (
+    from_duration,
+    from_timestamp,
+    to_duration,
+    to_timestamp,
+)
+from runyard_daemon.store.details import (
+    AttemptEndRecord,
+    PhaseRecord,
+    WorkdirFile,
+    WorkdirRecord,
+)
+from runyardpb.agent.v1 import agent_pb2 as pb
+from runyardpb.v1 import environments_pb2, runs_pb2
+
+TEXT_CHARS = 2000
+LISTED_MAX = 50
+ATTEMPTS_MAX = 10_000
+SLOTS_MAX = 4096
+_AMOUNT_MAX = 1 << 50
+
+_PHASES = {
+    pb.AttemptReport.PHASE_ACCEPTED: AttemptPhase.ACCEPTED,
+    pb.AttemptReport.PHASE_PREPARING: AttemptPhase.PREPARING,
+    pb.AttemptReport.PHASE_RUNNING: AttemptPhase.RUNNING,
+    pb.AttemptReport.PHASE_EXITED: AttemptPhase.EXITED,
+    pb.AttemptReport.PHASE_ENDED: AttemptPhase.ENDED,
+}
+_FILES = {
+    pb.AppendFilesRequest.FILE_STDOUT: LogFile.STDOUT,
+    pb.AppendFilesRequest.FILE_STDERR: LogFile.STDERR,
+    pb.AppendFilesRequest.FILE_ORDER: LogFile.ORDER,
+    pb.AppendFilesRequest.FILE_ENVIRONMENT: LogFile.ENVIRONMENT,
+    pb.AppendFilesRequest.FILE_METRICS: LogFile.METRICS,
+    pb.AppendFilesRequest.FILE_TAGS: LogFile.TAGS,
+}
+_PHASE_NAMES = frozenset(str(phase) for phase in Phase)
+
+ResolveEnvironment = Callable[[runs_pb2.RunSpec, bytes], environments_pb2.EnvironmentSpec | None]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= TEXT_CHARS else text[: TEXT_CHARS - 1] + "…"
+
+
+def _texts(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(_cut(text) for text, _ in zip(texts, range(LISTED_MAX), strict=False))
+
+
+def to_target(ref: pb.AttemptRef) -> RunRef:
+    """The attempt that an agent names. Raises SpecInvalid for what can't be one."""
+    try:
+        name = RunName.parse(ref.run)
+    except NameInvalid as error:
+        raise SpecInvalid(violations=[("ref.run", error.message)]) from None
+    if ref.attempt < 1 or ref.epoch < 1:
+        raise SpecInvalid(violations=[("ref.attempt", "attempt and epoch begin with 1")])
+    return RunRef(ref.run, AttemptRef(name.run, ref.attempt, ref.epoch))
+
+
+def from_target(target: RunRef) -> pb.AttemptRef:
+    """The key that fences every write of an attempt."""
+    return pb.AttemptRef(run=target.name, attempt=target.ref.attempt, epoch=target.ref.epoch)
+
+
+def to_log_file(file: int) -> LogFile:
+    """Which growing file. Raises SpecInvalid for an unknown one."""
+    found = _FILES.get(file)  # type: ignore[call-overload]  # any number may come
+    if found is None:
+        raise SpecInvalid(violations=[("file", f"{file} is no file that grows")])
+    return found  # type: ignore[no-any-return]  # as above
+
+
+def to_report(report: pb.AttemptReport) -> AttemptReport:
+    """What an agent knows of an attempt. Raises SpecInvalid for what can't be."""
+    phase = _PHASES.get(report.phase)
+    if phase is None:
+        raise SpecInvalid(violations=[("phase", f"{report.phase} is no phase of an attempt")])
+    return AttemptReport(
+        target=to_target(report.ref),
+        phase=phase,
+        status_message=_cut(report.status_message),
+        end=_to_end(report.end) if report.HasField("end") else None,
+        phases=_to_phases(report.phases),
+        start_time_us=(
+            from_timestamp(report.start_time) if report.HasField("start_time") else None
+        ),
+        warnings=_texts(report.warnings),
+        workdir=_to_workdir(report.workdir) if report.HasField("workdir") else None,
+        lengths={
+            _FILES[length.file].value: max(0, length.length_bytes)
+            for length in report.lengths
+            if length.file in _FILES
+        },
+    )
+
+
+def _to_phases(spans: Iterable[runs_pb2.PhaseSpan]) -> tuple[PhaseRecord, ...]:
+    known = {span.phase: span for span in spans if span.phase in _PHASE_NAMES}
+    return tuple(
+        PhaseRecord(
+            span.phase,
+            from_timestamp(span.start_time),
+            max(0, round(from_duration(span.duration) * 1e6)),
+        )
+        for span in known.values()
+    )
+
+
+def _to_end(end: pb.AttemptEnd) -> AttemptEndRecord:
+    word = pb.AttemptEnd.Reason.Name(end.reason) if end.reason in _REASONS else ""
+    reason = word.removeprefix("REASON_")
+    is_known = reason in EndReason.__members__
+    stopped_by = _STOPPED_BY.get(end.stopped_by, "")
+    return AttemptEndRecord(
+        reason=reason if is_known else EndReason.AGENT_FAILED.name,
+        exit_code=end.exit_code if reason == EndReason.EXITED.name else None,
+        signal=end.signal if reason == EndReason.SIGNALED.name else None,
+        stopped_by=stopped_by,
+        message=_cut(end.message),
+        advice=_cut(end.advice),
+        metadata={
+            _cut(name): _cut(value)
+            for (name, value), _ in zip(end.metadata.items(), range(LISTED_MAX), strict=False)
+        },
+        end_time_us=from_timestamp(end.end_time) if end.HasField("end_time") else None,
+        duration_us=round(from_duration(end.duration) * 1e6),
+        cpu_time_us=round(from_duration(end.cpu_time) * 1e6),
+        peak_memory_bytes=end.peak_memory_bytes,
+        working_directory=end.working_directory[:4096],
+    )
+
+
+_REASONS = frozenset(pb.AttemptEnd.Reason.values())
+_STOPPED_BY = {
+    pb.AttemptEnd.STOPPED_BY_CANCEL: "CANCEL",
+    pb.AttemptEnd.STOPPED_BY_TIMEOUT: "TIMEOUT",
+    pb.AttemptEnd.STOPPED_BY_SUPERVISOR_LOST: "SUPERVISOR_LOST",
+}
+
+
+def _to_workdir(workdir: runs_pb2.WorkdirSummary) -> WorkdirRecord:
+    return WorkdirRecord(
+        files=tuple(
+            WorkdirFile(_cut(file.path), max(0, file.size_bytes), file.is_executable)
+            for file in workdir.files[:20]
+        ),
+        file_count=max(0, workdir.file_count),
+        expire_time_us=from_timestamp(workdir.expire_time),
+    )
+
+
+def to_hello(hello: pb.Hello) -> Hello:
+    """Who an agent is. Raises SpecInvalid for what no agent says."""
+    node_id = hello.node_id
+    if not 0 < len(node_id) <= 255 or not node_id.isprintable() or "/" in node_id:
+        raise SpecInvalid(violations=[("hello.node_id", f"{shown(node_id[:80])!r} is no node id")])
+    if len(hello.attempts) > ATTEMPTS_MAX:
+        raise SpecInvalid(
+            violations=[("hello.attempts", f"{len(hello.attempts)} are over {ATTEMPTS_MAX}")]
+        )
+    capacity = to_resources(hello.capacity)
+    return Hello(
+        node_id=node_id,
+        hostname=shown(hello.hostname[:255]) or node_id,
+        agent_version=_cut(hello.agent_version),
+        boot_id=_cut(hello.boot_id),
+        machine_id=_cut(hello.machine_id),
+        compute=hello.compute_target or "local",
+        slots=_within(hello.slots, SLOTS_MAX),
+        capacity=Resources(
+            _within(capacity.cpu_millis, _AMOUNT_MAX),
+            _within(capacity.memory_bytes, _AMOUNT_MAX),
+            _within(capacity.gpus, _AMOUNT_MAX),
+        ),
+        platform=_cut(hello.platform),
+        job_account=_cut(hello.job_account),
+        gpu_names=_texts(hello.gpu_names),
+        attempts=tuple(to_report(report) for report in hello.attempts),
+        pid=hello.pid,
+    )
+
+
+def _within(amount: int, limit: int) -> int:
+    return min(max(0, amount), limit)
+
+
+def to_message(order: Order, resolve: ResolveEnvironment) -> pb.SessionResponse:
+    """An order as the session sends it."""
+    match order:
+        case orders.Lease():
+            return pb.SessionResponse(lease=_to_lease(order, resolve))
+        case orders.Cancel(target, grace_s, is_superseded):
+            return pb.SessionResponse(
+                cancel=pb.CancelAttempt(
+                    ref=from_target(target),
+                    grace=to_duration(grace_s),
+                    is_superseded=is_superseded,
+                )
+            )
+        case orders.Forget(target, keep_s):
+            return pb.SessionResponse(
+                forget=pb.ForgetAttempt(ref=from_target(target), keep_workdir=to_duration(keep_s))
+            )
+        case orders.Collect(target, request_id):
+            return pb.SessionResponse(
+                collect_workdir=pb.CollectAttemptWorkdir(
+                    ref=from_target(target), request_id=request_id
+                )
+            )
+        case orders.Goodbye(is_stop):
+            return pb.SessionResponse(goodbye=pb.Goodbye(is_stop=is_stop))
+
+
+def _to_lease(lease: orders.Lease, resolve: ResolveEnvironment) -> pb.Lease:
+    spec = runs_pb2.RunSpec.FromString(lease.spec)
+    return pb.Lease(
+        ref=from_target(lease.target),
+        spec=spec,
+        manifests=[
+            pb.InlineBlob(digest=bytes.fromhex(digest), data=data)
+            for digest, data in lease.manifests
+        ],
+        locks=[to_lock(lock) for lock in lease.locks],
+        environment=resolve(spec, lease.environment),
+    )
+
+
+def to_lock(lock: orders.Lock) -> environments_pb2.EnvironmentLock:
+    """A resolved environment."""
+    return environments_pb2.EnvironmentLock(
+        platform=lock.platform,
+        text=lock.text,
+        hash=lock.hash,
+        create_time=to_timestamp(lock.create_time_us),
+    )

@@ -1,0 +1,97 @@
+"""Workspaces, experiments, targets and environments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from runyard_daemon.control.live import Live
+from runyard_daemon.core.types import NO_RESOURCES, NodeId
+from runyard_daemon.rpc.convert.specs import from_resources
+from runyard_daemon.rpc.convert.times import to_timestamp
+from runyard_daemon.store.computes import ComputeRecord, NodeRecord
+from runyard_daemon.store.environments import EnvironmentRecord, LockRecord
+from runyard_daemon.store.experiments import ExperimentRecord
+from runyard_daemon.store.workspaces import WorkspaceRecord
+from runyardpb.v1 import compute_pb2, environments_pb2, experiments_pb2, workspaces_pb2
+
+
+def to_workspace(record: WorkspaceRecord) -> workspaces_pb2.Workspace:
+    """A workspace."""
+    return workspaces_pb2.Workspace(
+        name=f"workspaces/{record.name}", create_time=to_timestamp(record.create_time_us)
+    )
+
+
+def to_experiment(record: ExperimentRecord) -> experiments_pb2.Experiment:
+    """An experiment."""
+    return experiments_pb2.Experiment(
+        name=f"workspaces/{record.workspace}/experiments/{record.name}",
+        create_time=to_timestamp(record.create_time_us),
+        last_run_time=to_timestamp(record.last_run_time_us),
+        run_count=record.run_count,
+    )
+
+
+def to_environment_message(
+    record: EnvironmentRecord, locks: Iterable[LockRecord]
+) -> environments_pb2.Environment:
+    """A version of an environment with its locks."""
+    return environments_pb2.Environment(
+        name=(
+            f"workspaces/{record.workspace}/environments/{record.name}/versions/{record.version}"
+        ),
+        spec=environments_pb2.EnvironmentSpec.FromString(record.spec),
+        create_time=to_timestamp(record.create_time_us),
+        spec_hash=record.spec_hash,
+        locks=[
+            environments_pb2.EnvironmentLock(
+                platform=lock.platform,
+                text=lock.text,
+                hash=lock.hash,
+                create_time=to_timestamp(lock.create_time_us),
+            )
+            for lock in locks
+        ],
+        version=record.version,
+    )
+
+
+def to_compute(
+    record: ComputeRecord, nodes: Sequence[NodeRecord], live: Live
+) -> compute_pb2.Compute:
+    """A target with its nodes as they are now."""
+    messages = [_to_node(node, live) for node in nodes]
+    return compute_pb2.Compute(
+        name=f"workspaces/{record.workspace}/computes/{record.name}",
+        kind=compute_pb2.Compute.Kind.Value(f"KIND_{record.kind}"),
+        state=compute_pb2.Compute.State.Value(f"STATE_{record.state}"),
+        errors=record.errors,
+        create_time=to_timestamp(record.create_time_us),
+        update_time=to_timestamp(record.update_time_us),
+        nodes=messages,
+        queued_runs=live.board.waiting_count(record.name),
+        active_runs=sum(node.slots_used for node in messages),
+    )
+
+
+def _to_node(record: NodeRecord, live: Live) -> compute_pb2.Node:
+    node_id = NodeId(f"{record.compute}/{record.node_id}")
+    held = live.board.held_on(node_id)
+    is_connected = node_id in live.sessions
+    state = compute_pb2.Node.STATE_DISCONNECTED
+    if is_connected:
+        state = compute_pb2.Node.STATE_RUNNING if held else compute_pb2.Node.STATE_IDLE
+    return compute_pb2.Node(
+        node_id=record.node_id,
+        hostname=record.hostname,
+        state=state,
+        slots=record.slots,
+        slots_used=len(held),
+        capacity=from_resources(record.capacity),
+        used=from_resources(sum(held.values(), NO_RESOURCES)),
+        platform=record.platform,
+        agent_version=record.agent_version,
+        last_seen_time=to_timestamp(live.now_us() if is_connected else record.last_seen_us),
+        job_account=record.job_account,
+        gpu_names=record.gpu_names,
+    )

@@ -1,0 +1,91 @@
+"""EnvironmentService."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from runyard_contract.errors import SpecInvalid
+from runyard_contract.ids import WorkspaceName, check_environment_name
+from runyard_daemon.control import catalog
+from runyard_daemon.control.live import Live
+from runyard_daemon.control.spec import environment_violations
+from runyard_daemon.rpc.convert.nouns import to_environment_message
+from runyard_daemon.rpc.convert.specs import parse_environment_name, spec_hash, to_environment
+from runyard_daemon.rpc.edge import Context
+from runyard_daemon.rpc.paging import Pager
+from runyard_daemon.store import environments
+from runyard_daemon.store.environments import EnvironmentRecord, LockRecord
+from runyard_daemon.store.requests import request_key
+from runyardpb.v1 import environments_pb2 as pb
+from runyardpb.v1.environments_pb2_grpc import EnvironmentServiceServicer
+
+Found = tuple[EnvironmentRecord, list[LockRecord]]
+
+
+class EnvironmentService(EnvironmentServiceServicer):
+    """Keeps named, versioned environments."""
+
+    def __init__(self, live: Live, pager: Pager, principal: str) -> None:
+        self._live = live
+        self._pager = pager
+        self._principal = principal
+
+    async def CreateEnvironment(
+        self, request: pb.CreateEnvironmentRequest, context: Context
+    ) -> pb.CreateEnvironmentResponse:
+        """Stores an environment under a name; the same content is the same version."""
+        if request.request_id:
+            # The effect is idempotent by content; the id is only checked for its form.
+            request_key(self._principal, "CreateEnvironment", request.request_id)
+        parent = WorkspaceName.parse(request.parent).workspace
+        name = check_environment_name(request.environment_id)
+        environment = to_environment(request.spec)
+        if environment is None:
+            raise SpecInvalid(violations=[("spec", "names no backend; set user_managed or pip")])
+        faults = list(environment_violations("spec", environment))
+        if faults:
+            raise SpecInvalid(violations=faults)
+
+        def write(conn: sqlite3.Connection) -> Found:
+            workspace = catalog.workspace(conn, parent).name
+            data = request.spec.SerializeToString(deterministic=True)
+            hashed = spec_hash(request.spec)
+            kept = environments.put(conn, workspace, name, hashed, data, self._live.now_us())
+            return kept, environments.locks(conn, hashed)
+
+        found = await self._live.store.write(write)
+        return pb.CreateEnvironmentResponse(environment=to_environment_message(*found))
+
+    async def GetEnvironment(
+        self, request: pb.GetEnvironmentRequest, context: Context
+    ) -> pb.GetEnvironmentResponse:
+        """One version of an environment."""
+        parent, name, version = parse_environment_name(request.name)
+
+        def look(conn: sqlite3.Connection) -> Found:
+            workspace = catalog.workspace(conn, parent).name
+            found = catalog.environment(conn, workspace, name, version)
+            return found, environments.locks(conn, found.spec_hash)
+
+        found = await self._live.store.read(look)
+        return pb.GetEnvironmentResponse(environment=to_environment_message(*found))
+
+    async def ListEnvironments(
+        self, request: pb.ListEnvironmentsRequest, context: Context
+    ) -> pb.ListEnvironmentsResponse:
+        """A page of environments by name, the newest version of each."""
+        page = self._pager.read(request)
+        after = str(page.after[0]) if page.after else ""
+        parent = WorkspaceName.parse(request.parent).workspace
+
+        def look(conn: sqlite3.Connection) -> list[Found]:
+            workspace = catalog.workspace(conn, parent).name
+            rows = environments.page(conn, workspace, after, page.size + 1)
+            return [(row, environments.locks(conn, row.spec_hash)) for row in rows]
+
+        rows = await self._live.store.read(look)
+        shown, token = self._pager.cut(page, rows, [(row.name,) for row, _ in rows])
+        return pb.ListEnvironmentsResponse(
+            environments=[to_environment_message(*found) for found in shown],
+            next_page_token=token,
+        )

@@ -1,0 +1,218 @@
+"""RunService."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from dataclasses import dataclass
+
+from runyard_contract.errors import SpecInvalid
+from runyard_contract.ids import ExperimentName
+from runyard_daemon.config import Config
+from runyard_daemon.control import catalog
+from runyard_daemon.control.attemptlogs import AttemptLogs
+from runyard_daemon.control.cancel import Canceler
+from runyard_daemon.control.changerun import change_run
+from runyard_daemon.control.collect import Collector
+from runyard_daemon.control.explained import explain
+from runyard_daemon.control.live import Live
+from runyard_daemon.control.runfiles import LogListing, RunFiles
+from runyard_daemon.control.submit import Submission, Submitter
+from runyard_daemon.rpc.convert.changes import to_change
+from runyard_daemon.rpc.convert.runs import (
+    from_file,
+    from_state,
+    read_run,
+    to_explanation,
+    to_file,
+    to_run,
+)
+from runyard_daemon.rpc.convert.specs import completed_spec, to_wish
+from runyard_daemon.rpc.convert.times import from_duration, to_timestamp
+from runyard_daemon.rpc.edge import Context
+from runyard_daemon.rpc.follow import Following
+from runyard_daemon.rpc.idle import Writable
+from runyard_daemon.rpc.lookup import ANY, find_run, split_parent, split_run_name
+from runyard_daemon.rpc.paging import Pager
+from runyard_daemon.rpc.watch import watch_runs
+from runyard_daemon.store import events, listing
+from runyard_daemon.store.listing import RunFilter
+from runyard_daemon.store.runs import RunRecord, SpecRecord
+from runyardpb.v1 import runs_pb2 as pb
+from runyardpb.v1.runs_pb2_grpc import RunServiceServicer
+
+
+@dataclass(frozen=True, slots=True)
+class RunParts:
+    """What serves runs."""
+
+    config: Config
+    live: Live
+    logs: AttemptLogs
+    submitter: Submitter
+    canceler: Canceler
+    collector: Collector
+    files: RunFiles
+    pager: Pager
+
+
+class RunService(RunServiceServicer):
+    """Submits, reads and steers runs."""
+
+    def __init__(self, parts: RunParts) -> None:
+        self._parts = parts
+        self._live = parts.live
+
+    async def CreateRun(
+        self, request: pb.CreateRunRequest, context: Context
+    ) -> pb.CreateRunResponse:
+        """Submits a run; answered when it is durable."""
+        name = ExperimentName.parse(request.parent)
+        asked = Submission(
+            workspace=name.workspace,
+            experiment=name.experiment,
+            wish=to_wish(request.spec, name.workspace),
+            request_id=request.request_id,
+            body_hash=_body_hash(request),
+            tags=request.tags,
+            properties=request.properties,
+            display_name=request.display_name,
+            client_snapshot_s=from_duration(request.snapshot_duration),
+        )
+
+        def encode(record: RunRecord, spec: SpecRecord) -> bytes:
+            return pb.CreateRunResponse(run=to_run(record, spec, (), ())).SerializeToString()
+
+        answer = await self._parts.submitter.submit(asked, completed_spec(request.spec), encode)
+        return pb.CreateRunResponse.FromString(answer)
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
+        """One run."""
+        return pb.GetRunResponse(run=self._read(find_run(self._live, request.name)))
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
+        """A page of runs, newest first."""
+        page = self._parts.pager.read(request)
+        after = int(page.after[0]) if page.after else None
+        workspace, experiment = split_parent(request.parent)
+        now_us = self._live.now_us()
+
+        def look(conn: sqlite3.Connection) -> tuple[list[RunRecord], list[pb.Run], int]:
+            cursor = events.latest(conn)
+            wanted = _filter(conn, request, workspace, experiment)
+            rows = listing.page(conn, wanted, after, page.size + 1)
+            shown = [read_run(conn, row, now_us, with_history=False) for row in rows[: page.size]]
+            return rows, shown, cursor
+
+        rows, shown, cursor = await self._live.store.read(look)
+        _, token = self._parts.pager.cut(page, rows, [(row.sequence,) for row in rows])
+        return pb.ListRunsResponse(runs=shown, next_page_token=token, watch_cursor=str(cursor))
+
+    async def UpdateRun(
+        self, request: pb.UpdateRunRequest, context: Context
+    ) -> pb.UpdateRunResponse:
+        """Changes tags, properties or the display name."""
+        name = split_run_name(request.run.name)
+        run = await change_run(self._live, *name, to_change(request))
+        return pb.UpdateRunResponse(run=self._read(run))
+
+    async def CancelRun(
+        self, request: pb.CancelRunRequest, context: Context
+    ) -> pb.CancelRunResponse:
+        """Asks a run to end."""
+        name = split_run_name(request.name)
+        run = await self._parts.canceler.cancel(*name, request.reason)
+        return pb.CancelRunResponse(run=self._read(run))
+
+    async def WatchRuns(  # type: ignore[override]  # a coroutine that uses write
+        self, request: pb.WatchRunsRequest, context: Writable[pb.WatchRunsResponse]
+    ) -> None:
+        """Streams changes of runs from a cursor on."""
+        await watch_runs(context, self._live, request, self._parts.config.stream_heartbeat_s)
+
+    async def FollowRun(  # type: ignore[override]  # a coroutine that uses write
+        self, request: pb.FollowRunRequest, context: Writable[pb.FollowRunResponse]
+    ) -> None:
+        """Streams one run with its log to its end."""
+        run = find_run(self._live, request.name)
+        heartbeat_s = self._parts.config.stream_heartbeat_s
+        await Following(context, self._live, self._parts.logs, run, heartbeat_s).run(request)
+
+    async def ExplainRun(
+        self, request: pb.ExplainRunRequest, context: Context
+    ) -> pb.ExplainRunResponse:
+        """Why a run waits, what it does, or why it ended."""
+        return to_explanation(explain(self._live, find_run(self._live, request.name)))
+
+    async def ListRunFiles(
+        self, request: pb.ListRunFilesRequest, context: Context
+    ) -> pb.ListRunFilesResponse:
+        """A page of files by path, the logs among them."""
+        page = self._parts.pager.read(request)
+        after = str(page.after[0]) if page.after else ""
+        run = find_run(self._live, request.parent)
+        rows = await self._parts.files.listing(run, request.prefix, after, page.size + 1)
+        shown, token = self._parts.pager.cut(page, rows, [(row.path,) for row in rows])
+        now = to_timestamp(run.end_time_us or self._live.now_us())
+        return pb.ListRunFilesResponse(
+            files=[
+                pb.RunFile(path=row.path, size_bytes=row.size_bytes, update_time=now)
+                if isinstance(row, LogListing)
+                else to_file(row)
+                for row in shown
+            ],
+            next_page_token=token,
+        )
+
+    async def ReadRunFile(  # type: ignore[override]  # a coroutine that uses write
+        self, request: pb.ReadRunFileRequest, context: Writable[pb.ReadRunFileResponse]
+    ) -> None:
+        """Streams one file from an offset on."""
+        run = find_run(self._live, request.name)
+        async for data in self._parts.files.read(run, request.path, request.offset_bytes):
+            await context.write(pb.ReadRunFileResponse(data=data))
+
+    async def AddRunFiles(
+        self, request: pb.AddRunFilesRequest, context: Context
+    ) -> pb.AddRunFilesResponse:
+        """Adds files to a run's record."""
+        now_us = self._live.now_us()
+        found = [from_file(file, now_us) for file in request.files]
+        await self._parts.files.add(find_run(self._live, request.name), found)
+        return pb.AddRunFilesResponse()
+
+    async def CollectWorkdir(
+        self, request: pb.CollectWorkdirRequest, context: Context
+    ) -> pb.CollectWorkdirResponse:
+        """Brings the working folder of an ended run."""
+        count = await self._parts.collector.collect(find_run(self._live, request.name))
+        return pb.CollectWorkdirResponse(file_count=count)
+
+    def _read(self, record: RunRecord) -> pb.Run:
+        now_us = self._live.now_us()
+        return self._live.store.peek(lambda conn: read_run(conn, record, now_us))
+
+
+def _body_hash(request: pb.CreateRunRequest) -> str:
+    """Hash of a request without its id: a repeat must ask for the same."""
+    plain = pb.CreateRunRequest()
+    plain.CopyFrom(request)
+    plain.request_id = ""
+    return hashlib.blake2b(plain.SerializeToString(deterministic=True), digest_size=16).hexdigest()
+
+
+def _filter(
+    conn: sqlite3.Connection, request: pb.ListRunsRequest, workspace: str, experiment: str
+) -> RunFilter:
+    """Which runs a listing has. Raises SpecInvalid for a state that no run has."""
+    states = [from_state(number) for number in request.states]
+    if None in states:
+        raise SpecInvalid(violations=[("states", "names a state that no run has")])
+    return RunFilter(
+        workspace=catalog.workspace(conn, workspace).name,
+        experiment="" if experiment == ANY else experiment,
+        states=frozenset(state for state in states if state is not None),
+        compute=request.compute_target,
+        tags=dict(request.tags),
+        properties=dict(request.properties),
+    )

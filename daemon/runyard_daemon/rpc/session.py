@@ -1,0 +1,184 @@
+"""An agent's open session: applies its messages, acknowledges what is durable, sends orders."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from runyard_contract.errors import RunyardError, SessionSuperseded, SpecInvalid
+from runyard_daemon.control.collect import Collected, Collector
+from runyard_daemon.control.orders import Goodbye, Order
+from runyard_daemon.control.reported import AttemptReport
+from runyard_daemon.control.reports import Reports
+from runyard_daemon.core.types import NodeId
+from runyard_daemon.journal import Journal
+from runyard_daemon.rpc.convert.agents import to_message, to_report
+from runyard_daemon.rpc.convert.specs import resolve_environment
+from runyard_daemon.rpc.idle import Duplex, incoming
+from runyardpb.agent.v1 import agent_pb2 as pb
+
+FAULTS_MAX = 3
+"""Messages that make no sense before the session is ended."""
+REPORTS_AT_ONCE = 64
+
+Context = Duplex[pb.SessionRequest, pb.SessionResponse]
+
+
+class SessionOver(Exception):
+    """Ends the tasks of a session."""
+
+
+@dataclass(slots=True)
+class _Acknowledged:
+    """The highest number before which everything is durable."""
+
+    upto: int = 0
+    _ahead: set[int] | None = None
+
+    def done(self, sequence: int) -> None:
+        """Notes that the effect of a message is durable."""
+        ahead = self._ahead if self._ahead is not None else set()
+        ahead.add(sequence)
+        while self.upto + 1 in ahead:
+            self.upto += 1
+            ahead.discard(self.upto)
+        self._ahead = ahead
+
+
+class AgentSession:
+    """One session; implements `control.orders.Session`."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        context: Context,
+        reports: Reports,
+        collector: Collector,
+        journal: Journal,
+        idle_s: float,
+    ) -> None:
+        self._node = node
+        self._context = context
+        self._reports = reports
+        self._collector = collector
+        self._journal = journal
+        self._idle_s = idle_s
+        self._orders: deque[Order] = deque()
+        self._wake = asyncio.Event()
+        self._ended_by: RunyardError | None = None
+        self._acknowledged = _Acknowledged()
+        self._told_acknowledged = 0
+        self._sent = 0
+        self._received = 0
+        self._faults = 0
+        self._turns = asyncio.Semaphore(REPORTS_AT_ONCE)
+
+    @property
+    def node(self) -> NodeId:
+        """Whose it is."""
+        return self._node
+
+    def send(self, order: Order) -> None:
+        """Queues an order. There are as many as the node has attempts, so the queue is bounded."""
+        self._orders.append(order)
+        self._wake.set()
+
+    def supersede(self) -> None:
+        """Ends the session: a newer one of the same agent is open."""
+        self._ended_by = SessionSuperseded(
+            f"a newer session of {self._node} is open",
+            hint="end the older agent, or give each its own folder",
+            node=str(self._node),
+        )
+        self._wake.set()
+
+    async def run(self, welcome: pb.Welcome, ended: list[AttemptReport]) -> None:
+        """Serves the session to its end.
+
+        Args:
+            welcome: the answer to Hello, sent first.
+            ended: reports of the Hello that are to be taken now.
+        """
+        self._received = self._acknowledged.upto = 1
+        await self._write(pb.SessionResponse(welcome=welcome))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._send_orders(), name="session-orders")
+                for report in ended:
+                    group.create_task(self._reports.take(self._node, report), name="hello-ended")
+                await self._read(group)
+        except* SessionOver:
+            pass
+
+    async def _send_orders(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._ended_by is not None:
+                raise self._ended_by
+            while self._orders:
+                order = self._orders.popleft()
+                await self._write(to_message(order, resolve_environment))
+                if isinstance(order, Goodbye):
+                    raise SessionOver
+            if self._acknowledged.upto > self._told_acknowledged:
+                await self._write(pb.SessionResponse())
+
+    async def _write(self, message: pb.SessionResponse) -> None:
+        self._sent += 1
+        message.sequence = self._sent
+        message.acknowledged = self._told_acknowledged = self._acknowledged.upto
+        await self._context.write(message)
+
+    async def _read(self, group: asyncio.TaskGroup) -> None:
+        async for request in incoming(self._context, self._idle_s):
+            self._received += 1
+            if request.sequence != self._received:
+                raise SpecInvalid(
+                    violations=[
+                        ("sequence", f"{request.sequence} came instead of {self._received}")
+                    ]
+                )
+            kind = request.WhichOneof("message")
+            if kind == "report":
+                await self._turns.acquire()
+                group.create_task(
+                    self._take(request.sequence, request.report), name="session-report"
+                )
+                continue
+            if kind == "workdir_collected":
+                answer = request.workdir_collected
+                collected = Collected(answer.file_count, answer.error, answer.is_gone)
+                self._collector.answered(self._node, answer.request_id, collected)
+            elif kind is not None:
+                self._fault(f"a second {kind} in one session")
+            self._done(request.sequence)
+        raise SessionOver
+
+    async def _take(self, sequence: int, message: pb.AttemptReport) -> None:
+        """Applies one report; an error of the store ends the session, so that it comes again."""
+        try:
+            try:
+                report = to_report(message)
+            except SpecInvalid as error:
+                self._fault(error.message)
+            else:
+                await self._reports.take(self._node, report)
+        finally:
+            self._turns.release()
+        self._done(sequence)
+
+    def _done(self, sequence: int) -> None:
+        self._acknowledged.done(sequence)
+        self._wake.set()
+
+    def _fault(self, what: str) -> None:
+        """Counts a message that makes no sense; too many end the session."""
+        self._faults += 1
+        self._journal.warning("agent_fault", node=self._node, what=what, count=self._faults)
+        if self._faults >= FAULTS_MAX:
+            raise SpecInvalid(
+                f"{self._faults} messages of this session made no sense; the last: {what}",
+                hint="update the agent to the daemon's version",
+            )

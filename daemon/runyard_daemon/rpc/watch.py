@@ -1,0 +1,87 @@
+"""WatchRuns: changes of runs from a cursor on."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sqlite3
+
+from runyard_contract.errors import SpecInvalid
+from runyard_daemon.control import catalog
+from runyard_daemon.control.live import Live
+from runyard_daemon.errors import CursorExpired
+from runyard_daemon.rpc.convert.runs import read_run
+from runyard_daemon.rpc.idle import Writable
+from runyard_daemon.rpc.lookup import ANY, split_parent
+from runyard_daemon.store import events, runs
+from runyard_daemon.store.events import EventRecord
+from runyardpb.v1 import runs_pb2 as pb
+
+BATCH = 200
+"""Events that are looked at in one reading."""
+
+
+async def watch_runs(
+    context: Writable[pb.WatchRunsResponse],
+    live: Live,
+    request: pb.WatchRunsRequest,
+    heartbeat_s: float,
+) -> None:
+    """Sends each run that changed, as it is when it is sent; never ends by itself."""
+    workspace, experiment = split_parent(request.parent)
+    live.store.peek(lambda conn: catalog.workspace(conn, workspace))
+    cursor = _cursor(live, request.cursor)
+    with live.changes.of_any() as changed:
+        while True:
+            changed.clear()
+            look = functools.partial(
+                _read, now_us=live.now_us(), cursor=cursor, parent=(workspace, experiment)
+            )
+            found, shown = await live.store.read(look)
+            for event, message in shown:
+                await context.write(pb.WatchRunsResponse(run=message, cursor=str(event.cursor)))
+            if found:
+                cursor = found[-1].cursor
+            if len(found) == BATCH:
+                continue
+            try:
+                async with asyncio.timeout(heartbeat_s):
+                    await changed.wait()
+            except TimeoutError:
+                await context.write(pb.WatchRunsResponse(cursor=str(cursor)))
+
+
+def _cursor(live: Live, text: str) -> int:
+    """Where to begin. Raises SpecInvalid, or CursorExpired for one that would miss something."""
+    if not text:
+        return live.store.peek(events.latest)
+    if not text.isdecimal() or len(text) > 18:
+        raise SpecInvalid(violations=[("cursor", f"{text[:40]!r} is no cursor")])
+    cursor = int(text)
+    if not live.store.peek(lambda conn: events.is_kept(conn, cursor)):
+        raise CursorExpired(
+            f"the cursor {cursor} is older than the events that are kept",
+            hint="list the runs, then watch from the listing's cursor",
+            cursor=text,
+        )
+    return cursor
+
+
+def _read(
+    conn: sqlite3.Connection, now_us: int, cursor: int, parent: tuple[str, str]
+) -> tuple[list[EventRecord], list[tuple[EventRecord, pb.Run]]]:
+    """The next events, and the runs that are watched among them, each once, as they are now."""
+    workspace, experiment = parent
+    found = events.since(conn, cursor, BATCH)
+    newest = {
+        event.run_id: event
+        for event in found
+        if event.workspace.casefold() == workspace.casefold()
+        and experiment.casefold() in {ANY, event.experiment.casefold()}
+    }
+    shown = []
+    for event in sorted(newest.values(), key=lambda event: event.cursor):
+        record = runs.get(conn, event.run_id)
+        if record is not None:
+            shown.append((event, read_run(conn, record, now_us, with_history=False)))
+    return found, shown

@@ -1,0 +1,481 @@
+"""The far side of an agent: a real gRPC server with the daemon's half of the protocol, in memory.
+
+It keeps the rules that an agent relies on (append by offset, fencing by epoch, forget after the
+end) and nothing else; what a test wants to go wrong is switched on by an attribute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import grpc
+import zstandard
+from runyard_contract.content.store import ContentStore
+from runyard_contract.digest import digest_bytes
+from runyard_contract.errors import DiskFull, RunyardError
+from runyard_contract.limits import CHUNK_BYTES, CHUNKED_ABOVE_BYTES, MESSAGE_BYTES
+from runyard_contract.manifest import (
+    DirectoryEntry,
+    Entry,
+    FileEntry,
+    LinkEntry,
+    encode_chunks,
+    encode_directory,
+)
+from runyard_contract.shipping import accept
+from runyard_contract.status import DETAILS_KEY, to_status
+from runyardpb.agent.v1 import agent_pb2 as pb
+from runyardpb.agent.v1 import agent_pb2_grpc
+from runyardpb.v1 import runs_pb2, snapshots_pb2, snapshots_pb2_grpc
+
+LIMIT_S = 30.0
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),
+)
+File = pb.AppendFilesRequest.File
+AttemptId = tuple[str, int]
+
+
+@dataclass
+class Held:
+    """What the daemon knows of one attempt."""
+
+    lease: pb.Lease
+    report: pb.AttemptReport | None = None
+    phases: list[int] = field(default_factory=list)
+    files: dict[int, bytearray] = field(default_factory=dict)
+    registered: dict[str, runs_pb2.RunFile] = field(default_factory=dict)
+    is_cancelled: bool = False
+
+    @property
+    def stdout(self) -> bytes:
+        return bytes(self.files.get(pb.AppendFilesRequest.FILE_STDOUT, b""))
+
+    @property
+    def stderr(self) -> bytes:
+        return bytes(self.files.get(pb.AppendFilesRequest.FILE_STDERR, b""))
+
+    @property
+    def environment_log(self) -> bytes:
+        return bytes(self.files.get(pb.AppendFilesRequest.FILE_ENVIRONMENT, b""))
+
+    @property
+    def end(self) -> pb.AttemptEnd:
+        assert self.report is not None
+        return self.report.end
+
+
+class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.SnapshotServiceServicer):
+    """State and services. Start it with `async with daemon.serving():`, again and again."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.socket = root / "daemon.sock"
+        self.blobs_path = root / "blobs"
+        self.blobs = ContentStore(self.blobs_path)
+        self.held: dict[AttemptId, Held] = {}
+        self.hellos: list[pb.Hello] = []
+        self.collected: dict[str, pb.WorkdirCollected] = {}
+        self.uploaded: list[str] = []
+        self.appended_bytes = 0
+        self.is_disk_full = False
+        self.forgets = True
+        self.keep_workdir_s = 3600
+        self.heartbeat_s = 30.0
+        self.window_bytes = 8 << 20
+        self._epoch = 0
+        self._changed = asyncio.Condition()
+        self._outgoing: asyncio.Queue[pb.SessionResponse | None] | None = None
+
+    # ---- what a test does
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[FakeDaemon]:
+        """Serves on the socket until the block is left; then it is as if it had been killed."""
+        server = grpc.aio.server(options=_OPTIONS)
+        agent_pb2_grpc.add_AgentServiceServicer_to_server(self, server)
+        snapshots_pb2_grpc.add_SnapshotServiceServicer_to_server(self, server)
+        self.socket.unlink(missing_ok=True)
+        server.add_insecure_port(f"unix:{self.socket}")
+        await server.start()
+        try:
+            yield self
+        finally:
+            self._outgoing = None
+            await server.stop(None)
+
+    async def until(self, what: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
+        """Waits until something is true of the daemon's state, and returns it."""
+        async with asyncio.timeout(limit_s), self._changed:
+            await self._changed.wait_for(what)
+        return what()
+
+    async def session(self) -> None:
+        """Waits until an agent is there."""
+        await self.until(lambda: self._outgoing is not None)
+
+    def snapshot(self, tree: dict[str, bytes | tuple[str, str] | tuple[bytes, bool]]) -> str:
+        """Stores a tree and returns its name. Values: bytes, (bytes, executable), ("link", target)."""
+        digest = store_tree(self.blobs, tree)
+        return f"workspaces/default/snapshots/{digest}"
+
+    async def lease(
+        self, spec: runs_pb2.RunSpec, *, run: str = "t_1764000000_00000001", attempt: int = 1
+    ) -> Held:
+        """Grants a run to the agent that is there."""
+        await self.session()
+        self._epoch += 1
+        experiment = run.rsplit("_", 2)[0]
+        lease = pb.Lease(
+            ref=pb.AttemptRef(
+                run=f"workspaces/default/experiments/{experiment}/runs/{run}",
+                attempt=attempt,
+                epoch=self._epoch,
+            ),
+            spec=spec,
+            manifests=self._inline(spec.snapshot),
+            environment=spec.environment,
+        )
+        held = self.held[run, attempt] = Held(lease)
+        await self.say(lease=lease)
+        return held
+
+    async def cancel(self, held: Held, grace_s: float = 5.0, *, superseded: bool = False) -> None:
+        """Ends an attempt."""
+        message = pb.CancelAttempt(ref=held.lease.ref, is_superseded=superseded)
+        message.grace.FromNanoseconds(int(grace_s * 1e9))
+        held.is_cancelled = True
+        await self.say(cancel=message)
+
+    async def say(self, **message: Any) -> None:
+        """Sends one message down the session."""
+        await self.session()
+        assert self._outgoing is not None
+        self._outgoing.put_nowait(pb.SessionResponse(**message))
+
+    async def ended(self, held: Held, limit_s: float = LIMIT_S) -> pb.AttemptReport:
+        """Waits for the attempt's last report."""
+        return await self.phase(held, pb.AttemptReport.PHASE_ENDED, limit_s)
+
+    async def phase(self, held: Held, phase: int, limit_s: float = LIMIT_S) -> pb.AttemptReport:
+        """Waits until an attempt has come so far."""
+        report: pb.AttemptReport = await self.until(
+            lambda: held.report if held.report and held.report.phase >= phase else None, limit_s
+        )
+        return report
+
+    def content(self, file: runs_pb2.RunFile) -> bytes:
+        """The bytes of a registered file."""
+        data = self.blobs.read(file.content.digest.hex())
+        if not file.content.is_chunked:
+            return data
+        from runyard_contract.manifest import decode_chunks
+
+        return b"".join(self.blobs.read(digest) for digest, _ in decode_chunks(data))
+
+    def _inline(self, snapshot: str) -> list[pb.InlineBlob]:
+        """The root manifest, as a daemon sends small ones with the lease."""
+        digest = snapshot.rpartition("/")[2]
+        if not digest:
+            return []
+        try:
+            data = self.blobs.read(digest)
+        except RunyardError:
+            return []
+        return [pb.InlineBlob(digest=bytes.fromhex(digest), data=data)]
+
+    # ---- AgentService
+
+    async def Session(self, requests: Any, context: Any) -> Any:  # noqa: N802
+        outgoing: asyncio.Queue[pb.SessionResponse | None] = asyncio.Queue()
+        first = await anext(aiter(requests))
+        await self._on_hello(first.hello)
+        welcome = pb.SessionResponse(sequence=1, acknowledged=1)
+        welcome.welcome.daemon_version = "fake"
+        welcome.welcome.append_window_bytes = self.window_bytes
+        welcome.welcome.heartbeat_interval.FromNanoseconds(int(self.heartbeat_s * 1e9))
+        yield welcome
+        self._outgoing = outgoing
+        reading = asyncio.create_task(self._read_session(requests, outgoing))
+        await self._notify()
+        sequence = 1
+        try:
+            while (message := await outgoing.get()) is not None:
+                sequence += 1
+                message.sequence = sequence
+                yield message
+        finally:
+            reading.cancel()
+            if self._outgoing is outgoing:
+                self._outgoing = None
+
+    async def _read_session(self, requests: Any, outgoing: Any) -> None:
+        async for request in requests:
+            match request.WhichOneof("message"):
+                case "report":
+                    self._on_report(request.report, outgoing)
+                case "workdir_collected":
+                    self.collected[request.workdir_collected.request_id] = request.workdir_collected
+            outgoing.put_nowait(pb.SessionResponse(acknowledged=request.sequence))
+            await self._notify()
+        outgoing.put_nowait(None)
+
+    async def _on_hello(self, hello: pb.Hello) -> None:
+        self.hellos.append(hello)
+        for report in hello.attempts:
+            self._on_report(report, None)
+        await self._notify()
+
+    def _on_report(self, report: pb.AttemptReport, outgoing: Any) -> None:
+        held = self.held.get((report.ref.run.rpartition("/")[2], report.ref.attempt))
+        if held is None or held.lease.ref.epoch != report.ref.epoch:
+            return
+        if held.report is None or report.phase >= held.report.phase:
+            held.report = report
+        if not held.phases or held.phases[-1] < report.phase:
+            held.phases.append(report.phase)
+        if report.phase == pb.AttemptReport.PHASE_ENDED and self.forgets and outgoing is not None:
+            self.forget(held, outgoing)
+
+    def forget(self, held: Held, outgoing: Any = None) -> None:
+        """Lets the agent's folder of an attempt go."""
+        forget = pb.ForgetAttempt(ref=held.lease.ref)
+        forget.keep_workdir.FromSeconds(self.keep_workdir_s)
+        (outgoing or self._outgoing).put_nowait(pb.SessionResponse(forget=forget))
+
+    async def AppendFiles(self, requests: Any, context: Any) -> Any:  # noqa: N802
+        async for request in requests:
+            if self.is_disk_full and request.data:
+                await _abort(context, DiskFull("the disk is full"))
+            held = self._fenced(request.ref)
+            if held is None:
+                yield pb.AppendFilesResponse(ref=request.ref, file=request.file, is_superseded=True)
+                continue
+            stored = held.files.setdefault(request.file, bytearray())
+            append = accept(len(stored), request.offset_bytes, request.data)
+            if append is not None:
+                stored += append.data
+                self.appended_bytes += len(append.data)
+            yield pb.AppendFilesResponse(
+                ref=request.ref, file=request.file, committed_bytes=len(stored)
+            )
+            await self._notify()
+
+    async def RegisterFiles(self, request: pb.RegisterFilesRequest, context: Any) -> Any:  # noqa: N802
+        held = self._fenced(request.ref)
+        assert held is not None
+        for file in request.files:
+            assert not self.blobs.missing([file.content.digest.hex()]), file.path
+            held.registered[file.path] = file
+        await self._notify()
+        return pb.RegisterFilesResponse()
+
+    async def KeepLock(self, request: pb.KeepLockRequest, context: Any) -> Any:  # noqa: N802
+        return pb.KeepLockResponse(lock=request.lock)
+
+    def _fenced(self, ref: pb.AttemptRef) -> Held | None:
+        held = self.held.get((ref.run.rpartition("/")[2], ref.attempt))
+        return held if held is not None and held.lease.ref.epoch == ref.epoch else None
+
+    # ---- SnapshotService
+
+    async def FindMissingBlobs(self, request: Any, context: Any) -> Any:  # noqa: N802
+        missing = self.blobs.missing(digest.hex() for digest in request.digests)
+        return snapshots_pb2.FindMissingBlobsResponse(
+            missing_digests=[bytes.fromhex(digest) for digest in missing]
+        )
+
+    async def UploadBlobs(self, requests: Any, context: Any) -> Any:  # noqa: N802
+        async for request in requests:
+            for blob in request.blobs:
+                data = blob.data
+                if blob.compression == snapshots_pb2.Blob.COMPRESSION_ZSTD:
+                    data = zstandard.ZstdDecompressor().decompress(data)
+                assert len(data) == blob.size_bytes
+                self.blobs.put_many([(blob.digest.hex(), data)])
+                self.uploaded.append(blob.digest.hex())
+        return snapshots_pb2.UploadBlobsResponse(stored_count=len(self.uploaded))
+
+    async def ReadBlobs(self, request: Any, context: Any) -> Any:  # noqa: N802
+        for digest in request.digests:
+            data = self.blobs.read(digest.hex())
+            packed = zstandard.ZstdCompressor().compress(data)
+            blob = snapshots_pb2.Blob(
+                digest=digest,
+                size_bytes=len(data),
+                compression=snapshots_pb2.Blob.COMPRESSION_ZSTD,
+                data=packed,
+            )
+            yield snapshots_pb2.ReadBlobsResponse(blobs=[blob])
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+
+async def _abort(context: Any, error: RunyardError) -> None:
+    context.set_trailing_metadata(((DETAILS_KEY, to_status(error)),))
+    await context.abort(grpc.StatusCode[error.code], error.message)
+
+
+def store_tree(store: ContentStore, tree: dict[str, Any]) -> str:
+    """Stores a tree (path to bytes, (bytes, executable) or ("link", target)); its root's digest."""
+    blobs: dict[str, bytes] = {}
+
+    def entry(name: str, value: Any) -> Entry:
+        if isinstance(value, dict):
+            encoded = encode_directory([entry(n, v) for n, v in sorted(value.items())])
+            blobs.update(encoded.blobs)
+            return DirectoryEntry(name, encoded.digest, encoded.files, encoded.size_bytes)
+        if isinstance(value, tuple) and value[0] == "link":
+            return LinkEntry(name, value[1])
+        data, executable = value if isinstance(value, tuple) else (value, False)
+        if len(data) <= CHUNKED_ABOVE_BYTES:
+            blobs[digest_bytes(data)] = data
+            return FileEntry(name, digest_bytes(data), len(data), executable)
+        parts = [data[i : i + CHUNK_BYTES] for i in range(0, len(data), CHUNK_BYTES)]
+        blobs.update((digest_bytes(part), part) for part in parts)
+        chunks = encode_chunks([(digest_bytes(part), len(part)) for part in parts])
+        blobs[digest_bytes(chunks)] = chunks
+        return FileEntry(name, digest_bytes(chunks), len(data), executable, is_chunked=True)
+
+    nested: dict[str, Any] = {}
+    for path, value in tree.items():
+        *parents, name = path.split("/")
+        folder = nested
+        for parent in parents:
+            folder = folder.setdefault(parent, {})
+        folder[name] = value
+    encoded = encode_directory([entry(name, value) for name, value in sorted(nested.items())])
+    blobs.update(encoded.blobs)
+    store.put_many(list(blobs.items()))
+    return encoded.digest
+
+
+def script(
+    daemon: FakeDaemon, source: str | bytes, *arguments: bytes, **fields: Any
+) -> runs_pb2.RunSpec:
+    """A run of one Python script under the test's own interpreter."""
+    data = source if isinstance(source, bytes) else source.encode()
+    others = fields.pop("files", {})
+    spec = runs_pb2.RunSpec(
+        kind=runs_pb2.RunSpec.KIND_PROGRAM,
+        compute_target="local",
+        snapshot=daemon.snapshot({"train.py": data, **others}),
+        script=runs_pb2.Script(path="train.py", arguments=arguments),
+        caller_interpreter=os.fsencode(sys.executable),
+        caller_environment=[
+            {"name": b"PATH", "value": os.environb[b"PATH"]},  # type: ignore[list-item]
+        ],
+    )
+    for name, value in fields.items():
+        if name.endswith("_s"):
+            getattr(spec, name.removesuffix("_s")).FromNanoseconds(int(value * 1e9))
+        else:
+            setattr(spec, name, value)
+    return spec
+
+
+class AgentProcess:
+    """A real agent process for a fake daemon."""
+
+    def __init__(self, daemon: FakeDaemon, *, slots: int = 2, blobs: bool = True) -> None:
+        self.daemon = daemon
+        self.home = daemon.root / "agent"
+        self.log = daemon.root / "agent.log"
+        self._slots = slots
+        self._blobs = blobs
+        self.process: asyncio.subprocess.Process | None = None
+
+    def command(self) -> list[str]:
+        """The command line that a daemon starts it with."""
+        command = [sys.executable, "-P", "-m", "runyard_agent", "--local"]
+        command += ["--home", str(self.home), "--daemon-socket", str(self.daemon.socket)]
+        command += ["--slots", str(self._slots)]
+        return command + (["--blobs", str(self.daemon.blobs_path)] if self._blobs else [])
+
+    async def start(self) -> None:
+        """Starts it; it lives until `kill` or `stop`."""
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.daemon.root,
+                start_new_session=True,
+            )
+
+    async def kill(self) -> None:
+        """Ends it at once; its supervisor goes on."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+    async def stop(self, limit_s: float = 15.0) -> int:
+        """Asks it to end and waits for that; returns its exit code."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.terminate()
+        async with asyncio.timeout(limit_s):
+            return await self.process.wait()
+
+    def end_all(self) -> None:
+        """Ends every process that belongs to this agent's folder."""
+        import signal
+
+        from support.house import processes_naming
+
+        while found := processes_naming(str(self.daemon.root)):
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.asynccontextmanager
+async def node(**options: Any) -> AsyncIterator[tuple[FakeDaemon, AgentProcess]]:
+    """A fake daemon and a real agent process in a folder of their own; nothing is left behind."""
+    root = Path(tempfile.mkdtemp(dir="/tmp", prefix="ry-"))
+    daemon = FakeDaemon(root)
+    agent = AgentProcess(daemon, **options)
+    try:
+        async with daemon.serving():
+            await agent.start()
+            yield daemon, agent
+    finally:
+        await agent.kill()
+        agent.end_all()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def names(files: Iterable[runs_pb2.RunFile]) -> list[str]:
+    """The paths of files."""
+    return [file.path for file in files]
+
+
+P = ParamSpec("P")
+
+
+def in_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Makes a test of a coroutine function."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def body() -> None:
+            await test(*args, **kwargs)
+
+        asyncio.run(body())
+
+    return run
