@@ -6,7 +6,6 @@ of the one wall clock of this machine.
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,15 @@ from machine import RUNYARD, percentile, row, spread, temporary_home
 
 ROUNDS = 40
 PAUSE_S = 0.03
+STARTS_OF = {
+    "waiting": "run made",
+    "snapshot": "agent lays out the snapshot",
+    "environment": "agent looks at the environment",
+    "start": "agent asks for the start",
+    "script": "spawned",
+    "first_output": "first output waited for",
+    "outputs": "exit seen",
+}
 SCRIPT = "import time; s = time.time_ns()\nprint(s)\n"
 
 
@@ -29,9 +37,10 @@ def by_hand(folder: Path) -> tuple[float, float]:
     return (int(done.stdout) - begin) / 1e6, (time.time_ns() - begin) / 1e6
 
 
-def as_run(folder: Path, home: Path) -> dict[str, float]:
+def as_run(folder: Path) -> dict[str, float]:
     """Milliseconds from submit to each hop of a run."""
     from runyard import Experiment, ScriptRunConfig, Workspace
+    from runyard.follow import LogBytes
 
     experiment = Experiment(Workspace(), "latency")
     config = ScriptRunConfig(source_directory=str(folder), script="train.py")
@@ -40,16 +49,17 @@ def as_run(folder: Path, home: Path) -> dict[str, float]:
     stamps = {"acknowledged": time.time_ns()}
     text = b""
     for event in run.follow():
-        if event.log is not None and event.log.data:
+        if isinstance(event, LogBytes) and event.data:
             stamps.setdefault("first line at client", time.time_ns())
-            text += event.log.data
+            text += event.data
     stamps["final state at client"] = time.time_ns()
     stamps["first statement"] = int(text)
-    bundle = home / "agent" / "runs" / f"{run.id}.1"
-    stamps["lease on agent's disk"] = (bundle / "lease.pb").stat().st_mtime_ns
-    stamps["specification written"] = (bundle / "spec.json").stat().st_mtime_ns
-    stamps["spawned"] = json.loads((bundle / "state.json").read_text())["started_at_unix_ns"]
-    stamps["exit seen"] = json.loads((bundle / "exit.json").read_text())["ended_at_unix_ns"]
+    record = run.refresh()
+    for phase in record.phases:
+        began = int(phase.start_time.timestamp() * 1e6) * 1000
+        stamps[STARTS_OF[phase.phase]] = began
+    assert record.end_time is not None
+    stamps["final state durable"] = int(record.end_time.timestamp() * 1e6) * 1000
     return {hop: (stamp - begin) / 1e6 for hop, stamp in stamps.items()}
 
 
@@ -59,16 +69,15 @@ def main() -> None:
         folder.mkdir()
         (folder / "train.py").write_text(SCRIPT)
         (folder / "empty.py").write_text("")
-        home = root / "home"
         for _ in range(3):
             by_hand(folder)
-            as_run(folder, home)
+            as_run(folder)
 
         bare, runs = [], []
         for _ in range(ROUNDS):
             bare.append(by_hand(folder))
             time.sleep(PAUSE_S)
-            runs.append(as_run(folder, home))
+            runs.append(as_run(folder))
             time.sleep(PAUSE_S)
         first_bare = [first for first, _ in bare]
         first_line = [hops["first line at client"] for hops in runs]

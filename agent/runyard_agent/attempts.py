@@ -117,17 +117,23 @@ class Attempts:
         self._outbox.withdraw(forget.ref)
         if key is None or held is None:
             return
-        if self._answer(Word.FORGET, forget.ref, held) is not Answer.FORGET or not held.is_over:
+        if self._answer(Word.FORGET, forget.ref, held) is not Answer.FORGET:
+            return
+        bundle = held.attempt.bundle
+        if not held.is_over and bundle.read_exit() is None:
+            journal.warning("forget_refused", bundle=bundle.path, why="it has not ended")
             return
         summary = held.attempt.workdir
         keep_s = launch.seconds(forget.keep_workdir)
-        if summary is None or not summary.file_count or not keep_s:
-            self._remove(key, held)
+        has_left_some = summary.file_count > 0 if summary is not None else not held.is_over
+        self._drop_from_memory(key, held)
+        held.drop()  # it may still be sending what the daemon has already
+        if not keep_s or not has_left_some:
+            self._node.trash(bundle.path)
             return
         expire_unix_s = time.time() + keep_s
-        held.attempt.bundle.write_forgotten(expire_unix_s)
-        self._sweeper.keep(held.attempt.bundle, expire_unix_s)
-        self._drop_from_memory(key, held)
+        bundle.write_forgotten(expire_unix_s)
+        self._sweeper.keep(bundle, expire_unix_s)
 
     def on_collect(self, collect: pb.CollectAttemptWorkdir) -> None:
         """Sends a working folder."""
@@ -217,7 +223,7 @@ class Attempts:
         finally:
             if self._tasks.get(key) is asyncio.current_task():
                 del self._tasks[key]
-        if execution.is_dropped:
+        if execution.is_dropped and self._held.get(key) is execution:
             self._remove(key, execution)
 
     def _remove(self, key: Key, execution: Execution) -> None:

@@ -122,8 +122,7 @@ class Execution:
         """Ends the attempt at once; nobody wants to hear of it any more."""
         if not self.is_dropped:
             self.is_dropped = True
-            self.files.is_superseded = True
-            self._node.appender.nudge(self.files)
+            self._node.appender.remove(self.files)
             self.cancel(0.0)
 
     # The life
@@ -148,8 +147,6 @@ class Execution:
         try:
             if not self.is_dropped:
                 await self._finish(end)
-        except LeaseSuperseded:
-            self.is_dropped = True
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -298,19 +295,27 @@ class Execution:
         attempt.status_message = ""
         attempt.advance(pb.AttemptReport.PHASE_EXITED)
         self._node.appender.wake(self.files)
-        await self.outputs.collect()
+        await self._collect_outputs()
         attempt.workdir = await self._summary()
         await self._complete_logs()
         attempt.spans.append(watch.stop())
 
+    async def _collect_outputs(self) -> None:
+        """Sends the outputs; again in a later session where the daemon refuses the attempt now."""
+        while not self.is_dropped:
+            try:
+                await self.outputs.collect()
+                return
+            except LeaseSuperseded:
+                self.files.is_refused = True
+                await self._node.appender.wanted(self.files)
+
     async def _complete_logs(self) -> None:
-        """Waits until the daemon has the logs; LeaseSuperseded where it wants them no more."""
+        """Waits until the daemon has the logs, or wants them no more."""
         self.attempt.lengths = self.files.finish()
         self._node.appender.wake(self.files)
         if await self._node.appender.complete(self.files):
             self.attempt.lengths = self.files.finish()
-        else:
-            self.is_dropped = True
 
     async def _summary(self) -> runs_pb2.WorkdirSummary | None:
         """What the script left in its working folder; None where it never had one."""

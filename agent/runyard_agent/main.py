@@ -15,7 +15,7 @@ import pathspec  # noqa: F401 - the contract's ignore rules load it late: an upg
 from runyard_agent import clock, config, journal, probe
 from runyard_agent.attempts import Attempts
 from runyard_agent.config import Config
-from runyard_agent.environments.builders import builders
+from runyard_agent.environments.registry import BuilderContext, load_builders
 from runyard_agent.executors.process import ProcessExecutor
 from runyard_agent.gpus import Gpus
 from runyard_agent.home import Home, open_home
@@ -84,7 +84,7 @@ async def run(settings: Config, home: Home) -> None:
                 appender=appender,
                 sender=ContentSender(link, disk),
                 executor=executor,
-                builders=builders(home.environments),
+                builders=load_builders(BuilderContext(home.environments)),
                 source=_source(settings, home, link, disk),
                 gpus=Gpus(len(machine.gpu_names)),
                 disk=disk,

@@ -13,7 +13,7 @@ import pwd
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -63,8 +63,13 @@ from runyard_daemon.store.database import Store
 
 EXIT_DISK = 75
 """The disk failed such that nothing may be acknowledged any more (EX_TEMPFAIL)."""
+LOOP_PAUSE_S = 1.0
+"""Pause before a loop that failed is run again."""
 GOODBYE_S = 1.0
 """How long agents have to take their goodbye."""
+
+
+Loop = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(slots=True)
@@ -113,6 +118,8 @@ class App:
         self.gate = Gate(build_id())
         self.edge = Edge(self.gate, journal, self.live.note_activity)
         self.grants = Grants(self.live, content, environment_hash)
+        self.serving = asyncio.Event()
+        """Set when calls are answered."""
         self._start_time_us = wall_us()
         self._place = AgentPlace(config.home, self.socket)
 
@@ -166,8 +173,12 @@ class App:
         async with self.live.background:
             await server.start()
             self._announce()
+            self.serving.set()
             async with asyncio.TaskGroup() as loops:
-                tasks = [loops.create_task(loop, name=name) for name, loop in self._loops()]
+                tasks = [
+                    loops.create_task(self._kept_up(name, loop), name=name)
+                    for name, loop in self._loops()
+                ]
                 self.live.wake_dispatch.set()
                 await self.stop.asked.wait()
                 self.journal.info("stopping", is_stop=self.stop.is_stop)
@@ -175,18 +186,28 @@ class App:
                     task.cancel()
             await self._end(server)
 
-    def _loops(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+    def _loops(self) -> list[tuple[str, Loop]]:
         config, live = self.config, self.live
-        loops = [
-            ("dispatch", dispatch(live, self.grants)),
-            ("leases", watch_leases(live, config.out_of_touch_s)),
-            ("janitor", clean_up(live, config.janitor_s)),
+        loops: list[tuple[str, Loop]] = [
+            ("dispatch", lambda: dispatch(live, self.grants)),
+            ("leases", lambda: watch_leases(live, config.out_of_touch_s)),
+            ("janitor", lambda: clean_up(live, config.janitor_s)),
         ]
         if config.has_local_agent:
-            loops.append(("local-agent", keep_agent(self._place, self.journal)))
+            loops.append(("local-agent", lambda: keep_agent(self._place, self.journal)))
         if config.is_embedded:
-            loops.append(("idle", self._end_when_idle()))
+            loops.append(("idle", self._end_when_idle))
         return loops
+
+    async def _kept_up(self, name: str, loop: Loop) -> None:
+        """Runs a loop; a defect in it ends neither the daemon nor, for long, the loop."""
+        while True:
+            try:
+                await loop()
+                return
+            except Exception as error:
+                self.journal.failure("loop_failed", error, loop=name)
+            await asyncio.sleep(LOOP_PAUSE_S)
 
     async def _end_when_idle(self) -> None:
         await end_when_idle(self.live, self.config.idle_end_s, lambda: self.edge.client_calls)
@@ -225,16 +246,16 @@ async def running(config: Config, journal: Journal) -> AsyncIterator[App]:
     On the way out what waits is made durable and everything is closed. Raises HomeUnusable,
     DatabaseNewer, ReadOnly, DiskFull.
     """
-    loop = asyncio.get_running_loop()
 
     def failed(cause: str) -> None:
+        """Called on the writer's thread. An exit at once is safe; going on is not."""
         journal.error("store_failed", cause=cause)
         os._exit(EXIT_DISK)
 
     store = Store.open(
         config.home / "runyard.db",
         version=build_id(),
-        on_fatal=lambda cause: loop.call_soon_threadsafe(failed, cause),
+        on_fatal=failed,
     )
     content = Content(config.home / "blobs")
     app: App | None = None

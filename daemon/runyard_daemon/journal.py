@@ -41,8 +41,9 @@ class Journal:
         self._write("error", event, {**values, "traceback": "".join(lines)})
 
     def _write(self, level: str, event: str, values: dict[str, object]) -> None:
+        now = datetime.fromtimestamp(time.time(), UTC)
         record: dict[str, object] = {
-            "time": datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds"),
+            "time": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": level,
             "event": event,
         }

@@ -15,6 +15,7 @@ _OTHERS = (
     "difflib",
     "google.rpc.error_details_pb2",
     "google.rpc.status_pb2",
+    "grpc._utilities",
     "importlib.metadata",
     "pathspec",
     "traceback",

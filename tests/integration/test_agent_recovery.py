@@ -1,4 +1,4 @@
-"""What dies and comes back around a run: agent, daemon, supervisor, machine. The run must not notice."""
+"""What dies and comes back around a run: agent, daemon, supervisor, machine."""
 
 from __future__ import annotations
 
@@ -6,21 +6,29 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from runyard_agent.bundles import Bundle, Key
 from runyard_agent.config import Config
 from runyard_agent.home import open_home
 from runyard_agent.main import run
 from runyard_agent.session import Stopped
 from runyardpb.agent.v1 import agent_pb2 as pb
-from support.fake_daemon import AgentProcess, FakeDaemon, Held, in_loop, node, script
-from support.house import command_line, eventually, processes_naming
+from support.fake_daemon import (
+    AgentProcess,
+    FakeDaemon,
+    Held,
+    becomes,
+    house,
+    in_loop,
+    node,
+    script,
+)
+from support.house import command_line, processes_naming
 
 END = pb.AttemptEnd
 COUNTING = (
@@ -62,20 +70,33 @@ class Counting:
         assert self._starts.read_text() == "started\n"
 
 
-@contextlib.asynccontextmanager
-async def prepared() -> AsyncIterator[tuple[FakeDaemon, AgentProcess]]:
-    """A fake daemon, and the folder of an agent that is not started yet."""
-    root = Path(tempfile.mkdtemp(dir="/tmp", prefix="ry-"))
-    daemon = FakeDaemon(root)
-    agent = AgentProcess(daemon)
+def is_alive(pid: int) -> bool:
+    """Whether a process is there, other than as an entry that init has not removed yet."""
     try:
-        (agent.home / "runs").mkdir(parents=True)
-        agent.home.chmod(0o700)
-        yield daemon, agent
-    finally:
-        await agent.kill()
-        agent.end_all()
-        shutil.rmtree(root, ignore_errors=True)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def hand_over(bundle: Bundle, *, phase: str, boot_id: str = "") -> None:
+    """Makes a bundle look as a supervisor leaves it that had it in an earlier life."""
+    if not boot_id:
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    os.mkdir(bundle.work)
+    bundle.write_spec({"run_id": bundle.key.run_id, "attempt": 1, "epoch": 4})
+    state = {
+        "format": 1,
+        "phase": phase,
+        "pid": 1 if phase == "running" else None,
+        "start_ticks": 1 if phase == "running" else None,
+        "boot_id": boot_id,
+        "supervisor_pid": 1,
+        "started_at_unix_ns": 1_764_000_000_000_000_000,
+    }
+    Path(bundle.path, "state.json").write_text(json.dumps(state))
+    for name in ("stdout", "stderr"):
+        os.mkfifo(f"{bundle.path}/{name}.fifo")
+    Path(bundle.path, "stdout").write_bytes(b"before")
 
 
 def granted(daemon: FakeDaemon, agent: AgentProcess, source: str) -> tuple[Held, Bundle]:
@@ -87,7 +108,10 @@ def granted(daemon: FakeDaemon, agent: AgentProcess, source: str) -> tuple[Held,
         spec=script(daemon, source),
     )
     key = Key("t_1764000000_00000001", 1)
-    bundle = Bundle(str(agent.home / "runs" / str(key)), key)
+    runs = agent.home / "runs"
+    runs.mkdir(parents=True)
+    agent.home.chmod(0o700)
+    bundle = Bundle(str(runs / str(key)), key)
     bundle.create(lease)
     held = daemon.held[key.run_id, 1] = Held(lease)
     return held, bundle
@@ -120,7 +144,7 @@ async def test_agent_killed_while_a_run_ends_still_tells_its_end() -> None:
         await agent.kill()
         job.let_it_end()
         bundle = agent.home / "runs/t_1764000000_00000001.1"
-        eventually((bundle / "exit.json").exists)
+        await becomes((bundle / "exit.json").exists)
         await agent.start()
 
         job.check(held, await daemon.ended(held))
@@ -128,11 +152,8 @@ async def test_agent_killed_while_a_run_ends_still_tells_its_end() -> None:
 
 @in_loop
 async def test_daemon_restarted_in_the_middle_of_a_run_gets_all_of_it() -> None:
-    root = Path(tempfile.mkdtemp(dir="/tmp", prefix="ry-"))
-    daemon = FakeDaemon(root)
-    agent = AgentProcess(daemon)
-    job = Counting(daemon)
-    try:
+    async with house() as (daemon, agent):
+        job = Counting(daemon)
         await agent.start()
         async with daemon.serving():
             held = await job.lease()
@@ -141,19 +162,15 @@ async def test_daemon_restarted_in_the_middle_of_a_run_gets_all_of_it() -> None:
                 seen = len(held.stdout)
                 await daemon.until(lambda: len(held.stdout) > seen)  # noqa: B023
         job.let_it_end()
-        eventually((agent.home / "runs/t_1764000000_00000001.1/exit.json").exists)
+        await becomes((agent.home / "runs/t_1764000000_00000001.1/exit.json").exists)
         async with daemon.serving():
             job.check(held, await daemon.ended(held))
         assert len(daemon.hellos) == 5
-    finally:
-        await agent.kill()
-        agent.end_all()
-        shutil.rmtree(root, ignore_errors=True)
 
 
 @in_loop
 async def test_agent_and_daemon_killed_together_come_back_to_the_run() -> None:
-    async with prepared() as (daemon, agent):
+    async with house() as (daemon, agent):
         job = Counting(daemon)
         async with daemon.serving():
             await agent.start()
@@ -177,7 +194,7 @@ async def test_supervisor_killed_ends_the_run_and_says_so() -> None:
 
         assert report.end.reason == END.REASON_SUPERVISOR_LOST
         assert report.end.stopped_by == END.STOPPED_BY_SUPERVISOR_LOST
-        assert not os.path.exists(f"/proc/{state['pid']}")
+        assert not is_alive(state["pid"])
         after = await daemon.lease(script(daemon, "print(2)"), run="t_1764000000_00000002")
         assert (await daemon.ended(after)).end.exit_code == 0
 
@@ -198,16 +215,16 @@ async def test_agent_that_finds_a_run_without_supervisor_ends_it_for_good() -> N
         report = await daemon.ended(held)
 
         assert report.end.reason == END.REASON_SUPERVISOR_LOST
-        assert not os.path.exists(f"/proc/{state['pid']}")
+        assert not is_alive(state["pid"])
         assert (daemon.root / "starts").read_text() == "started\n"
 
 
 @in_loop
 async def test_agent_takes_up_a_lease_that_was_kept_but_not_begun() -> None:
-    async with prepared() as (daemon, agent), daemon.serving():
+    async with house() as (daemon, agent), daemon.serving():
         held, bundle = granted(daemon, agent, "print('once')")
         os.mkdir(bundle.work)  # an earlier agent was killed while it laid the snapshot out
-        Path(bundle.work, "train.py").write_text("print('half")
+        (agent.home / "runs" / str(bundle.key) / "work/train.py").write_text("print('half")
 
         await agent.start()
         report = await daemon.ended(held)
@@ -220,15 +237,9 @@ async def test_agent_takes_up_a_lease_that_was_kept_but_not_begun() -> None:
 @pytest.mark.parametrize("phase", ["spawning", "running"])
 @in_loop
 async def test_agent_reports_that_the_machine_was_restarted(phase: str) -> None:
-    async with prepared() as (daemon, agent), daemon.serving():
+    async with house() as (daemon, agent), daemon.serving():
         held, bundle = granted(daemon, agent, "print('again')")
-        os.mkdir(bundle.work)
-        bundle.write_spec({"run_id": bundle.key.run_id, "attempt": 1, "epoch": 4})
-        state = {"format": 1, "phase": phase, "pid": 1, "start_ticks": 1, "boot_id": "earlier"}
-        Path(bundle.path, "state.json").write_text(
-            json.dumps({**state, "supervisor_pid": 1, "started_at_unix_ns": 5})
-        )
-        Path(bundle.path, "stdout").write_bytes(b"before")
+        hand_over(bundle, phase=phase, boot_id="earlier")
 
         await agent.start()
         report = await daemon.ended(held)
@@ -239,28 +250,23 @@ async def test_agent_reports_that_the_machine_was_restarted(phase: str) -> None:
 
 @in_loop
 async def test_agent_never_starts_again_what_may_have_been_started() -> None:
-    async with prepared() as (daemon, agent), daemon.serving():
+    async with house() as (daemon, agent), daemon.serving():
         held, bundle = granted(daemon, agent, "print('again')")
-        os.mkdir(bundle.work)
-        bundle.write_spec({"run_id": bundle.key.run_id, "attempt": 1, "epoch": 4})
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        state = {"format": 1, "phase": "spawning", "pid": None, "start_ticks": None}
-        Path(bundle.path, "state.json").write_text(
-            json.dumps({**state, "boot_id": boot_id, "supervisor_pid": 1, "started_at_unix_ns": 5})
-        )
+        hand_over(bundle, phase="spawning")
 
         await agent.start()
         report = await daemon.ended(held)
 
         assert report.end.reason == END.REASON_SUPERVISOR_LOST
-        assert held.stdout == b""
+        assert held.stdout == b"before"
 
 
 @in_loop
 async def test_agent_removes_what_was_never_granted() -> None:
-    async with prepared() as (daemon, agent), daemon.serving():
+    async with house() as (daemon, agent), daemon.serving():
         runs = agent.home / "runs"
-        (runs / ".t_1764000000_00000001.1.77").mkdir()
+        (runs / ".t_1764000000_00000001.1.77").mkdir(parents=True)
+        agent.home.chmod(0o700)
         (runs / "t_1764000000_00000002.1").mkdir()
         torn = runs / "t_1764000000_00000003.1"
         torn.mkdir()
@@ -315,22 +321,48 @@ async def test_agent_drops_an_attempt_that_is_superseded() -> None:
         pid = json.loads((bundle / "state.json").read_bytes())["pid"]
 
         await daemon.cancel(held, superseded=True)
-        eventually(lambda: not bundle.exists())
+        await becomes(lambda: not bundle.exists())
 
-        assert not os.path.exists(f"/proc/{pid}")
+        assert not is_alive(pid)
         assert held.report is not None
         assert held.report.phase < pb.AttemptReport.PHASE_EXITED
 
 
 @in_loop
-async def test_agent_drops_an_attempt_whose_writes_are_fenced() -> None:
+async def test_agent_goes_on_with_a_run_that_the_daemon_does_not_know() -> None:
+    """After a restore from a backup: the run is shown as found, never killed unasked."""
+    async with house() as (daemon, agent):
+        job = Counting(daemon)
+        async with daemon.serving():
+            await agent.start()
+            held = await job.lease()
+            daemon.held.clear()
+            await daemon.until(lambda: daemon.refused_appends > 0)
+            job.let_it_end()
+            await becomes((agent.home / "runs/t_1764000000_00000001.1/exit.json").exists)
+        daemon.held["t_1764000000_00000001", 1] = held
+        async with daemon.serving():
+            job.check(held, await daemon.ended(held))
+
+
+@in_loop
+async def test_agent_forgets_after_its_restart_what_the_daemon_has_whole() -> None:
     async with node() as (daemon, agent):
-        held = await Counting(daemon).lease()
+        daemon.forgets = False
+        held = await daemon.lease(script(daemon, "open('a.txt', 'w').write('a')"))
+        await daemon.ended(held)
+        await agent.kill()
+        held.files.clear()
+        daemon.held.clear()  # the run is over: the daemon takes nothing more of it
+        await agent.start()
+        await daemon.until(lambda: len(daemon.hellos) == 2)
+        await daemon.session()
+
+        daemon.forget(held)
         bundle = agent.home / "runs/t_1764000000_00000001.1"
+        await becomes((bundle / "forgotten.json").exists)
 
-        held.lease.ref.epoch += 100  # a newer grant that this agent has not heard of
-
-        eventually(lambda: not bundle.exists())
+        assert (bundle / "work/a.txt").read_text() == "a"
 
 
 @in_loop
@@ -364,28 +396,20 @@ async def test_agent_waits_while_the_daemons_disk_is_full() -> None:
 
 @in_loop
 async def test_agent_finds_a_daemon_that_listens_elsewhere() -> None:
-    async with node() as (daemon, _agent):
-        await daemon.session()
-    root = Path(tempfile.mkdtemp(dir="/tmp", prefix="ry-"))
-    daemon = FakeDaemon(root)
-    agent = AgentProcess(daemon)
-    try:
+    async with house() as (daemon, agent):
         await agent.start()
-        elsewhere = root / "elsewhere"
+        elsewhere = daemon.root / "elsewhere"
         elsewhere.mkdir(mode=0o700)
         daemon.socket = elsewhere / "d.sock"
-        (root / "daemon.json").write_text(json.dumps({"socket": str(daemon.socket)}))
+        record = {"socket": str(daemon.socket)}
+        (daemon.root / "daemon.json").write_text(json.dumps(record))
         async with daemon.serving():
             await daemon.session()
-    finally:
-        await agent.kill()
-        agent.end_all()
-        shutil.rmtree(root, ignore_errors=True)
 
 
 @in_loop
 async def test_agent_ends_when_its_folder_is_gone() -> None:
-    async with prepared() as (daemon, agent):
+    async with house() as (daemon, agent):
         async with daemon.serving():
             await agent.start()
             await daemon.session()
@@ -414,7 +438,7 @@ async def in_process(daemon: FakeDaemon, config: Config) -> AsyncIterator[None]:
 
 @in_loop
 async def test_agent_lets_a_job_wait_for_its_spool_and_loses_nothing() -> None:
-    async with prepared() as (daemon, agent):
+    async with house() as (daemon, agent):
         config = Config(
             home=agent.home,
             daemon_socket=daemon.socket,
@@ -432,9 +456,7 @@ async def test_agent_lets_a_job_wait_for_its_spool_and_loses_nothing() -> None:
             )
             spool = agent.home / "runs/t_1764000000_00000001.1/stdout"
             await daemon.phase(held, pb.AttemptReport.PHASE_RUNNING)
-            async with asyncio.timeout(20):
-                while not spool.exists() or spool.stat().st_size < 1 << 20:
-                    await asyncio.sleep(0.01)
+            await becomes(lambda: spool.exists() and spool.stat().st_size >= 1 << 20)
             assert spool.stat().st_size == 1 << 20
             assert held.report is not None
             assert held.report.phase == pb.AttemptReport.PHASE_RUNNING

@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+
 from runyard_contract.orderindex import STDOUT, decode_records
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import runs_pb2
 from support.fake_daemon import Held, in_loop, node, script
-from support.house import processes_naming
+from support.house import command_line, processes_naming
 
 END = pb.AttemptEnd
 ORDER = pb.AppendFilesRequest.FILE_ORDER
@@ -57,7 +58,7 @@ async def test_agent_runs_a_script_and_ships_all_of_it() -> None:
         assert {span.phase for span in report.phases} == {
             "snapshot", "environment", "start", "first_output", "script", "outputs",
         }  # fmt: skip
-        assert {(l.file, l.length_bytes) for l in report.lengths if l.length_bytes} == {
+        assert {(one.file, one.length_bytes) for one in report.lengths if one.length_bytes} == {
             (pb.AppendFilesRequest.FILE_STDOUT, len(held.stdout)),
             (pb.AppendFilesRequest.FILE_STDERR, 4),
             (ORDER, len(held.files[ORDER])),
@@ -286,9 +287,7 @@ async def test_agent_ends_what_a_job_has_left_behind() -> None:
 
         assert report.end.exit_code == 0
         assert not [
-            pid
-            for pid in processes_naming(str(daemon.root))
-            if b"orphan" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            pid for pid in processes_naming(str(daemon.root)) if "orphan" in command_line(pid)
         ]
 
 

@@ -27,6 +27,8 @@ from runyard_contract.errors import (
     RunNotFound,
     RunyardError,
 )
+from runyard_contract.home import grpc_target
+from runyard_contract.limits import MESSAGE_BYTES
 from runyard_contract.manifest import DirectoryEntry, FileEntry, decode_chunks, read_directory
 from runyard_contract.status import DETAILS_KEY, to_status
 from runyardpb.v1 import (
@@ -360,7 +362,8 @@ class FakeControl:
 
     def start(self) -> None:
         """Listens at the socket."""
-        server = grpc.server(ThreadPoolExecutor(max_workers=8))
+        limit = [("grpc.max_receive_message_length", MESSAGE_BYTES)]
+        server = grpc.server(ThreadPoolExecutor(max_workers=8), options=limit)
         add: list[tuple[Any, Any]] = [
             (snapshots_pb2_grpc.add_SnapshotServiceServicer_to_server, FakeSnapshots),
             (runs_pb2_grpc.add_RunServiceServicer_to_server, FakeRuns),
@@ -371,7 +374,7 @@ class FakeControl:
         ]
         for register, servicer in add:
             register(servicer(self.state), server)
-        assert server.add_insecure_port(f"unix:{self.socket}")
+        assert server.add_insecure_port(grpc_target(self.socket))
         server.start()
         self._server = server
 

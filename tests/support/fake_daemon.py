@@ -13,16 +13,17 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import grpc
 import zstandard
+
 from runyard_contract.content.store import ContentStore
 from runyard_contract.digest import digest_bytes
-from runyard_contract.errors import DiskFull, RunyardError
+from runyard_contract.errors import DiskFull, LeaseSuperseded, RunyardError
 from runyard_contract.limits import CHUNK_BYTES, CHUNKED_ABOVE_BYTES, MESSAGE_BYTES
 from runyard_contract.manifest import (
     DirectoryEntry,
@@ -90,6 +91,7 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         self.collected: dict[str, pb.WorkdirCollected] = {}
         self.uploaded: list[str] = []
         self.appended_bytes = 0
+        self.refused_appends = 0
         self.is_disk_full = False
         self.forgets = True
         self.keep_workdir_s = 3600
@@ -127,7 +129,7 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         await self.until(lambda: self._outgoing is not None)
 
     def snapshot(self, tree: dict[str, bytes | tuple[str, str] | tuple[bytes, bool]]) -> str:
-        """Stores a tree and returns its name. Values: bytes, (bytes, executable), ("link", target)."""
+        """Stores a tree and returns its name; see `store_tree`."""
         digest = store_tree(self.blobs, tree)
         return f"workspaces/default/snapshots/{digest}"
 
@@ -198,7 +200,7 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
 
     # ---- AgentService
 
-    async def Session(self, requests: Any, context: Any) -> Any:  # noqa: N802
+    async def Session(self, requests: Any, context: Any) -> Any:
         outgoing: asyncio.Queue[pb.SessionResponse | None] = asyncio.Queue()
         first = await anext(aiter(requests))
         await self._on_hello(first.hello)
@@ -255,12 +257,14 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         forget.keep_workdir.FromSeconds(self.keep_workdir_s)
         (outgoing or self._outgoing).put_nowait(pb.SessionResponse(forget=forget))
 
-    async def AppendFiles(self, requests: Any, context: Any) -> Any:  # noqa: N802
+    async def AppendFiles(self, requests: Any, context: Any) -> Any:
         async for request in requests:
             if self.is_disk_full and request.data:
                 await _abort(context, DiskFull("the disk is full"))
             held = self._fenced(request.ref)
             if held is None:
+                self.refused_appends += 1
+                await self._notify()
                 yield pb.AppendFilesResponse(ref=request.ref, file=request.file, is_superseded=True)
                 continue
             stored = held.files.setdefault(request.file, bytearray())
@@ -273,8 +277,10 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
             )
             await self._notify()
 
-    async def RegisterFiles(self, request: pb.RegisterFilesRequest, context: Any) -> Any:  # noqa: N802
+    async def RegisterFiles(self, request: pb.RegisterFilesRequest, context: Any) -> Any:
         held = self._fenced(request.ref)
+        if held is None:
+            await _abort(context, LeaseSuperseded("another grant counts"))
         assert held is not None
         for file in request.files:
             assert not self.blobs.missing([file.content.digest.hex()]), file.path
@@ -282,7 +288,7 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         await self._notify()
         return pb.RegisterFilesResponse()
 
-    async def KeepLock(self, request: pb.KeepLockRequest, context: Any) -> Any:  # noqa: N802
+    async def KeepLock(self, request: pb.KeepLockRequest, context: Any) -> Any:
         return pb.KeepLockResponse(lock=request.lock)
 
     def _fenced(self, ref: pb.AttemptRef) -> Held | None:
@@ -291,13 +297,13 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
 
     # ---- SnapshotService
 
-    async def FindMissingBlobs(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def FindMissingBlobs(self, request: Any, context: Any) -> Any:
         missing = self.blobs.missing(digest.hex() for digest in request.digests)
         return snapshots_pb2.FindMissingBlobsResponse(
             missing_digests=[bytes.fromhex(digest) for digest in missing]
         )
 
-    async def UploadBlobs(self, requests: Any, context: Any) -> Any:  # noqa: N802
+    async def UploadBlobs(self, requests: Any, context: Any) -> Any:
         async for request in requests:
             for blob in request.blobs:
                 data = blob.data
@@ -308,7 +314,7 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
                 self.uploaded.append(blob.digest.hex())
         return snapshots_pb2.UploadBlobsResponse(stored_count=len(self.uploaded))
 
-    async def ReadBlobs(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def ReadBlobs(self, request: Any, context: Any) -> Any:
         for digest in request.digests:
             data = self.blobs.read(digest.hex())
             packed = zstandard.ZstdCompressor().compress(data)
@@ -445,24 +451,36 @@ class AgentProcess:
 
 
 @contextlib.asynccontextmanager
-async def node(**options: Any) -> AsyncIterator[tuple[FakeDaemon, AgentProcess]]:
-    """A fake daemon and a real agent process in a folder of their own; nothing is left behind."""
+async def house(**options: Any) -> AsyncIterator[tuple[FakeDaemon, AgentProcess]]:
+    """A fake daemon and an agent, neither of them started; nothing is left behind."""
     root = Path(tempfile.mkdtemp(dir="/tmp", prefix="ry-"))
     daemon = FakeDaemon(root)
     agent = AgentProcess(daemon, **options)
     try:
-        async with daemon.serving():
-            await agent.start()
-            yield daemon, agent
+        yield daemon, agent
+    except BaseException:
+        print(agent.log.read_text() if agent.log.exists() else "no agent.log")  # shown by pytest
+        raise
     finally:
         await agent.kill()
         agent.end_all()
         shutil.rmtree(root, ignore_errors=True)
 
 
-def names(files: Iterable[runs_pb2.RunFile]) -> list[str]:
-    """The paths of files."""
-    return [file.path for file in files]
+@contextlib.asynccontextmanager
+async def node(**options: Any) -> AsyncIterator[tuple[FakeDaemon, AgentProcess]]:
+    """A fake daemon that serves and a real agent process."""
+    async with house(**options) as (daemon, agent), daemon.serving():
+        await agent.start()
+        yield daemon, agent
+
+
+async def becomes(check: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
+    """Polls, with the loop running, until `check` gives something true; for other processes."""
+    async with asyncio.timeout(limit_s):
+        while not (value := check()):  # noqa: ASYNC110 - another process gives no event
+            await asyncio.sleep(0.02)
+    return value
 
 
 P = ParamSpec("P")

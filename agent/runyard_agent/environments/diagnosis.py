@@ -6,16 +6,22 @@ shown as it stands, without its ornaments.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 MESSAGE_CHARACTERS = 600
 
-_ORNAMENTS = re.compile(r"\x1b\[[0-9;]*m|[│├╰─▶×]")
-_START = re.compile(r"^\s*(?:error:|×)", re.MULTILINE)
+# Colours, and the lines of a tree.
+_ORNAMENTS = re.compile("\x1b\\[[0-9;]*m|[\u2502\u251c\u2570\u2500\u25b6]")
+_START = re.compile("^\\s*(?:error:|\u00d7)", re.MULTILINE)  # a multiplication sign before uv 0.9
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _RELEASE = rf"{_NAME}(?:\[[^\]]*\])?[=<>!~][^\s,`]*"
+_PLACES = {
+    "package registry": "package index",
+    "provided package locations": "folders and pages given by --find-links",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +77,8 @@ def _hash_mismatch(found: re.Match[str], lines: list[str], python: str) -> Fault
 
 def _build(found: re.Match[str], lines: list[str], python: str) -> Fault:
     release = found["release"].partition(" @ ")[0]
-    said = [line for line in lines if line and not line.startswith(("hint:", "["))]
     return Fault(
-        f"{release} could not be built from source: {said[-1][:MESSAGE_CHARACTERS]}",
+        f"{release} could not be built from source: {_last_cause(lines)}",
         f"choose a version that has a wheel for Python {python}, or install what its build needs"
         " (a compiler, headers) on the node; the whole build is in logs/environment.txt",
         _package(release),
@@ -89,20 +94,24 @@ def _unauthorized(found: re.Match[str], lines: list[str], python: str) -> Fault:
 
 
 def _unreachable(found: re.Match[str], lines: list[str], python: str) -> Fault:
-    cause = next((line.removeprefix("cause:").strip() for line in reversed(lines) if line), "")
     host = re.sub(r"\Ahttps?://([^/]*).*\Z", r"\1", found["url"])
     return Fault(
-        f"{host} can't be reached: {cause[:MESSAGE_CHARACTERS]}",
+        f"{host} can't be reached: {_last_cause(lines)}",
         "check the node's network and proxy; another index is set with --index-url in the"
         " requirements or with UV_DEFAULT_INDEX",
         {"url": found["url"], "host": host},
     )
 
 
+def _last_cause(lines: list[str]) -> str:
+    """The innermost cause that uv names, without its advice."""
+    said = [line for line in lines if line and not line.startswith(("hint:", "[", "---"))]
+    last = re.sub(r"\A(?:cause|Caused by|error):\s*", "", said[-1]) if said else ""
+    return last[:MESSAGE_CHARACTERS]
+
+
 def _not_a_requirement(found: re.Match[str], lines: list[str], python: str) -> Fault:
-    wrong = next(
-        (above for above, line in zip(lines, lines[1:], strict=False) if _is_mark(line)), ""
-    )
+    wrong = next((above for above, line in itertools.pairwise(lines) if _is_mark(line)), "")
     return Fault(
         f"a requirement can't be read: {wrong or found.string[:MESSAGE_CHARACTERS]}",
         "write it as name, name==1.2, name>=1.2,<2 or name @ https://…",
@@ -125,35 +134,38 @@ def _offline(found: re.Match[str], lines: list[str], python: str) -> Fault:
 
 def _not_found(found: re.Match[str], lines: list[str], python: str) -> Fault:
     name = found["package"]
-    needs = re.search(
-        rf"(?:all versions of )?({_NAME})(?:[=<>!~]\S+)? depends? on {re.escape(name)}\b",
-        found.string,
-    )
-    by = f" (needed by {needs[1]})" if needs and needs[1] != "you" else ""
-    where = found["place"].replace("provided package locations", "places given by --find-links")
+    where = _PLACES[found["place"]]
     return Fault(
-        f'package "{name}" was not found in the {where}{by}',
+        f'package "{name}" was not found in the {where}{_needed_by(name, found.string)}',
         "check the spelling; a package of a private index needs --index-url or --extra-index-url",
         _package(name),
     )
 
 
+def _needed_by(name: str, text: str) -> str:
+    """Names the package of which another is a dependency, unless it was asked for itself."""
+    needs = re.search(rf"({_NAME})(?:[=<>!~]\S+)? depends? on {re.escape(name)}\b", text)
+    return f" (needed by {needs[1]})" if needs else ""
+
+
 def _no_version(found: re.Match[str], lines: list[str], python: str) -> Fault:
     release = found["release"]
+    name = _package(release)["package"]
     return Fault(
-        f"there is no version {release} for Python {python}",
+        f"there is no version {release} for Python {python}{_needed_by(name, found.string)}",
         "name a version that exists",
-        _package(release),
-        unknown_release=_package(release)["package"],
+        {"package": name},
+        unknown_release=name,
     )
 
 
 def _only_others(found: re.Match[str], lines: list[str], python: str) -> Fault:
-    wanted, available = found["wanted"].rstrip(","), found["available"]
+    wanted, available = found["wanted"].rstrip(","), " and ".join(found["available"].split())
+    needed_by = _needed_by(found["package"], found.string)
     return Fault(
-        f"there is no version {wanted}; available: {available}",
+        f"there is no version {wanted} for Python {python}{needed_by}; available: {available}",
         f"name a version that exists ({available})",
-        {**_package(wanted), "available": available},
+        {"package": found["package"], "available": available},
     )
 
 
@@ -176,7 +188,7 @@ def _no_wheel(found: re.Match[str], lines: list[str], python: str) -> Fault:
 
 def _conflict(found: re.Match[str], lines: list[str], python: str) -> Fault:
     cause = found["cause"].strip().rstrip(".")[:MESSAGE_CHARACTERS]
-    names = re.findall(rf"require ({_NAME})", cause)
+    names = re.findall(rf"({_NAME})[=<>!~]", cause)
     return Fault(
         f"the requirements contradict each other: {cause}",
         "loosen one of the versions that it names",
@@ -193,9 +205,8 @@ def _no_python(found: re.Match[str], lines: list[str], python: str) -> Fault:
 
 
 def _git(found: re.Match[str], lines: list[str], python: str) -> Fault:
-    cause = next((line.removeprefix("cause:").strip() for line in reversed(lines) if line), "")
     return Fault(
-        f"a git repository can't be fetched: {cause[:MESSAGE_CHARACTERS]}",
+        f"a git repository can't be fetched: {_last_cause(lines)}",
         "check its URL and revision, and that the node has git and access to it",
     )
 
@@ -220,6 +231,12 @@ _RULES: tuple[tuple[re.Pattern[str], _Explain], ...] = (
     (
         re.compile(
             r"HTTP status client error \((?P<status>40[137] [^)]*)\) for url \((?P<url>[^)]*)\)"
+        ),
+        _unauthorized,
+    ),
+    (
+        re.compile(
+            r"hint: An index(?: URL)? \((?P<url>[^)]*)\) .*?(?P<status>40[13] \w+)(?: error|\))"
         ),
         _unauthorized,
     ),
@@ -250,8 +267,16 @@ _RULES: tuple[tuple[re.Pattern[str], _Explain], ...] = (
     (re.compile(rf"there is no version of (?P<release>{_RELEASE})"), _no_version),
     (
         re.compile(
-            rf"only (?P<available>{_RELEASE}) (?:is|are) available and "
-            rf"(?:you require|.{{0,200}}?depends? on) (?P<wanted>{_RELEASE})"
+            rf"only (?P<available>(?P<package>{_NAME})[=<>!~]\S+) (?:is|are) available and "
+            rf"(?:you require|.{{0,200}}?depends? on) (?P<wanted>(?P=package)[=<>!~]\S+)"
+        ),
+        _only_others,
+    ),
+    (
+        re.compile(
+            rf"only the following versions of (?P<package>{_NAME}) are available: "
+            rf"(?P<available>.{{1,2000}}?) and (?:you require|.{{0,200}}?depends? on) "
+            rf"(?P<wanted>(?P=package)[=<>!~]\S+)"
         ),
         _only_others,
     ),

@@ -33,6 +33,9 @@ _VERSION = re.compile(r"3(\.\d{1,2}){0,2}\Z")
 _INSTALLED = re.compile(r"^cpython-(\d+\.\d+)", re.MULTILINE)
 
 
+_Identity = tuple[str, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Interpreter:
     """A Python of this node: its path, version ("3.11.7") and platform ("linux-x86_64-cp311")."""
@@ -58,7 +61,7 @@ class Interpreters:
     def __init__(self, uv: Uv, user_managed: UserManagedBuilder) -> None:
         self._uv = uv
         self._user_managed = user_managed
-        self._probed: dict[tuple[str, int, int], Interpreter] = {}
+        self._probed: dict[_Identity, Interpreter] = {}
         self._by_version: dict[str, str] = {}
 
     async def find(self, pip: PipPackages, listener: Listener) -> Interpreter:
@@ -77,10 +80,10 @@ class Interpreters:
             named = await self._named(pip.base_interpreter_path, listener)
             if not wanted or named.is_version(wanted):
                 return named
-        path = self._by_version.get(wanted)
-        if path is None or not os.path.exists(path):
-            path = await self._of_version(wanted, listener)
-            self._by_version[wanted] = path
+        known = self._known(self._by_version.get(wanted, ""))
+        if known is not None:
+            return known
+        path = self._by_version[wanted] = await self._of_version(wanted, listener)
         return await self._probe(path)
 
     async def _named(self, name: bytes, listener: Listener) -> Interpreter:
@@ -151,13 +154,28 @@ class Interpreters:
         return ":".join([without_shims(environ.get("PATH", os.defpath)), *folders])
 
     async def _probe(self, path: str) -> Interpreter:
-        """Asks an interpreter what it is."""
-        status = os.stat(path)
-        key = (path, status.st_ino, status.st_mtime_ns)
-        known = self._probed.get(key)
+        """What an interpreter is; it is asked once."""
+        known = self._known(path)
         if known is None:
-            known = self._probed[key] = await _ask(path)
+            known = await _ask(path)
+            identity = _identity(path)
+            if identity is not None:
+                self._probed[identity] = known
         return known
+
+    def _known(self, path: str) -> Interpreter | None:
+        """What an interpreter said when it was asked; None where it is another file by now."""
+        identity = _identity(path)
+        return None if identity is None else self._probed.get(identity)
+
+
+def _identity(path: str) -> _Identity | None:
+    """Names a file for as long as it is the same; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return path, status.st_ino, status.st_mtime_ns
 
 
 async def _ask(path: str) -> Interpreter:
@@ -177,9 +195,10 @@ async def _ask(path: str) -> Interpreter:
             out, err = await process.communicate()
         name, version, system, machine, is_glibc, is_free_threaded = json.loads(out)
     except (TimeoutError, ValueError):
-        last = "" if process.returncode is None else err.decode("utf-8", "replace").strip()
+        said = "" if process.returncode is None else err.decode("utf-8", "replace").strip()
+        why = said.rpartition("\n")[2] or "no answer"
         raise EnvironmentFailed(
-            f"the Python {shown(path)} does not start: {last.rpartition(chr(10))[2] or 'no answer'}",
+            f"the Python {shown(path)} does not start: {why}",
             "repair it, or name another one",
             {"interpreter": shown(path)},
         ) from None

@@ -49,7 +49,7 @@ class PipBuilder:
             self._uv, UserManagedBuilder(os.fsencode(search_path) if search_path else None)
         )
         self._resolving: SharedWork[EnvironmentLock] = SharedWork(
-            "resolve", "Another run is resolving the same packages; waiting for it."
+            "resolve", "Another run needs the same packages; waiting for it."
         )
         self._building: SharedWork[Record] = SharedWork(
             "build", "Another run is building the same environment; waiting for it."
@@ -69,30 +69,41 @@ class PipBuilder:
         options = index_options(spec.pip, self._uv.environ)
         lock = lock_for(python.platform, locks)
         if lock is None:
+
+            async def resolve_and_build(audience: Audience) -> EnvironmentLock:
+                resolved = await self._resolve(spec.pip, options, python, audience)
+                shared = Listener(audience, audience.progress)
+                await self._ensure_built(resolved, options, python, shared)
+                return resolved
+
+            # Who asks during the build takes part in it too, instead of resolving once more.
             key = python.platform + spec.SerializeToString(deterministic=True).hex()
-            lock = await self._resolving.do(
-                key, lambda audience: self._resolve(spec.pip, options, python, audience), listener
-            )
-        record = self._cache.ready(lock.hash)
-        if record is not None:
-            _say(
-                log,
-                f"Environment {lock.hash[:16]} is already built"
-                f" (Python {record.python}, {_count(record.packages)}).",
-            )
+            lock = await self._resolving.do(key, resolve_and_build, listener)
         else:
-            wanted = lock
-            await self._building.do(
-                lock.hash,
-                lambda audience: self._build(wanted, options, python, audience),
-                listener,
-            )
+            await self._ensure_built(lock, options, python, listener)
         self._cache.touch(lock.hash)
         return ProvidedEnvironment(
             python=os.fsencode(self._cache.python(lock.hash)),
             env={b"VIRTUAL_ENV": os.fsencode(self._cache.folder(lock.hash))},
             lock=lock,
         )
+
+    async def _ensure_built(
+        self,
+        lock: EnvironmentLock,
+        options: Sequence[str],
+        python: Interpreter,
+        listener: Listener,
+    ) -> None:
+        """Builds what a lock says, unless it is there."""
+        record = self._cache.ready(lock.hash)
+        if record is None:
+            await self._building.do(
+                lock.hash, lambda audience: self._build(lock, options, python, audience), listener
+            )
+            return
+        found = f"Python {record.python}, {_count(record.packages)}"
+        listener.log.write(f"Environment {lock.hash[:16]} is already built ({found}).\n".encode())
 
     async def _resolve(
         self,
@@ -113,7 +124,7 @@ class PipBuilder:
         with _in_memory("\n".join(pip.constraints)) as fd:
             outcome = await self._uv.run(
                 *("pip", "compile", "--generate-hashes", "--no-header", "--no-annotate"),
-                *("--python", python.path, *options, "--constraints", f"/proc/self/fd/{fd}", "-"),
+                *("--python", python.path, *options, "-c", f"/proc/self/fd/{fd}", "-"),
                 given="\n".join(pip.requirements) + "\n",
                 hear=audience.write,
                 kept_fds=(fd,),
@@ -189,7 +200,7 @@ class PipBuilder:
             hashes = ["--require-hashes"] if is_hashed(lock.text) else []
             await uv(
                 *("pip", "install", "--no-deps", "--compile-bytecode", *hashes, *options),
-                *("--python", str(self._cache.python(lock.hash)), "--requirements", str(lock_file)),
+                *("--python", str(self._cache.python(lock.hash)), "-r", str(lock_file)),
             )
         record = Record(
             lock_hash=lock.hash,
@@ -283,10 +294,6 @@ def _in_memory(text: str) -> Iterator[int]:
         file.write(text.encode("utf-8", "surrogateescape") + b"\n")
         file.flush()
         yield file.fileno()
-
-
-def _say(log: TextSink, line: str) -> None:
-    log.write(line.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def _count(number: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 
 from runyard_agent import journal
 from runyard_agent.core.backoff import Backoff
@@ -63,14 +64,26 @@ class Appender:
             event.set()
 
     async def complete(self, files: GrowingFiles) -> bool:
-        """Waits until all of these is durable; False where nobody wants them any more."""
-        event = self._waiting[_id(files.ref)]
-        while not files.is_complete and not files.is_superseded:
-            event.clear()
-            await event.wait()
-            if _id(files.ref) not in self._files:
-                return False
-        return not files.is_superseded
+        """Waits until all of these is durable; False once they are shipped no more."""
+        return await self._until(files, lambda: files.is_complete)
+
+    async def wanted(self, files: GrowingFiles) -> bool:
+        """Waits while the daemon refuses the attempt; False once they are shipped no more.
+
+        It may refuse one that it does not know (yet): that is asked again in each connection. To
+        let an attempt go is for the session to say.
+        """
+        return await self._until(files, lambda: not files.is_refused)
+
+    async def _until(self, files: GrowingFiles, is_so: Callable[[], bool]) -> bool:
+        """Waits until something is so of these files."""
+        key = _id(files.ref)
+        while self._files.get(key) is files:
+            if is_so():
+                return True
+            self._waiting[key].clear()
+            await self._waiting[key].wait()
+        return False
 
     async def run(self) -> None:
         """Keeps a stream open while there is a connection. Never returns."""
@@ -95,6 +108,7 @@ class Appender:
         for key, files in self._files.items():
             files.rewind()
             self._grown[key] = None
+            self._waiting[key].set()
         self._wake.set()
         call = AppendCall(stubs.agent.AppendFiles, stubs.metadata)
         async with cancelling(call):
@@ -122,7 +136,7 @@ class Appender:
     async def _send_turn(self, call: AppendCall, files: GrowingFiles) -> bool:
         """One attempt's turn; True where it has more to send."""
         sent_bytes = 0
-        while not files.is_superseded:
+        while not files.is_refused:
             room = self.window_bytes - sum(f.unacknowledged_bytes for f in self._files.values())
             if room <= 0:
                 self._blocked.add(_id(files.ref))
@@ -153,12 +167,12 @@ class Appender:
         if files is None:
             return
         if response.is_superseded:
-            files.is_superseded = True
+            files.is_refused = True
         else:
             files.acknowledge(response.file, response.committed_bytes)
-        if files.is_complete or files.is_superseded:
+        if files.is_complete:
             self._waiting[key].set()
-        else:
+        elif not files.is_refused:
             self._grown[key] = None
         if self._blocked:
             self._grown.update(dict.fromkeys(self._blocked))

@@ -122,7 +122,8 @@ class GrowingFiles:
         freed: FreedCallback = lambda _stdout, _stderr: None,
     ) -> None:
         self.ref = ref
-        self.is_superseded = False
+        self.is_refused = False
+        """The daemon takes nothing of this attempt, as far as this connection goes."""
         self._tails = {file: _Tail(f"{bundle}/{path}", is_new) for file, path in PATHS.items()}
         self._final: dict[File.ValueType, int] | None = None
         self._is_order_damaged = False
@@ -160,6 +161,7 @@ class GrowingFiles:
 
     def rewind(self) -> None:
         """A new connection: what was not acknowledged is sent again."""
+        self.is_refused = False
         for tail in self._tails.values():
             tail.sent_bytes = tail.acked_bytes
             tail.has_asked = False

@@ -6,10 +6,9 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 
 from runyard_contract.errors import DaemonUnavailable, RunyardError, SpecInvalid, Unsupported
-from runyard_contract.home import data_home
+from runyard_contract.home import data_home, grpc_target
 
 ADDRESS_VARIABLE = "RUNYARD_ADDRESS"
 _UNIX = "unix:"
@@ -44,7 +43,7 @@ class GivenAddress(Address):
 
     def target(self) -> str:
         """See Address."""
-        return unix_target(self._socket)
+        return grpc_target(self._socket)
 
     def revive(self, error: RunyardError) -> None:
         """See Address: whoever gave the address looks after its daemon."""
@@ -63,11 +62,6 @@ class GivenAddress(Address):
 
     def __str__(self) -> str:
         return f"{_UNIX}{self._socket}"
-
-
-def unix_target(socket: Path) -> str:
-    """The gRPC target of a Unix socket: a URI, so what it would read otherwise is escaped."""
-    return _UNIX + quote(os.fsencode(socket))
 
 
 def resolve(address: str | None, environ: Mapping[str, str]) -> Address:

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runyard_contract.errors import DaemonUnavailable, Draining, RunyardError, VersionMismatch
@@ -39,18 +40,29 @@ def lean_grpc() -> None:
     only at its first use (40 ms less). A program that may use grpc.aio itself must not call this.
     """
     import importlib.util
-    import types
 
     if "grpc" in sys.modules:
         return
-    if "asyncio" not in sys.modules:
-        spec = importlib.util.find_spec("asyncio")
+    spec = importlib.util.find_spec("asyncio")
+    if "asyncio" not in sys.modules and spec is not None:
+        module = importlib.util.module_from_spec(spec)
+        module.__class__ = _DeferredModule
+        sys.modules["asyncio"] = module
+    sys.modules.setdefault("grpc.aio", ModuleType("grpc.aio"))
+
+
+class _DeferredModule(ModuleType):
+    """A module whose code runs when the first thing in it is asked for.
+
+    importlib's LazyLoader runs it for `__spec__` too, which every import statement asks for.
+    """
+
+    def __getattr__(self, name: str) -> object:
+        spec = self.__spec__
+        self.__class__ = ModuleType  # type: ignore[assignment]  # from now on as any other
         if spec is not None and spec.loader is not None:
-            spec.loader = importlib.util.LazyLoader(spec.loader)
-            module = importlib.util.module_from_spec(spec)
-            sys.modules["asyncio"] = module
-            spec.loader.exec_module(module)
-    sys.modules.setdefault("grpc.aio", types.ModuleType("grpc.aio"))
+            spec.loader.exec_module(self)
+        return getattr(self, name)
 
 
 class Connection:

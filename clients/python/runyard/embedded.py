@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import socket
@@ -11,19 +12,21 @@ import sys
 import time
 from pathlib import Path
 
-from runyard.address import Address, unix_target
+from runyard.address import Address
 from runyard_contract.errors import (
     DaemonStartFailed,
     DaemonUnavailable,
     Draining,
     RunyardError,
     VersionMismatch,
+    class_for_reason,
 )
 from runyard_contract.home import (
     DaemonRecord,
     can_host_daemon,
     check_home,
     check_socket,
+    grpc_target,
     read_daemon_record,
 )
 from runyard_contract.version import build_id
@@ -31,6 +34,7 @@ from runyard_contract.version import build_id
 START_LIMIT_S = 30.0
 _DRAIN_LIMIT_S = 15.0
 _POLL_S = 0.004
+_GREETING_LIMIT_S = 2.0
 _OTHER_STARTER_S = 1.0
 _LOG = "daemon.log"
 _LOG_TAIL_LINES = 20
@@ -80,7 +84,7 @@ class EmbeddedAddress(Address):
         record = read_daemon_record(self._home)
         if record is None or record.version != build_id() or not _has_socket(record):
             record = self._ensure()
-        return unix_target(Path(record.socket))
+        return grpc_target(Path(record.socket))
 
     def revive(self, error: RunyardError) -> None:
         """See Address."""
@@ -121,17 +125,21 @@ def _has_socket(record: DaemonRecord) -> bool:
 
 
 def _living(home: Path) -> DaemonRecord | None:
-    """The record of a data directory whose daemon accepts connections, else None."""
+    """The record of a data directory whose daemon serves connections, else None."""
     record = read_daemon_record(home)
     if record is None or not _has_socket(record):
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
+        probe.settimeout(_GREETING_LIMIT_S)
         try:
             probe.connect(record.socket)
+            # HTTP/2 servers speak first. A daemon that is just being killed still takes the
+            # connection, and then closes it.
+            return record if probe.recv(1) else None
+        except TimeoutError:
+            return record  # it hangs, and is alive
         except OSError:
             return None
-    return record
 
 
 def start(home: Path) -> DaemonRecord:
@@ -240,15 +248,31 @@ class _Starting:
         """Whether the process ended because another daemon has the data directory."""
         return _LOST_THE_RACE in self._said()
 
-    def failure(self) -> DaemonStartFailed:
-        """The error, with the last lines of the log."""
+    def failure(self) -> RunyardError:
+        """The error that the daemon gave for not starting, else one with the end of its log."""
         lines = self._said().decode(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+        for line in reversed(lines):
+            told = _told_error(line)
+            if told is not None:
+                return told
         said = "".join(f"\n    {line}" for line in lines) or " it logged nothing"
         return DaemonStartFailed(
             f"the daemon did not start; the end of {self._log}:{said}",
             hint="see `runyard doctor`",
             log=str(self._log),
         )
+
+
+def _told_error(line: str) -> RunyardError | None:
+    """The error in a line of the daemon's log that says why it did not start."""
+    try:
+        record = json.loads(line)
+        if record["event"] != "start_failed":
+            return None
+        cls = class_for_reason(record["reason"]) or DaemonStartFailed
+        return cls.restore(str(record["message"]), str(record["hint"]), {})
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _open_pid(pid: int) -> int | None:

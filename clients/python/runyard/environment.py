@@ -25,7 +25,8 @@ class EnvironmentSpecification:
         the node's python3 elsewhere.
     python_version: of a built one ("3.11", ">=3.9,<3.12"); None means the caller's.
     requirements, constraints: one PEP 508 name or URL a line, included files read, in order.
-    index_options: `--index-url URL`, `--extra-index-url URL`, `--find-links URL`, no credentials.
+    index_options: `--index-url URL`, `--extra-index-url URL`, `--find-links URL`, `--pre`,
+        `--no-index`; no credentials.
     environment_variables: for the job, over those of the caller.
     """
 

@@ -26,7 +26,7 @@ _STREAMS = {
 }
 _SOURCES = {MERGED: logs_pb2.LOG_SOURCE_MERGED, **{text: n for n, text in _STREAMS.items()}}
 _BREAKS_WITHOUT_PROGRESS = 5
-_PAUSE_S = 0.2
+_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)

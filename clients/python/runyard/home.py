@@ -22,7 +22,9 @@ def client_folder(home_folder: Path) -> Path | None:
     """
     folder = home_folder / CLIENT_FOLDER
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Apart: `parents` makes the data directory with the umask's mode, open to others.
+        home_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
     except OSError:
         return None
     return folder if os.access(folder, os.R_OK | os.W_OK | os.X_OK) else None

@@ -37,6 +37,7 @@ _INDEX_OPTIONS = {
     "-f": "--find-links",
     "--find-links": "--find-links",
 }
+_SWITCHES = ("--pre", "--no-index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Requirements:
     """What to install, each in the order it was written.
 
     lines: PEP 508 names or URLs. constraints: the same form, for packages that come with these.
-    index_options: `--index-url URL`, `--extra-index-url URL`, `--find-links URL`.
+    index_options: `--index-url URL`, `--extra-index-url URL`, `--find-links URL`, `--pre`,
+        `--no-index`.
     constraint_files: the files that the constraints stand in, as absolute paths.
     """
 
@@ -129,6 +131,8 @@ class _Collector:
         elif option in _INDEX_OPTIONS and value:
             _check_url(place, value, option)
             self.index_options[f"{_INDEX_OPTIONS[option]} {value}"] = None
+        elif option in _SWITCHES and not value:
+            self.index_options[option] = None
         elif option in ("-e", "--editable"):
             raise _local(place, line)
         else:
@@ -137,7 +141,7 @@ class _Collector:
                 option,
                 f"the pip option {option} is not served",
                 "remove the line; served are -r, -c, --index-url, --extra-index-url,"
-                " --find-links and --hash",
+                " --find-links, --pre, --no-index and --hash",
             )
 
 

@@ -74,5 +74,9 @@ def state_of_word(word: str) -> RunState:
     except ValueError:
         words = [v1_word(state) for state in RunState]
         close = nearest(word, words)
-        hint = f'did you mean "{close}"?' if close else f"one of {', '.join(words)}"
-        raise SpecInvalid(f"{word!r} is no status of a run", hint=hint, status=word) from None
+        suggestion = f'; did you mean "{close}"?' if close else ""
+        raise SpecInvalid(
+            f"{word!r} is no status of a run{suggestion}",
+            hint=f"use one of {', '.join(words)}",
+            status=word,
+        ) from None

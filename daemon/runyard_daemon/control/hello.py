@@ -75,11 +75,12 @@ class Greeter:
         mine = live.held_by(node)
         settled = await live.store.write(lambda conn: self._settle(conn, node, hello, mine))
 
-        older = live.sessions.get(node)
-        live.sessions[node] = session
-        if older is not None:
-            older.supersede()
-        live.in_touch(_board_node(node, hello))
+        if session.is_open:
+            older = live.sessions.get(node)
+            live.sessions[node] = session
+            if older is not None:
+                older.supersede()
+            live.in_touch(_board_node(node, hello))
         said = {report.ref: report for report in hello.attempts}
         for run_id in settled.over:
             held = live.attempts.get(run_id)
@@ -203,13 +204,17 @@ class Greeter:
         spec = self._live.store.peek(lambda conn: runs.get_spec(conn, held.ref.run_id))
         return self._read_spec(spec).grace_s
 
-    def part(self, session: Session) -> None:
-        """Takes the end of a session. Runs of the node go on; it may come back any time."""
+    def part(self, session: Session) -> bool:
+        """Takes the end of a session. Runs of the node go on; it may come back any time.
+
+        False: a newer session took over before.
+        """
         live = self._live
         if live.sessions.get(session.node) is not session:
-            return
+            return False
         del live.sessions[session.node]
         live.lost_touch(session.node)
+        return True
 
 
 def _board_node(node: NodeId, hello: Hello) -> Node:

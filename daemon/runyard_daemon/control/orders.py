@@ -85,6 +85,11 @@ class Session(Protocol):
         """Whose it is."""
         ...
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the agent is still there."""
+        ...
+
     def send(self, order: Order) -> None:
         """Queues an order; never blocks. What is lost comes again after the next Hello."""
         ...

@@ -121,28 +121,33 @@ def violations(wish: RunWish) -> list[Violation]:
 
 
 def _program(wish: RunWish) -> Iterator[Violation]:
-    """What is wrong with script or command and their arguments."""
+    """What is wrong with script or command."""
     if wish.is_build:
         if wish.script is not None or wish.argv:
             yield "spec.script", "a run that only builds an environment has no program"
-        return
-    field = "spec.command.argv"
-    if wish.script is not None:
-        field = "spec.script.arguments"
+        if wish.environment is None and not wish.environment_name:
+            yield "spec.environment", "is empty, so that there is nothing to build"
+    elif wish.script is not None:
         try:
             split_rel(wish.script)
         except UnsafePath as error:
             yield "spec.script.path", error.message
         if not wish.snapshot:
             yield "spec.snapshot", "is empty, so that there is no script to run"
-    elif not wish.argv or not wish.argv[0]:
-        yield "spec.command.argv", "is empty; a run needs a script or a command"
-    if len(wish.argv) > limits.ARGUMENTS_MAX:
-        yield field, f"has {len(wish.argv)} arguments; at most {limits.ARGUMENTS_MAX}"
-    size = sum(map(len, wish.argv))
+        yield from _arguments("spec.script.arguments", wish.argv)
+    else:
+        if not wish.argv or not wish.argv[0]:
+            yield "spec.command.argv", "is empty; a run needs a script or a command"
+        yield from _arguments("spec.command.argv", wish.argv)
+
+
+def _arguments(field: str, arguments: Sequence[bytes]) -> Iterator[Violation]:
+    if len(arguments) > limits.ARGUMENTS_MAX:
+        yield field, f"has {len(arguments)} arguments; at most {limits.ARGUMENTS_MAX}"
+    size = sum(map(len, arguments))
     if size > limits.ARGUMENTS_BYTES:
         yield field, f"has {size} bytes; at most {limits.ARGUMENTS_BYTES} together"
-    for index, argument in enumerate(wish.argv):
+    for index, argument in enumerate(arguments):
         if b"\0" in argument:
             yield f"{field}[{index}]", "holds a NUL byte"
         elif len(argument) > ARGUMENT_BYTES:

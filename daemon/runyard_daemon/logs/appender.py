@@ -165,7 +165,6 @@ class Appender:
                 file.sync()
             except OSError as error:
                 failed[file_id] = as_user_error(error)
-                self._files.forget(file_id)
         for piece in batch:
             piece.error = piece.error or failed.get(piece.file_id)
             if piece.error is None:
@@ -202,14 +201,11 @@ class _OpenFiles:
         self._files.move_to_end(file_id)
         return file
 
-    def forget(self, file_id: _FileId) -> None:
-        """Closes a file: its state is read from the disk again."""
-        self._files.pop(file_id).close()
-
     def trim(self) -> None:
-        """Closes the least recently used beyond the limit; all of them are synced."""
-        while len(self._files) > self._limit:
-            self._files.popitem(last=False)[1].close()
+        """Closes the least recently used beyond the limit, but none that a failed sync left."""
+        for file_id in list(self._files)[: max(0, len(self._files) - self._limit)]:
+            if self._files[file_id].is_synced:
+                self._files.pop(file_id).close()
 
     def close(self) -> None:
         """Closes all."""

@@ -14,6 +14,7 @@ from runyard_contract.shipping import accept
 from runyard_daemon.logs.layout import AttemptKey, LogFile, open_to_read
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_BLOCK_BYTES = 1 << 20
 
 
 class GrowingFile:
@@ -30,6 +31,8 @@ class GrowingFile:
         self._fd = fd
         self.written_bytes = os.fstat(fd).st_size
         self.durable_bytes = 0
+        self._kept_bytes = self.written_bytes
+        self._is_doubtful = False
 
     @property
     def is_synced(self) -> bool:
@@ -54,18 +57,30 @@ class GrowingFile:
     def sync(self) -> None:
         """Makes all that was written durable.
 
-        Raises OSError, and then takes back what was not durable before, for the kernel may have
-        dropped it and would not say so again: the sender sends it once more.
+        Raises OSError, and then takes back what was written since the last sync: the kernel may
+        have dropped it and would not say so again, and the sender sends it once more. What an
+        earlier process left may have been acknowledged by it, so it stays, and is written again
+        before the next sync counts.
         """
         if self.is_synced:
             return
         try:
+            if self._is_doubtful:
+                self._write_again()
             os.fdatasync(self._fd)
         except OSError:
-            os.ftruncate(self._fd, self.durable_bytes)
-            self.written_bytes = self.durable_bytes
+            os.ftruncate(self._fd, self._kept_bytes)
+            self.written_bytes = self._kept_bytes
+            self._is_doubtful = self._kept_bytes > self.durable_bytes
             raise
-        self.durable_bytes = self.written_bytes
+        self.durable_bytes = self._kept_bytes = self.written_bytes
+        self._is_doubtful = False
+
+    def _write_again(self) -> None:
+        """Writes what an earlier process left, so that the kernel takes it for new."""
+        for offset in range(0, self._kept_bytes, _BLOCK_BYTES):
+            count = min(_BLOCK_BYTES, self._kept_bytes - offset)
+            os.pwrite(self._fd, os.pread(self._fd, count, offset), offset)
 
     def close(self) -> None:
         """Closes the file; what was not synced is not durable."""

@@ -73,8 +73,9 @@ class AgentService(AgentServiceServicer):
             ended = await parts.greeter.greet(session, hello)
             await session.run(self._welcome(), ended)
         finally:
-            parts.greeter.part(session)
-            parts.collector.lost(session.node)
+            session.is_open = False
+            if parts.greeter.part(session):
+                parts.collector.lost(session.node)
             parts.live.journal.info("agent_session_ended", node=session.node)
 
     def _welcome(self) -> pb.Welcome:

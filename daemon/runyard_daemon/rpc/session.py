@@ -73,6 +73,8 @@ class AgentSession:
         self._received = 0
         self._faults = 0
         self._turns = asyncio.Semaphore(REPORTS_AT_ONCE)
+        self.is_open = True
+        """False from the end of the call on; whoever is still settling its Hello looks."""
 
     @property
     def node(self) -> NodeId:

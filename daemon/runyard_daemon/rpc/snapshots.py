@@ -44,7 +44,7 @@ class SnapshotService(SnapshotServiceServicer):
         missing = await self._content.missing(_digests(request.digests))
         return pb.FindMissingBlobsResponse(missing_digests=map(bytes.fromhex, missing))
 
-    async def UploadBlobs(  # type: ignore[override]  # a coroutine that uses read
+    async def UploadBlobs(
         self, requests: object, context: Readable[pb.UploadBlobsRequest]
     ) -> pb.UploadBlobsResponse:
         """Stores blobs; a stream cut off keeps what was committed."""

@@ -24,6 +24,8 @@ SOCKET_NAME = "daemon.sock"
 # sockaddr_un holds 108 bytes on Linux and 104 elsewhere; gRPC and tools need a few of them.
 SOCKET_PATH_BYTES = 100
 
+_URI_SAFE = frozenset(b"/-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+
 # Write-ahead logs, flock and Unix sockets do not hold on these. 9p is not among them: gVisor
 # shows the local root of a container as 9p.
 _NETWORK_TYPES = frozenset(
@@ -162,6 +164,15 @@ def socket_path(home: Path, temporary_folder: str = "") -> Path:
         if far.is_absolute() and len(os.fsencode(far)) <= SOCKET_PATH_BYTES:
             return far
     raise AssertionError("a socket below /tmp is always short enough")
+
+
+def grpc_target(socket: str | os.PathLike[str]) -> str:
+    """What gRPC listens at or connects to for this socket.
+
+    The path is part of a URI there: spaces, %, #, ? and letters beyond ASCII must be escaped.
+    """
+    raw = os.fsencode(socket)
+    return "unix:" + "".join(chr(c) if c in _URI_SAFE else f"%{c:02X}" for c in raw)
 
 
 def prepare_socket_folder(socket: Path) -> None:

@@ -1,5 +1,6 @@
 from hypothesis import given
 from hypothesis import strategies as st
+
 from runyard_agent.core.backoff import Backoff
 
 BACKOFFS = st.builds(Backoff, first_s=st.floats(0.001, 10), cap_s=st.floats(0.001, 100))

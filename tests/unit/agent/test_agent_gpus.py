@@ -1,4 +1,5 @@
 import pytest
+
 from runyard_agent.gpus import Gpus, GpusTaken
 
 

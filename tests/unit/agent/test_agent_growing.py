@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from runyard_agent.shipping.growing import PATHS, GrowingFiles, Piece
 from runyard_contract.orderindex import STDERR, STDOUT, encode_record
 from runyard_contract.shipping import accept

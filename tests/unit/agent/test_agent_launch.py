@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from runyard_agent.bundles import Bundle, Key
 from runyard_agent.environments.protocol import ProvidedEnvironment
 from runyard_agent.launch import arguments, supervisor_spec, variables

@@ -3,6 +3,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from runyard_agent.core.reconcile import (
     Answer,
     Found,

@@ -3,6 +3,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from runyard_agent.bundles import Bundle, Key
 from runyard_agent.workdir import (
     Abandoned,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import functools
+import ast
 import json
 import os
 import pwd
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import runyard_job
 from runyard_job.bundle import write_zip
 
 VERSIONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"]
@@ -29,24 +31,44 @@ print(run.id)
 """
 
 
-@functools.cache
-def _find_python(version: str) -> str | None:
-    """A Python of that version that starts (a pyenv shim may not), or None."""
+def _pythons() -> dict[str, str]:
+    """An interpreter of each version that jobs may have and this machine has, by version.
+
+    The running one is always among them; a shim of pyenv that does not start is not one.
+    """
     home = pwd.getpwuid(os.getuid()).pw_dir  # HOME is a test's own folder
-    roots = [os.environ.get("PYENV_ROOT", ""), f"{home}/.pyenv"]
-    found = [path for root in roots for path in Path(root).glob(f"versions/{version}.*/bin/python")]
-    for candidate in [*found, shutil.which(f"python{version}")]:
-        if candidate and subprocess.run([candidate, "-c", ""], capture_output=True).returncode == 0:
-            return str(candidate)
-    return None
+    roots = dict.fromkeys([os.environ.get("PYENV_ROOT", ""), f"{home}/.pyenv"])
+    running = f"3.{sys.version_info.minor}"
+    found = {running: sys.executable}
+    for version in VERSIONS:
+        candidates = [
+            *(
+                path
+                for root in roots
+                for path in Path(root).glob(f"versions/{version}.*/bin/python")
+            ),
+            shutil.which(f"python{version}"),
+        ]
+        for candidate in candidates:
+            if version not in found and candidate and _starts(candidate):
+                found[version] = str(candidate)
+    return {version: found[version] for version in [*VERSIONS, running] if version in found}
 
 
-@pytest.fixture(params=VERSIONS)
+def _starts(python: str | Path) -> bool:
+    try:
+        ended = subprocess.run([python, "-S", "-c", ""], capture_output=True, timeout=60)
+    except OSError:
+        return False
+    return ended.returncode == 0
+
+
+PYTHONS = _pythons()
+
+
+@pytest.fixture(params=PYTHONS)
 def python(request: pytest.FixtureRequest) -> str:
-    found = _find_python(request.param)
-    if found is None:
-        pytest.skip(f"no Python {request.param} on PATH or in ~/.pyenv/versions")
-    return found
+    return PYTHONS[request.param]
 
 
 def _run(python: str, code: str, path: list[Path], **env: str) -> subprocess.CompletedProcess[str]:
@@ -194,6 +216,14 @@ def test_an_sdk_that_fails_to_load_says_so_itself(
 
     assert ended.returncode == 1
     assert ended.stderr.endswith("ImportError: grpc is broken\n")
+
+
+def test_every_source_is_python_3_8() -> None:
+    sources = sorted(Path(runyard_job.__file__).parent.rglob("*.py"))
+
+    assert len(sources) > 1
+    for path in sources:
+        ast.parse(path.read_bytes(), str(path), feature_version=(3, 8))
 
 
 def test_same_sources_give_the_same_bytes(job_zip: Path, tmp_path: Path) -> None:

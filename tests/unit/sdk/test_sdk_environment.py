@@ -6,6 +6,7 @@ import pytest
 
 from runyard.conda_dependencies import CondaDependencies
 from runyard.environment import Environment, EnvironmentSpecification
+from runyard.run_spec import environment_message
 from runyard_contract.errors import SpecInvalid, Unsupported
 
 
@@ -81,6 +82,22 @@ def test_conda_python_version_is_sent_in_pips_terms(
 
     assert (specification.kind, specification.python_version) == ("pip", version)
     assert specification.requirements == ("numpy",)
+
+
+def test_pip_options_reach_the_daemon_in_its_form(tmp_path: Path) -> None:
+    path = tmp_path / "requirements.txt"
+    path.write_text("-f https://i.example/wheels\n--pre\n--no-index\nnumpy\n")
+    env = Environment.from_pip_requirements("e", path)
+
+    message = environment_message(env.to_specification(), b"/usr/bin/python3")
+
+    assert message is not None
+    assert list(message.pip.index_options) == [
+        "--find-links=https://i.example/wheels",
+        "--pre",
+        "--no-index",
+    ]
+    assert list(message.pip.requirements) == ["numpy"]
 
 
 def test_conda_file_with_pip_section_reads_includes_beside_it(tmp_path: Path) -> None:

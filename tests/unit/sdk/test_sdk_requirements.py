@@ -73,7 +73,7 @@ def test_index_options_are_kept_apart_in_long_form(tmp_path: Path) -> None:
     path = tmp_path / "requirements.txt"
     path.write_text(
         "-i https://a.example/simple\n--extra-index-url=https://b.example/\n"
-        "-f https://c.example/wheels\nnumpy\n"
+        "-f https://c.example/wheels\nnumpy\n--pre  # betas too\n--no-index\n--pre\n"
     )
 
     found = read_requirements(path)
@@ -82,6 +82,8 @@ def test_index_options_are_kept_apart_in_long_form(tmp_path: Path) -> None:
         "--index-url https://a.example/simple",
         "--extra-index-url https://b.example/",
         "--find-links https://c.example/wheels",
+        "--pre",
+        "--no-index",
     )
     assert found.lines == ("numpy",)
 
@@ -134,7 +136,8 @@ def test_variables_in_urls_are_refused(tmp_path: Path) -> None:
     [
         ("numpy\nnumpy=1.2", SpecInvalid, "requirements.txt:2: 'numpy=1.2' is not", "two equals"),
         ("a b c", SpecInvalid, "requirements.txt:1: 'a b c' is not a requirement", "name==1.2"),
-        ("--pre", Unsupported, "requirements.txt:1: the pip option --pre is not served", "remove"),
+        ("--no-deps", Unsupported, "txt:1: the pip option --no-deps is not served", "--pre"),
+        ("--pre numpy", Unsupported, "txt:1: the pip option --pre is not served", "remove"),
         ("-r https://x.example/r.txt", Unsupported, "an include by URL", "download"),
         ("-r gone.txt", SpecInvalid, "requirements.txt:1: cannot read", ""),
     ],

@@ -204,7 +204,7 @@ def test_registry_password_is_not_in_the_definition(
     control: FakeControl, workspace: Workspace, project: Path
 ) -> None:
     environment = Environment("private")
-    environment.docker.base_image_registry.password = "hunter2"
+    environment.docker.base_image_registry.password = "hunter2"  # noqa: S105
 
     submit(workspace, ScriptRunConfig(script="train.py", environment=environment))
 

@@ -8,10 +8,10 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 import click
-from runyard_contract.nearest import nearest
 
 from runyard.cli.failure import UsageInvalid
 from runyard.cli.output import Output
+from runyard_contract.nearest import nearest
 
 AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
 
@@ -118,7 +118,10 @@ class Group(click.Group):
         else:
             hint = f"one of {', '.join(known)}; see `{ctx.command_path} --help`"
         return UsageInvalid(
-            f"{ctx.command_path} has no command {name}", hint=hint, command=name, nearest=close or ""
+            f"{ctx.command_path} has no command {name}",
+            hint=hint,
+            command=name,
+            nearest=close or "",
         )
 
 

@@ -7,6 +7,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from runyard.cli.output import Output
+from runyard.cli.render.text import clean
 from runyard_contract.errors import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -15,9 +17,6 @@ from runyard_contract.errors import (
     RemoteError,
     RunyardError,
 )
-
-from runyard.cli.output import Output
-from runyard.cli.render.text import clean
 
 if TYPE_CHECKING:
     import click
@@ -44,6 +43,14 @@ class Defect(RunyardError):
     """An error that nobody foresaw. Metadata: `incident`, `log` (where the details are)."""
 
     reason = "CLIENT_DEFECT"
+
+
+class Left(Exception):
+    """The command ends before what it waits for does. `exit_code` is the command's."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(f"left with {exit_code}")
+        self.exit_code = exit_code
 
 
 def exit_code_of(error: RunyardError) -> int:
@@ -81,7 +88,11 @@ def of_click(error: click.ClickException) -> UsageInvalid:
     param = getattr(error, "param", None)
     metadata = {"command": command}
     if param is not None:
-        option = " / ".join(param.opts) if param.param_type_name == "option" else param.make_metavar(context)
+        option = (
+            " / ".join(param.opts)
+            if param.param_type_name == "option"
+            else param.make_metavar(context)
+        )
         metadata["option"] = option
         if not getattr(error, "message", ""):
             message = f"{option} is lacking"

@@ -5,60 +5,47 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from runyard_contract.errors import RunyardError
-from runyard_contract.states import RunState, v1_word
-
-from runyard.cli.failure import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
+from runyard.cli.failure import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, Left
 from runyard.cli.interrupts import LeaveNow, on_interrupt
 from runyard.cli.output import Output
 from runyard.cli.render.status_line import StatusLine
 from runyard.cli.render.text import clean
 from runyard.cli.streams import ScriptStreams
-from runyard.follow import ENVIRONMENT, LogBytes, follow
+from runyard.follow import ENVIRONMENT, LogBytes
+from runyard_contract.errors import RunyardError
+from runyard_contract.states import RunState, v1_word
 
 if TYPE_CHECKING:
-    from runyard_contract.ids import RunName
-
-    from runyard.channel import Connection
     from runyard.records import RunRecord
+    from runyard.run import Run
 
 _ENVIRONMENT_TAIL_BYTES = 4096
 _CANCEL_REASON = "Ctrl-C"
-
-
-class Left(Exception):
-    """The command ends before the run does. `exit_code` is the command's."""
-
-    def __init__(self, exit_code: int) -> None:
-        super().__init__(f"left with {exit_code}")
-        self.exit_code = exit_code
 
 
 class Follower:
     """One run that this command follows.
 
     Args:
-        connection: to the daemon.
-        output: where the run's output and what is said about it go.
         run: the run.
+        output: where the run's output and what is said about it go.
         is_raw: the script's output is not filtered on a terminal.
-        shows_environment: what building the environment prints is shown on stderr.
+        environment_stream: where what building the environment prints is shown, "stdout" or
+            "stderr"; empty: its last line on the status line only.
     """
 
     def __init__(
         self,
-        connection: Connection,
+        run: Run,
         output: Output,
-        run: RunName,
         *,
         is_raw: bool = False,
-        shows_environment: bool = False,
+        environment_stream: str = "",
     ) -> None:
-        self._connection = connection
-        self._output = output
         self._run = run
+        self._output = output
         self._streams = ScriptStreams(output, is_raw=is_raw)
-        self._shows_environment = shows_environment
+        self._environment_stream = environment_stream
         self._environment_tail = b""
         self._has_output = False
         self.was_interrupted = False
@@ -66,7 +53,7 @@ class Follower:
     @property
     def environment_tail(self) -> str:
         """The last lines that building the environment printed and that were not shown."""
-        if self._shows_environment:
+        if self._environment_stream:
             return ""
         return self._environment_tail.decode("utf-8", "replace").strip("\n")
 
@@ -90,7 +77,7 @@ class Follower:
     def _follow(self) -> RunRecord:
         last: RunRecord | None = None
         with StatusLine(self._output) as status:
-            for event in follow(self._connection, self._run, include_environment_log=True):
+            for event in self._run.follow(include_environment_log=True):
                 if isinstance(event, LogBytes):
                     self._pass_on(event, status)
                     continue
@@ -105,9 +92,9 @@ class Follower:
         if event.stream != ENVIRONMENT:
             status.clear()
             self._streams.write(event.stream, event.data)
-        elif self._shows_environment:
+        elif self._environment_stream:
             status.clear()
-            self._streams.write("stderr", event.data)
+            self._streams.write(self._environment_stream, event.data)
         else:
             tail = (self._environment_tail + event.data)[-_ENVIRONMENT_TAIL_BYTES:]
             self._environment_tail = tail
@@ -122,14 +109,50 @@ class Follower:
     def _send_cancel(self) -> None:
         try:
             self._output.say("runyard: cancelling the run; Ctrl-C again leaves at once")
-            cancel(self._connection, self._run, _CANCEL_REASON)
+            self._run.cancel(_CANCEL_REASON)
         except RunyardError as error:
             self._output.say(f"runyard: the run could not be cancelled: {clean(error.message)}")
         except OSError:
             return  # nobody reads what is said
 
     def _say_how_to_go_on(self) -> None:
-        say_how_to_follow(self._output, self._run.run)
+        say_how_to_follow(self._output, self._run.id)
+
+
+def pass_log_on(
+    run: Run, output: Output, *, is_live: bool, of_environment: bool, is_raw: bool
+) -> int:
+    """Prints a run's log, with `is_live` until it is complete; returns the exit code."""
+    from runyard.follow import MERGED, STDOUT, read_log
+
+    streams = ScriptStreams(output, is_raw=is_raw)
+    connection = run.experiment.workspace.connection
+    source = ENVIRONMENT if of_environment else MERGED
+    try:
+        with on_interrupt(None):
+            for piece in read_log(connection, run.record.name, source, is_live=is_live):
+                streams.write(STDOUT if of_environment else piece.stream, piece.data)
+            streams.finish()
+    except LeaveNow:
+        streams.finish()
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def wait_for(run: Run, output: Output) -> RunRecord:
+    """Waits until a run has ended and returns its final record; Ctrl-C raises Left."""
+    from runyard.follow import wait_until_final
+
+    if run.record.is_final:
+        return run.record
+    connection = run.experiment.workspace.connection
+    try:
+        with on_interrupt(None), StatusLine(output) as status:
+            status.show(f"waiting for {run.id}")
+            return wait_until_final(connection, run.record.name)
+    except LeaveNow:
+        say_how_to_follow(output, run.id)
+        raise Left(EXIT_INTERRUPTED) from None
 
 
 def say_how_to_follow(output: Output, run_id: str) -> None:
@@ -141,20 +164,6 @@ def say_how_to_follow(output: Output, run_id: str) -> None:
         )
     except OSError:
         return
-
-
-def cancel(connection: Connection, run: RunName, reason: str) -> RunRecord:
-    """Asks a run to end and returns it as it is now."""
-    from runyardpb.v1 import runs_pb2, runs_pb2_grpc
-
-    from runyard._convert import run_record
-
-    answer = connection.unary(
-        runs_pb2_grpc.RunServiceStub,
-        lambda stub: stub.CancelRun,
-        runs_pb2.CancelRunRequest(name=str(run), reason=reason),
-    )
-    return run_record(answer.run)
 
 
 def _doing(run: RunRecord) -> str:

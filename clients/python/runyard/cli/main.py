@@ -8,23 +8,26 @@ import sys
 from typing import Any, NoReturn
 
 import click
-from runyard_contract.errors import RunyardError
 
 from runyard.cli.command_line import Entry, Group
 from runyard.cli.failure import (
     EXIT_BROKEN_PIPE,
     EXIT_INTERRUPTED,
+    Left,
     defect,
     exit_code_of,
     of_click,
     show_error,
 )
 from runyard.cli.output import Output
+from runyard_contract.errors import RunyardError
 
 _PROGRAM = "runyard"
 _COMMANDS = {
     "run": Entry("runyard.cli.run", "run", "Run a script, or with -- any program, and follow it."),
-    "runs": Entry("runyard.cli.runs", "runs", "List, show, follow and end runs; fetch their files."),
+    "runs": Entry(
+        "runyard.cli.runs", "runs", "List, show, follow and end runs; fetch their files."
+    ),
     "compute": Entry("runyard.cli.compute", "compute", "Show compute targets."),
     "environment": Entry(
         "runyard.cli.environment", "environment", "List, show and build environments."
@@ -45,7 +48,14 @@ _COMMANDS = {
         "runyard runs logs -f last",
     ],
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, p, v: _print_version(c, v), help="Show the version.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda c, p, v: _print_version(c, v),
+    help="Show the version.",
+)
 def root() -> None:
     """Run one training script, unchanged, on any machine you own.
 
@@ -65,6 +75,8 @@ def run_command_line(arguments: list[str], output: Output) -> int:
     """Runs one command and returns its exit code. Errors are shown, none is raised."""
     try:
         return _dispatch(arguments, output)
+    except Left as left:
+        return left.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         output.say(error.ctx.get_help() if error.ctx else "")
         return error.exit_code
@@ -79,15 +91,13 @@ def run_command_line(arguments: list[str], output: Output) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001 - the edge: an incident instead of a traceback
+    except Exception as error:
         return _fail(output, defect(error))
 
 
 def _dispatch(arguments: list[str], output: Output) -> int:
     """The command's exit code; None of a command is success."""
-    result: Any = root.main(
-        arguments, prog_name=_PROGRAM, standalone_mode=False, obj=output
-    )
+    result: Any = root.main(arguments, prog_name=_PROGRAM, standalone_mode=False, obj=output)
     return result if isinstance(result, int) else 0
 
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runyard.cli.failure import ScriptNotFound, UsageInvalid
 from runyard_contract.errors import EnvironmentNotFound, RunyardError, SourceInvalid, SpecInvalid
 from runyard_contract.ids import check_environment_name, experiment_from_folder
 from runyard_contract.nearest import nearest
 from runyard_contract.paths import shown
-
-from runyard.cli.failure import ScriptNotFound, UsageInvalid
 
 if TYPE_CHECKING:
     from runyard.environment import Environment
@@ -86,7 +85,7 @@ def prepare(
 
     base = _load_config(options)
     source = _find_source(options, base)
-    environment = _environment(options.env, source.directory)
+    environment = named_environment(options.env, source.directory) if options.env else None
     config = ScriptRunConfig(
         source_directory=source.directory,
         script=source.script or None,
@@ -186,19 +185,21 @@ def _command(options: RunOptions, base: RunConfiguration | None) -> list[bytes |
     return list(base.command) if base is not None and base.command and not options.words else None
 
 
-def _environment(named: str | None, source: str) -> Environment | str | None:
-    """The environment of --env: read from a file, or the name of a stored one."""
-    if named is None:
-        return None
+def named_environment(named: str, source: str) -> Environment | str:
+    """The environment that a text names: read from a file, or the name of a stored one.
+
+    Files are looked up from the current folder, then from the source directory. Raises
+    EnvironmentNotFound for a file that is not there, NameInvalid for what is no name either.
+    """
     path = next((p for p in (named, os.path.join(source, named)) if os.path.isfile(p)), None)
     if path is not None:
-        return environment_from_file(path)
+        return _from_file(path)
     if os.path.sep in named or named.endswith((*_REQUIREMENTS_ENDINGS, *_YAML_ENDINGS)):
         raise _no_environment_file(named)
     return check_environment_name(named)
 
 
-def environment_from_file(path: str) -> Environment:
+def _from_file(path: str) -> Environment:
     """The environment of a requirements.txt or a conda YAML file."""
     from runyard.environment import Environment
 
@@ -222,7 +223,9 @@ def _no_environment_file(named: str) -> RunyardError:
     except OSError:
         names = []
     close = nearest(os.path.basename(named), names)
-    suggestion = f'; did you mean "{shown(os.path.join(os.path.dirname(named), close))}"?' if close else ""
+    suggestion = (
+        f'; did you mean "{shown(os.path.join(os.path.dirname(named), close))}"?' if close else ""
+    )
     return EnvironmentNotFound(
         f"there is no environment file {shown(named)}{suggestion}",
         hint="give the path of a requirements.txt or conda YAML file, or a name that "

@@ -6,22 +6,23 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import click
-from runyard_contract.errors import RunyardError
-from runyard_contract.ids import ExperimentName
-from runyard_contract.limits import GPUS_MAX, PRIORITY_MAX, PRIORITY_MIN
-from runyard_contract.states import EndClass
 
 from runyard.cli import parameters
 from runyard.cli.command_line import Command, json_option, output_of
-from runyard.cli.failure import show_error
+from runyard.cli.failure import Left, show_error
 from runyard.cli.output import STDERR_FD, Output
 from runyard.cli.render.text import clean, clean_line
 from runyard.cli.request import RunOptions, RunRequest, prepare
+from runyard_contract.errors import RunyardError
+from runyard_contract.ids import ExperimentName
+from runyard_contract.limits import PRIORITY_MAX, PRIORITY_MIN
+from runyard_contract.states import EndClass
 
 if TYPE_CHECKING:
     from runyard.channel import Connection
     from runyard.cli.following import Follower
     from runyard.records import RunRecord
+    from runyard.run import Run
     from runyard.submission import Submitted
 
 _LISTED_OUTPUTS = 1000
@@ -67,14 +68,14 @@ class RunCommand(Command):
         "runyard run --gpus 1 --max-duration 2h --tag model=small train.py",
         "runyard run --config train.runconfig --source .",
         "runyard run -- make all                   # any program",
-        "runyard run --no-wait --json train.py     # prints {\"run_id\": …} at once",
+        'runyard run --no-wait --json train.py     # prints {"run_id": …} at once',
     ],
 )
-@click.option("-t", "--target", type=parameters.ComputeName(), help="Compute target. [local]")
+@click.option("-t", "--target", type=parameters.COMPUTE, help="Compute target. [local]")
 @click.option(
     "-e",
     "--experiment",
-    type=parameters.ExperimentName(),
+    type=parameters.EXPERIMENT,
     help="Experiment of the run. [named after the source directory]",
 )
 @click.option(
@@ -99,7 +100,7 @@ class RunCommand(Command):
     "--env-var",
     "env_vars",
     metavar="NAME[=VALUE]",
-    type=parameters.EnvironmentVariable(),
+    type=parameters.ENVIRONMENT_VARIABLE,
     multiple=True,
     help="Set a variable for the script, or pass one of yours on. Repeatable.",
 )
@@ -107,29 +108,27 @@ class RunCommand(Command):
     "--tag",
     "tags",
     metavar="KEY=VALUE",
-    type=parameters.Tag(),
+    type=parameters.TAG,
     multiple=True,
     help="Tag of the run. Repeatable.",
 )
 @click.option(
     "--priority",
-    type=parameters.WholeNumber(PRIORITY_MIN, PRIORITY_MAX),
+    type=parameters.PRIORITY,
     default=0,
     help=f"{PRIORITY_MIN:,} to {PRIORITY_MAX:,}; higher goes first. [0]",
 )
 @click.option(
-    "--max-duration", type=parameters.Duration(), help="Stop the script after 90s, 15m, 2h, 1d …"
+    "--max-duration", type=parameters.DURATION, help="Stop the script after 90s, 15m, 2h, 1d …"
 )
 @click.option(
     "--cancel-grace",
-    type=parameters.Duration(most_s=3600, may_be_zero=True),
+    type=parameters.GRACE,
     help="Time between SIGTERM and SIGKILL when it is stopped, at most 1h. [30s]",
 )
-@click.option("--cpus", type=parameters.Cpus(), help="Processors that it needs, such as 2 or 0.5.")
-@click.option("--memory", type=parameters.Size(), help="Memory that it needs: 512M, 24GiB …")
-@click.option(
-    "--gpus", type=parameters.WholeNumber(0, GPUS_MAX), help="Whole GPUs that it needs."
-)
+@click.option("--cpus", type=parameters.CPUS, help="Processors that it needs, such as 2 or 0.5.")
+@click.option("--memory", type=parameters.MEMORY, help="Memory that it needs: 512M, 24GiB …")
+@click.option("--gpus", type=parameters.GPUS, help="Whole GPUs that it needs.")
 @click.option("--merge-stderr", is_flag=True, help="Send stderr where stdout goes, in exact order.")
 @click.option("--no-wait", is_flag=True, help="Return when the run is submitted.")
 @click.option("--verbose", is_flag=True, help="Also say what was sent and where the time went.")
@@ -139,9 +138,7 @@ class RunCommand(Command):
 @json_option
 @click.argument("words", metavar="SCRIPT [ARGS]…", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
-def run(
-    ctx: click.Context, /, *, no_wait: bool, verbose: bool, raw: bool, **given: Any
-) -> int:
+def run(ctx: click.Context, /, *, no_wait: bool, verbose: bool, raw: bool, **given: Any) -> int:
     """Run a script, or with -- any program, and follow it.
 
     The script's output is this command's output, and its exit code is this command's exit code:
@@ -157,9 +154,7 @@ def run(
         memory_bytes=given.pop("memory"),
         **given,
     )
-    return submit_and_follow(
-        output, options, waits=not no_wait, is_verbose=verbose, is_raw=raw
-    )
+    return submit_and_follow(output, options, waits=not no_wait, is_verbose=verbose, is_raw=raw)
 
 
 def submit_and_follow(
@@ -183,7 +178,11 @@ def submit_and_follow(
     if not waits:
         _say_submitted(output, submitted.record)
         return 0
-    return _follow(output, workspace.connection, submitted, is_verbose=is_verbose, is_raw=is_raw)
+    from runyard.experiment import Experiment
+    from runyard.run import Run
+
+    followed = Run.from_record(Experiment(workspace, request.experiment), submitted.record)
+    return _follow(output, followed, submitted, is_verbose=is_verbose, is_raw=is_raw)
 
 
 def _submit(
@@ -241,41 +240,32 @@ def _say_submitted(output: Output, run: RunRecord) -> None:
 
 
 def _follow(
-    output: Output,
-    connection: Connection,
-    submitted: Submitted,
-    *,
-    is_verbose: bool,
-    is_raw: bool,
+    output: Output, run: Run, submitted: Submitted, *, is_verbose: bool, is_raw: bool
 ) -> int:
-    from runyard.cli.following import Follower, Left, say_how_to_follow
+    from runyard.cli.following import Follower, say_how_to_follow
     from runyard.cli.render.ending import OTHER_EXIT
+    from runyard.follow import STDERR
 
-    name = submitted.record.name
-    follower = Follower(
-        connection, output, name, is_raw=is_raw, shows_environment=is_verbose
-    )
+    follower = Follower(run, output, is_raw=is_raw, environment_stream=STDERR if is_verbose else "")
     try:
         final = follower.follow(cancels=True)
-        exit_code = _finish(output, connection, final, follower, is_verbose=is_verbose)
+        exit_code = _finish(output, run, final, follower, is_verbose=is_verbose)
     except Left as left:
         return left.exit_code
     except RunyardError as error:
         show_error(output, error)
-        say_how_to_follow(output, name.run)
+        say_how_to_follow(output, run.id)
         return OTHER_EXIT
     if output.is_json:
         from runyard.cli.render.run import run_json
 
-        output.print_json(
-            {**run_json(final, submitted.statistics), "outcome": exit_code}
-        )
+        output.print_json({**run_json(final, submitted.statistics), "outcome": exit_code})
     return exit_code
 
 
 def _finish(
     output: Output,
-    connection: Connection,
+    run: Run,
     final: RunRecord,
     follower: Follower,
     *,
@@ -289,31 +279,28 @@ def _finish(
             output.say(f"    {clean(line)}")
     ending.say_warnings(output, final)
     ending.say_workdir(output, final)
-    _say_results(output, connection, final)
+    _say_results(output, run)
     if is_verbose:
         for line in ending.waterfall(final):
             output.say(f"  {line}")
     return ending.say_end(output, final, was_interrupted=follower.was_interrupted)
 
 
-def _say_results(output: Output, connection: Connection, final: RunRecord) -> None:
+def _say_results(output: Output, run: Run) -> None:
     """Metrics and output files, as far as a person looks."""
     if output.is_json:
         return
     from itertools import islice
 
+    from runyard.cli.render.ending import say_outputs
     from runyard.run_files import list_files
 
+    connection = run.experiment.workspace.connection
     if output.is_terminal(STDERR_FD):
         from runyard.cli.summaries import say_metrics
 
-        say_metrics(output, connection, final.name)
-    from runyard.cli.render.ending import say_outputs
-
-    listed = list(islice(list_files(connection, str(final.name), "outputs/"), _LISTED_OUTPUTS + 1))
-    say_outputs(
-        output,
-        final.run_id,
-        listed[:_LISTED_OUTPUTS],
-        has_more=len(listed) > _LISTED_OUTPUTS,
-    )
+        say_metrics(output, run)
+    files = list_files(connection, str(run.record.name), "outputs/")
+    listed = list(islice(files, _LISTED_OUTPUTS + 1))
+    has_more = len(listed) > _LISTED_OUTPUTS
+    say_outputs(output, run.id, listed[:_LISTED_OUTPUTS], has_more=has_more)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from runyard.cli.output import STDERR_FD, STDOUT_FD, Output, write_all
 from runyard.cli.render.terminal import TerminalFilter
-
-STDOUT = "stdout"
+from runyard.follow import STDOUT
 
 
 class ScriptStreams:

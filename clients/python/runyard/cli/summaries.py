@@ -4,39 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runyard.cli.output import Output
+from runyard.cli.render.metrics import value_text
+from runyard.cli.render.text import clean_line
 from runyard_contract.limits import PAGE_SIZE_DEFAULT
 
-from runyard.cli.output import Output
-from runyard.cli.render.text import clean_line
-
 if TYPE_CHECKING:
-    from runyard_contract.ids import RunName
+    from runyard.run import Run
     from runyardpb.v1 import metrics_pb2
-
-    from runyard.channel import Connection
 
 _MOST_SHOWN = 12
 
 
-def say_metrics(output: Output, connection: Connection, run: RunName) -> None:
+def say_metrics(output: Output, run: Run) -> None:
     """The first metrics by name, each with its newest value; nothing where there is none."""
     from runyardpb.v1 import metrics_pb2, metrics_pb2_grpc
 
-    answer = connection.unary(
+    answer = run.experiment.workspace.connection.unary(
         metrics_pb2_grpc.MetricServiceStub,
         lambda stub: stub.ListMetrics,
-        metrics_pb2.ListMetricsRequest(parent=str(run), page_size=PAGE_SIZE_DEFAULT),
+        metrics_pb2.ListMetricsRequest(parent=str(run.record.name), page_size=PAGE_SIZE_DEFAULT),
     )
     if not answer.metrics:
         return
     shown = answer.metrics[:_MOST_SHOWN]
     width = max(len(clean_line(metric.metric)) for metric in shown)
-    output.say(f"runyard: metrics of {run.run}:")
+    output.say(f"runyard: metrics of {run.id}:")
     for metric in shown:
         output.say(f"    {clean_line(metric.metric):<{width}}  {_summary(metric)}")
     more = len(answer.metrics) - len(shown)
     if more > 0 or answer.next_page_token:
-        output.say(f"    and more; see `runyard runs metrics {run.run}`")
+        output.say(f"    and more; see `runyard runs metrics {run.id}`")
 
 
 def _summary(metric: metrics_pb2.Metric) -> str:
@@ -57,10 +55,3 @@ def _summary(metric: metrics_pb2.Metric) -> str:
 def _plain(value: metrics_pb2.MetricValue) -> object:
     kind = value.WhichOneof("value")
     return getattr(value, kind) if kind else ""
-
-
-def value_text(value: object) -> str:
-    """A value for people: numbers with six digits, text on one line."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return clean_line(str(value))

@@ -9,9 +9,6 @@ from itertools import compress
 
 from runyard.snapshot.stat_columns import read_columns, signature_of
 from runyard.snapshot.tree import DIRECTORY, WATCHED, Tree
-from runyard_contract.ignore import KINDS
-
-_IGNORE_FILES = tuple(kind.encode() for kind in KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,10 @@ def find_changes(tree: Tree, root_fd: int) -> Changes:
 
 def _is_ignore_file(tree: Tree, entry: int) -> bool:
     """Whether the entry may hold ignore rules."""
-    return tree.paths[entry].endswith(_IGNORE_FILES) and tree.kinds[entry] != DIRECTORY
+    from runyard_contract.ignore import KINDS  # most scans find no change and no link
+
+    name = tree.paths[entry].rsplit(b"/", 1)[-1]
+    return tree.kinds[entry] != DIRECTORY and name.decode() in KINDS
 
 
 def _with_parents(

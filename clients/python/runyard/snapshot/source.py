@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runyard_contract.errors import SourceInvalid
-from runyard_contract.ignore import IgnoreRules
 from runyard_contract.nearest import nearest
 from runyard_contract.paths import shown
 
@@ -135,6 +134,8 @@ def check_in_snapshot(source: Source, files: int, is_there: bool) -> None:
             hint="look at what its ignore file keeps out",
             source=shown(source.directory),
         )
+    from runyard_contract.ignore import IgnoreRules
+
     rule = IgnoreRules.for_tree(Path(source.directory)).explain(source.script, is_dir=False)
     why = f"the rule {rule} keeps it out" if rule else "it is no plain file"
     raise SourceInvalid(

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from runyard.snapshot.stat_columns import (
     UNTRUSTED_SIGNATURE,
@@ -21,7 +22,9 @@ from runyard.snapshot.stat_columns import (
 )
 from runyard_contract.digest import DIGEST_BYTES
 from runyard_contract.limits import CHUNKED_ABOVE_BYTES
-from runyard_contract.manifest import DirectoryEntry, Entry, FileEntry, LinkEntry
+
+if TYPE_CHECKING:
+    from runyard_contract.manifest import Entry
 
 DIRECTORY = 0
 FILE = 1
@@ -140,6 +143,8 @@ class Tree:
 
     def _manifest_entry(self, number: int, child: int | None) -> Entry | None:
         """One entry of a manifest, None for what is only watched."""
+        from runyard_contract.manifest import DirectoryEntry, FileEntry, LinkEntry
+
         kind = self.kinds[number]
         name = self.name(number)
         if kind == LINK:

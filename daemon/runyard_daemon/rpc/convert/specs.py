@@ -28,6 +28,8 @@ DEFAULT_COMPUTE = "local"
 def to_wish(spec: runs_pb2.RunSpec, workspace: str) -> RunWish:
     """The specification as its rules see it. Raises SpecInvalid for a snapshot's name of another
     form or workspace."""
+    if spec.kind not in runs_pb2.RunSpec.Kind.values():
+        raise SpecInvalid(violations=[("spec.kind", f"{spec.kind} is no kind of run")])
     program = spec.WhichOneof("program")
     argv = spec.script.arguments if program == "script" else spec.command.argv
     environment = to_environment(spec.environment) if spec.HasField("environment") else None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 _SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
@@ -52,3 +56,11 @@ def local_time(time: datetime | None) -> str:
 def utc_time(time: datetime | None) -> str | None:
     """A UTC time as RFC 3339 with Z, for JSON; microseconds where there are any."""
     return time.isoformat().replace("+00:00", "Z") if time is not None else None
+
+
+def message_time(message: Message, field: str) -> datetime | None:
+    """The UTC time in a field of a message, None where it is not set."""
+    if not message.HasField(field):
+        return None
+    found: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
+    return found

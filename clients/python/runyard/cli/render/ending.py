@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runyard_contract.states import EndClass, RunState
-
 from runyard.cli.failure import EXIT_INTERRUPTED
 from runyard.cli.output import Output
 from runyard.cli.render.amounts import count_text, duration_text, local_time, size_text
 from runyard.cli.render.run import state_colour, took
 from runyard.cli.render.text import clean, clean_line
+from runyard_contract.states import EndClass, RunState
 
 if TYPE_CHECKING:
     from runyard.records import RunFile, RunRecord

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runyard.cli.render.amounts import duration_text, local_time, utc_time
 from runyard_contract.states import EndClass, RunState, v1_word
 
-from runyard.cli.render.amounts import duration_text, local_time, utc_time
-
 if TYPE_CHECKING:
-    from runyard.records import RunEnd, RunFile, RunRecord
+    from runyard.records import Explanation, RunEnd, RunFile, RunRecord
     from runyard.snapshot.take import SnapshotStatistics
 
 RUN_COLUMNS = ("RUN", "STATUS", "EXIT", "TARGET", "SUBMITTED", "TOOK", "WHAT")
@@ -116,6 +115,19 @@ def file_json(file: RunFile) -> dict[str, Any]:
     }
 
 
+def explanation_json(explanation: Explanation) -> dict[str, Any]:
+    """The stable JSON form of an explanation."""
+    return {
+        "summary": explanation.summary,
+        "details": list(explanation.details),
+        "queue_position": explanation.queue_position,
+        "ahead": list(explanation.ahead),
+        "verdicts": [
+            {"node": node, "reasons": list(reasons)} for node, reasons in explanation.verdicts
+        ],
+    }
+
+
 def state_colour(state: RunState) -> str:
     """The colour of a state in tables; empty for states without a verdict."""
     return _STATE_COLOURS.get(state, "")
@@ -124,7 +136,9 @@ def state_colour(state: RunState) -> str:
 def run_row(run: RunRecord) -> tuple[str, ...]:
     """A run's cells under RUN_COLUMNS."""
     end = run.end
-    exit_text = "" if end is None else f"signal {end.signal}" if end.signal else _number(end.exit_code)
+    exit_text = (
+        "" if end is None else f"signal {end.signal}" if end.signal else _number(end.exit_code)
+    )
     return (
         run.run_id,
         v1_word(run.state),

@@ -62,8 +62,6 @@ def _print_rich(
         is_free = column == columns[-1]
         table.add_column(column, no_wrap=True, overflow="ellipsis" if is_free else "fold")
     for number, row in enumerate(cells):
-        styles = [
-            colours[number] if colours and column == coloured else "" for column in columns
-        ]
+        styles = [colours[number] if colours and column == coloured else "" for column in columns]
         table.add_row(*(Text(cell, style=style) for cell, style in zip(row, styles, strict=True)))
     Console(highlight=False, no_color=not output.has_colours(STDOUT_FD)).print(table)

@@ -1,0 +1,208 @@
+"""`runyard daemon`: serve, look at and stop the daemon."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runyard.cli.command_line import Group, json_option, output_of
+from runyard.cli.output import STDOUT_FD, Output
+from runyard.cli.render.amounts import count_text, local_time, message_time, utc_time
+from runyard.cli.render.status_line import StatusLine
+from runyard.home import home
+from runyard_contract.errors import EXIT_NOT_FOUND, DaemonUnavailable, StateNotAllowed
+
+if TYPE_CHECKING:
+    from runyard.address import Address
+    from runyard.channel import Connection
+    from runyardpb.v1 import admin_pb2
+
+_END_LIMIT_S = 30.0
+# The daemon waits for the grace periods of what it cancels, which are an hour at most.
+_CANCEL_LIMIT_S = 3700.0
+
+
+@click.group(
+    cls=Group,
+    no_args_is_help=True,
+    examples=["runyard daemon status", "runyard daemon stop", "runyard daemon stop --cancel-runs"],
+)
+def daemon() -> None:
+    """Serve, look at or stop the daemon, which keeps runs and their history.
+
+    Commands that need it start it, and it ends by itself when it is not used.
+    """
+
+
+@daemon.command(examples=["runyard daemon serve"])
+def serve() -> None:
+    """Serve this user's data directory in the foreground, until it is stopped."""
+    sys.stdout.flush()
+    arguments = [sys.executable, "-P", "-m", "runyard_daemon", "serve", "--home", str(home())]
+    os.execv(sys.executable, arguments)  # noqa: S606 - the daemon takes this process's place
+
+
+@daemon.command(examples=["runyard daemon status", "runyard daemon status --json"])
+@json_option
+@click.pass_context
+def status(ctx: click.Context) -> int:
+    """Say whether a daemon runs, and what it does. Starts none; the exit code is 3 without one."""
+    output = output_of(ctx)
+    try:
+        info = _server_info(_connect(can_start=False))
+    except DaemonUnavailable as error:
+        if output.is_json:
+            output.print_json({"is_running": False, "home": str(home())})
+        output.say(f"runyard: {error.message}")
+        output.say("  fix: nothing; the next command that needs one starts it")
+        return EXIT_NOT_FOUND
+    if output.is_json:
+        output.print_json(_info_json(info))
+    else:
+        _print_info(output, info)
+    return 0
+
+
+@daemon.command(examples=["runyard daemon stop", "runyard daemon stop --cancel-runs"])
+@click.option(
+    "--cancel-runs", is_flag=True, help="Cancel active runs first, and wait for their end."
+)
+@json_option
+@click.pass_context
+def stop(ctx: click.Context, cancel_runs: bool) -> None:
+    """Stop the daemon and its local agent, and wait until they are gone.
+
+    Active runs go on without them, and the next command that needs a daemon adopts them.
+    """
+    output = output_of(ctx)
+    connection = _connect(can_start=cancel_runs and _may_have_runs())
+    with StatusLine(output) as line:
+        line.show("stopping the daemon")
+        try:
+            answer = _stop_server(connection, cancel_runs=cancel_runs)
+        except DaemonUnavailable as error:
+            _say_stopped(output, f"runyard: {error.message}; there is nothing to stop", None)
+            return
+        _wait_until_gone(answer.pids)
+    done = f"{count_text(answer.canceled_runs, 'run')} canceled" if cancel_runs else ""
+    if answer.active_runs:
+        done += f"{count_text(answer.active_runs, 'run')} going on without it"
+    _say_stopped(output, f"runyard: the daemon is stopped{', ' * bool(done)}{done}", answer)
+
+
+def _say_stopped(output: Output, text: str, answer: admin_pb2.StopServerResponse | None) -> None:
+    output.say(text)
+    if output.is_json:
+        output.print_json(
+            {
+                "was_running": answer is not None,
+                "active_runs": answer.active_runs if answer else 0,
+                "canceled_runs": answer.canceled_runs if answer else 0,
+                "pids": list(answer.pids) if answer else [],
+            }
+        )
+
+
+def _connect(*, can_start: bool) -> Connection:
+    """The way to the daemon of any version; one is started only if it may be."""
+    from runyard.address import ADDRESS_VARIABLE, resolve
+    from runyard.channel import Connection
+    from runyard.embedded import EmbeddedAddress
+
+    address: Address
+    if os.environ.get(ADDRESS_VARIABLE):
+        address = resolve(None, os.environ)
+    else:
+        address = EmbeddedAddress(home(), can_start=can_start, any_version=True)
+    return Connection(address)
+
+
+def _may_have_runs() -> bool:
+    """Whether the local agent's folder holds runs, which may go on without a daemon."""
+    folder = home() / "agent" / "runs"
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _server_info(connection: Connection) -> admin_pb2.GetServerInfoResponse:
+    from runyardpb.v1 import admin_pb2, admin_pb2_grpc
+
+    return connection.unary(
+        admin_pb2_grpc.AdminServiceStub,
+        lambda stub: stub.GetServerInfo,
+        admin_pb2.GetServerInfoRequest(),
+    )
+
+
+def _stop_server(connection: Connection, *, cancel_runs: bool) -> admin_pb2.StopServerResponse:
+    from runyardpb.v1 import admin_pb2, admin_pb2_grpc
+
+    return connection.unary(
+        admin_pb2_grpc.AdminServiceStub,
+        lambda stub: stub.StopServer,
+        admin_pb2.StopServerRequest(cancel_runs=cancel_runs),
+        timeout_s=_CANCEL_LIMIT_S,
+    )
+
+
+def _wait_until_gone(pids: Iterable[int]) -> None:
+    """Waits until these processes have ended. Raises StateNotAllowed when one does not."""
+    deadline = time.monotonic() + _END_LIMIT_S
+    for pid in pids:
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            left_s = max(deadline - time.monotonic(), 0.0)
+            if not select.select([fd], [], [], left_s)[0]:
+                raise StateNotAllowed(
+                    f"process {pid} did not end within {_END_LIMIT_S:.0f} s",
+                    hint=f"read daemon.log and agent.log in {home()}; `kill {pid}` ends it",
+                    pid=str(pid),
+                )
+        finally:
+            os.close(fd)
+
+
+def _print_info(output: Output, info: admin_pb2.GetServerInfoResponse) -> None:
+    kind = "started by a command" if info.is_embedded else "served"
+    output.print(output.paint("running", "green", STDOUT_FD) + f" (process {info.pid}, {kind})")
+    for name, value in (
+        ("version", info.version),
+        ("since", local_time(message_time(info, "start_time"))),
+        ("data", str(Path(os.fsdecode(info.home)))),
+        (
+            "runs",
+            f"{info.queued_runs:,} waiting, {info.active_runs:,} active, "
+            f"{info.total_runs:,} on record",
+        ),
+        ("agents", f"{info.connected_agents:,} connected"),
+        ("interpreter", info.interpreter),
+        ("SQLite", info.sqlite_version),
+    ):
+        output.fact(name, value)
+
+
+def _info_json(info: admin_pb2.GetServerInfoResponse) -> dict[str, Any]:
+    return {
+        "is_running": True,
+        "home": info.home.decode("utf-8", "backslashreplace"),
+        "pid": info.pid,
+        "version": info.version,
+        "protocol_version": info.protocol_version,
+        "start_time": utc_time(message_time(info, "start_time")),
+        "queued_runs": info.queued_runs,
+        "active_runs": info.active_runs,
+        "total_runs": info.total_runs,
+        "connected_agents": info.connected_agents,
+        "sqlite_version": info.sqlite_version,
+        "interpreter": info.interpreter,
+        "is_embedded": info.is_embedded,
+    }

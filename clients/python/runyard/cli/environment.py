@@ -1,0 +1,210 @@
+"""`runyard environment`: what scripts need, stored by name and built ahead."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runyard.cli import parameters
+from runyard.cli.command_line import Group, json_option, output_of
+from runyard.cli.output import STDOUT_FD, Output
+from runyard.cli.render.amounts import local_time, message_time, utc_time
+from runyard.cli.render.table import print_table
+from runyard.cli.render.text import clean
+from runyard.cli.session import open_workspace
+from runyard_contract.limits import PAGE_SIZE_MAX
+
+if TYPE_CHECKING:
+    from runyard.workspace import Workspace
+    from runyardpb.v1 import environments_pb2
+
+_COLUMNS = ("NAME", "VERSION", "KIND", "LOCKED FOR", "MADE", "WHAT")
+_SHOWN_REQUIREMENTS = 4
+
+
+@click.group(
+    cls=Group,
+    no_args_is_help=True,
+    examples=["runyard environment build --name iris requirements.txt", "runyard environment list"],
+)
+def environment() -> None:
+    """List, show and build environments: what a script needs to run."""
+
+
+@environment.command("list", examples=["runyard environment list"])
+@json_option
+@click.pass_context
+def list_command(ctx: click.Context) -> None:
+    """List stored environments, the newest version of each."""
+    output = output_of(ctx)
+    found = _environments(open_workspace())
+    if output.is_json:
+        output.print_json([_environment_json(one) for one in found])
+        return
+    print_table(
+        output,
+        _COLUMNS,
+        [_row(one) for one in found],
+        empty="runyard: no stored environments; store one with `runyard environment build --name`",
+    )
+
+
+@environment.command(
+    examples=["runyard environment show iris", "runyard environment show iris --json"]
+)
+@click.argument("name", metavar="NAME", type=parameters.ENVIRONMENT)
+@json_option
+@click.pass_context
+def show(ctx: click.Context, name: str) -> None:
+    """Show a stored environment: what it asks for, and its locks with exact versions."""
+    output = output_of(ctx)
+    found = _get(open_workspace(), name)
+    if output.is_json:
+        output.print_json(_environment_json(found))
+        return
+    output.print(output.paint(_name(found), "bold", STDOUT_FD))
+    for fact, value in (
+        ("version", str(found.version)),
+        ("kind", _kind(found)),
+        ("made", local_time(message_time(found, "create_time"))),
+    ):
+        output.fact(fact, value)
+    for requirement in found.spec.pip.requirements:
+        output.fact("requirement", requirement)
+    for lock in found.locks:
+        output.fact("locked for", f"{lock.platform} ({lock.hash[:16]})")
+        for line in lock.text.splitlines():
+            if not line.lstrip().startswith("--hash"):
+                output.print(f"    {clean(line.removesuffix(chr(92)).rstrip())}")
+
+
+@environment.command(
+    examples=[
+        "runyard environment build requirements.txt",
+        "runyard environment build --name iris env.yml",
+        "runyard environment build iris -t local",
+    ]
+)
+@click.argument("source", metavar="FILE|NAME")
+@click.option("--name", type=parameters.ENVIRONMENT, help="Store it under this name first.")
+@click.option("-t", "--target", type=parameters.COMPUTE, help="Where to build it. [local]")
+@json_option
+@click.pass_context
+def build(ctx: click.Context, source: str, name: str | None, target: str | None) -> int:
+    """Build an environment ahead, from a file or a stored one, and show the build live.
+
+    The exit code is 0 when it is ready, 125 when it could not be built.
+    """
+    from runyard.cli.environment_build import store_environment, submit_build
+
+    output = output_of(ctx)
+    workspace = open_workspace()
+    if name is not None:
+        stored = store_environment(workspace, source, name)
+        output.say(f"runyard: stored {name} version {stored.version}")
+        source = name
+    return _follow_build(output, submit_build(workspace, source, target))
+
+
+def _follow_build(output: Output, run: Any) -> int:
+    from runyard.cli.following import Follower
+    from runyard.cli.render.ending import say_end
+    from runyard.cli.render.run import run_json
+    from runyard.follow import STDOUT
+
+    output.say(f"runyard: {output.paint(run.id, 'bold')} builds the environment")
+    follower = Follower(run, output, environment_stream=STDOUT)
+    final = follower.follow(cancels=True)
+    exit_code = say_end(output, final, was_interrupted=follower.was_interrupted)
+    if output.is_json:
+        output.print_json({**run_json(final), "outcome": exit_code})
+    return exit_code
+
+
+def _get(workspace: Workspace, name: str) -> environments_pb2.Environment:
+    """The newest version of a stored environment. Raises EnvironmentNotFound with the nearest."""
+    from runyardpb.v1 import environments_pb2, environments_pb2_grpc
+
+    answer = workspace.connection.unary(
+        environments_pb2_grpc.EnvironmentServiceStub,
+        lambda stub: stub.GetEnvironment,
+        environments_pb2.GetEnvironmentRequest(
+            name=f"workspaces/{workspace.name}/environments/{name}"
+        ),
+    )
+    return answer.environment
+
+
+def _environments(workspace: Workspace) -> list[environments_pb2.Environment]:
+    """All stored environments in their newest versions."""
+    from runyardpb.v1 import environments_pb2, environments_pb2_grpc
+
+    request = environments_pb2.ListEnvironmentsRequest(
+        parent=f"workspaces/{workspace.name}", page_size=PAGE_SIZE_MAX
+    )
+    found: list[environments_pb2.Environment] = []
+    while True:
+        answer = workspace.connection.unary(
+            environments_pb2_grpc.EnvironmentServiceStub,
+            lambda stub: stub.ListEnvironments,
+            request,
+        )
+        found += answer.environments
+        if not answer.next_page_token:
+            return found
+        request.page_token = answer.next_page_token
+
+
+def _name(found: environments_pb2.Environment) -> str:
+    """The name in `workspaces/W/environments/E/versions/V`."""
+    parts = found.name.split("/")
+    return parts[3] if len(parts) > 3 else found.name
+
+
+def _kind(found: environments_pb2.Environment) -> str:
+    return "pip" if found.spec.WhichOneof("backend") == "pip" else "user-managed"
+
+
+def _row(found: environments_pb2.Environment) -> tuple[str, ...]:
+    if _kind(found) == "pip":
+        wanted = list(found.spec.pip.requirements)
+        more = ", …" if len(wanted) > _SHOWN_REQUIREMENTS else ""
+        asked = ", ".join(wanted[:_SHOWN_REQUIREMENTS]) + more
+    else:
+        asked = os.fsdecode(found.spec.user_managed.interpreter_path) or "python3"
+    return (
+        _name(found),
+        str(found.version),
+        _kind(found),
+        ", ".join(lock.platform for lock in found.locks),
+        local_time(message_time(found, "create_time")),
+        asked,
+    )
+
+
+def _environment_json(found: environments_pb2.Environment) -> dict[str, Any]:
+    pip = found.spec.pip
+    interpreter = found.spec.user_managed.interpreter_path
+    return {
+        "name": _name(found),
+        "version": found.version,
+        "kind": _kind(found),
+        "create_time": utc_time(message_time(found, "create_time")),
+        "spec_hash": found.spec_hash,
+        "python_version": pip.python_version or None,
+        "requirements": list(pip.requirements),
+        "constraints": list(pip.constraints),
+        "index_options": list(pip.index_options),
+        "interpreter_path": interpreter.decode("utf-8", "backslashreplace") or None,
+        "locks": [
+            {
+                "platform": lock.platform,
+                "text": lock.text,
+                "hash": lock.hash,
+                "create_time": utc_time(message_time(lock, "create_time")),
+            }
+            for lock in found.locks
+        ],
+    }

@@ -1,0 +1,312 @@
+"""What every environment builder must do. A builder's test class derives from one of these suites.
+
+`EnvironmentBuilderSuite` holds for all kinds, `BuildingSuite` for those that build something. The
+class gives the fixture `case`; the suite asserts what a run or its user can see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from runyard_agent.environments.protocol import (
+    EnvironmentBuilder,
+    EnvironmentFailed,
+    ProvidedEnvironment,
+)
+from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec
+from support.packages import Gate
+
+LIMIT_S = 120.0
+Result = TypeVar("Result")
+
+
+class Log:
+    """An attempt's environment.txt and status line."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.doing: list[str] = []
+        self._written = asyncio.Event()
+
+    @property
+    def text(self) -> str:
+        return self.data.decode()
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+        self._written.set()
+
+    async def says(self, words: str) -> None:
+        """Waits until the log holds these words."""
+        while words not in self.text:
+            self._written.clear()
+            await self._written.wait()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A builder under test.
+
+    make: a new builder, as after a restart of the agent, over the same folder.
+    good: a specification that can be provided. proof: Python code that runs only in it.
+    missing: one that names what does not exist. missing_name: that name.
+    """
+
+    make: Callable[[], EnvironmentBuilder]
+    good: EnvironmentSpec
+    proof: str
+    missing: EnvironmentSpec
+    missing_name: str
+
+
+@dataclass(frozen=True)
+class BuildingCase(Case):
+    """A builder that builds.
+
+    same: a specification other than `good` that resolves to the same.
+    slow: its build stops at `gate`. broken: its build fails half way. broken_name: because of this.
+    make_cut_off: like `make`, but nothing can be fetched or installed.
+    built: the environments, whole or not, that lie in the builder's folder.
+    kill_source: Python source of a program that provides `slow` and is to be killed.
+    """
+
+    same: EnvironmentSpec
+    slow: EnvironmentSpec
+    gate: Gate
+    broken: EnvironmentSpec
+    broken_name: str
+    make_cut_off: Callable[[], EnvironmentBuilder]
+    built: Callable[[], list[Path]]
+    kill_source: str
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Runs one coroutine, not longer than a test may take."""
+    return asyncio.run(asyncio.wait_for(work, LIMIT_S))
+
+
+async def provide(
+    builder: EnvironmentBuilder,
+    spec: EnvironmentSpec,
+    log: Log | None = None,
+    locks: Sequence[EnvironmentLock] = (),
+) -> ProvidedEnvironment:
+    """What an attempt asks a builder for."""
+    log = log or Log()
+    return await builder.provide(spec, locks, log=log, progress=log.doing.append)
+
+
+def execute(provided: ProvidedEnvironment, code: str) -> subprocess.CompletedProcess[str]:
+    """Runs code as a job in the environment."""
+    return subprocess.run(
+        [provided.python, "-c", code],
+        env={b"PATH": os.path.dirname(provided.python), **provided.env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    """Cancels a task and waits for its end."""
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+class EnvironmentBuilderSuite:
+    """What holds for every kind."""
+
+    def test_kind_is_the_backend_it_serves(self, case: Case) -> None:
+        assert case.make().kind == case.good.WhichOneof("backend")
+
+    def test_provides_an_interpreter_that_works(self, case: Case) -> None:
+        provided = run(provide(case.make(), case.good))
+
+        ended = execute(provided, case.proof)
+
+        assert os.path.isabs(provided.python)
+        assert (ended.returncode, ended.stderr) == (0, "")
+
+    def test_gives_the_same_again_and_after_a_restart(self, case: Case) -> None:
+        builder = case.make()
+        first = run(provide(builder, case.good))
+        locks = [first.lock] if first.lock else []
+
+        again = run(provide(builder, case.good, locks=locks))
+        restarted = run(provide(case.make(), case.good, locks=locks))
+
+        assert first == again == restarted
+
+    def test_names_what_does_not_exist_and_advises(self, case: Case) -> None:
+        with pytest.raises(EnvironmentFailed) as caught:
+            run(provide(case.make(), case.missing))
+
+        assert case.missing_name in caught.value.message
+        assert caught.value.advice
+        assert case.missing_name in caught.value.metadata.values()
+
+    def test_serves_others_after_a_failure(self, case: Case) -> None:
+        builder = case.make()
+        with pytest.raises(EnvironmentFailed):
+            run(provide(builder, case.missing))
+
+        provided = run(provide(builder, case.good))
+
+        assert execute(provided, case.proof).returncode == 0
+
+    def test_serves_others_after_a_cancel(self, case: Case) -> None:
+        builder = case.make()
+
+        async def cancel_then_provide() -> ProvidedEnvironment:
+            task = asyncio.create_task(provide(builder, case.good))
+            await asyncio.sleep(0)  # it has begun
+            await cancelled(task)
+            return await provide(builder, case.good)
+
+        assert execute(run(cancel_then_provide()), case.proof).returncode == 0
+
+    def test_two_at_once_get_the_same(self, case: Case) -> None:
+        builder = case.make()
+
+        async def both() -> list[ProvidedEnvironment]:
+            return await asyncio.gather(provide(builder, case.good), provide(builder, case.good))
+
+        first, second = run(both())
+
+        assert first == second
+
+
+class BuildingSuite(EnvironmentBuilderSuite):
+    """What holds for kinds that build."""
+
+    def test_log_tells_what_was_done_and_that_it_was_done_before(self, case: BuildingCase) -> None:
+        builder, first_log, second_log = case.make(), Log(), Log()
+
+        first = run(provide(builder, case.good, first_log))
+        run(provide(builder, case.good, second_log, [first.lock] if first.lock else ()))
+
+        assert first_log.text.endswith("\n")
+        assert "Building" in first_log.text
+        assert first_log.doing
+        assert "already built" in second_log.text
+        assert "Building" not in second_log.text
+
+    def test_same_lock_is_the_same_environment(self, case: BuildingCase) -> None:
+        builder = case.make()
+
+        first = run(provide(builder, case.good))
+        second = run(provide(builder, case.same))
+
+        assert case.good != case.same
+        assert first.lock is not None
+        assert second.lock is not None
+        assert first.lock.hash == second.lock.hash
+        assert first.python == second.python
+        assert len(case.built()) == 1
+
+    def test_what_is_built_needs_nothing_from_outside(self, case: BuildingCase) -> None:
+        first = run(provide(case.make(), case.good))
+        assert first.lock is not None
+
+        again = run(provide(case.make_cut_off(), case.good, locks=[first.lock]))
+
+        assert execute(again, case.proof).returncode == 0
+
+    @pytest.mark.parametrize("is_one_builder", [True, False], ids=["one agent", "two agents"])
+    def test_two_at_once_build_once(self, case: BuildingCase, is_one_builder: bool) -> None:
+        first_log, second_log = Log(), Log()
+        builder = case.make()
+        other = builder if is_one_builder else case.make()
+
+        async def both() -> list[ProvidedEnvironment]:
+            first = asyncio.create_task(provide(builder, case.slow, first_log))
+            await asyncio.to_thread(case.gate.wait_entered)
+            second = asyncio.create_task(provide(other, case.slow, second_log))
+            await second_log.says("waiting for it")
+            case.gate.open()
+            return await asyncio.gather(first, second)
+
+        first, second = run(both())
+        case.gate.wait_left()
+
+        assert first.python == second.python
+        assert case.gate.entered == 1
+        assert len(case.built()) == 1
+
+    def test_failed_build_leaves_nothing_usable(self, case: BuildingCase) -> None:
+        builder, log = case.make(), Log()
+
+        with pytest.raises(EnvironmentFailed) as caught:
+            run(provide(builder, case.broken, log))
+
+        assert case.broken_name in caught.value.message
+        assert case.broken_name in caught.value.metadata.values()
+        assert case.broken_name in log.text
+        assert case.built() == []
+        with pytest.raises(EnvironmentFailed):
+            run(provide(builder, case.broken))
+
+    def test_cancelled_build_ends_its_processes_and_leaves_nothing(
+        self, case: BuildingCase
+    ) -> None:
+        builder = case.make()
+
+        async def cancel() -> None:
+            task = asyncio.create_task(provide(builder, case.slow))
+            await asyncio.to_thread(case.gate.wait_entered)
+            await cancelled(task)
+            await asyncio.to_thread(case.gate.wait_left)
+
+        run(cancel())
+
+        assert case.gate.entered == 1
+        assert case.built() == []
+        case.gate.open()
+        assert execute(run(provide(builder, case.slow)), "pass").returncode == 0
+
+    def test_build_goes_on_while_somebody_waits(self, case: BuildingCase) -> None:
+        builder, log = case.make(), Log()
+
+        async def cancel_the_first() -> ProvidedEnvironment:
+            first = asyncio.create_task(provide(builder, case.slow))
+            await asyncio.to_thread(case.gate.wait_entered)
+            second = asyncio.create_task(provide(builder, case.slow, log))
+            await log.says("waiting for it")
+            await cancelled(first)
+            case.gate.open()
+            return await second
+
+        provided = run(cancel_the_first())
+        case.gate.wait_left()
+
+        assert execute(provided, "pass").returncode == 0
+        assert case.gate.entered == 1
+
+    def test_build_of_a_killed_agent_is_not_used(self, case: BuildingCase) -> None:
+        agent = subprocess.Popen([sys.executable, "-c", case.kill_source])
+        case.gate.wait_entered()
+        agent.kill()
+        agent.wait()
+        log = Log()
+
+        async def restart() -> ProvidedEnvironment:
+            task = asyncio.create_task(provide(case.make(), case.slow, log))
+            await log.says("waiting for it")
+            case.gate.open()  # what the killed agent had started goes on, and ends
+            return await task
+
+        provided = run(restart())
+
+        assert "Building" in log.text
+        assert execute(provided, "pass").returncode == 0

@@ -1,0 +1,103 @@
+"""The built-in environment builders under the suite that every builder must pass."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contract.environment_builder_suite import (
+    BuildingCase,
+    BuildingSuite,
+    Case,
+    EnvironmentBuilderSuite,
+)
+from runyard_agent.environments.pip import PipBuilder
+from runyard_agent.environments.user_managed import UserManagedBuilder
+from runyardpb.v1.environments_pb2 import EnvironmentSpec, PipPackages, UserManagedPython
+from support.packages import Gate, make_sdist, make_wheel
+
+BROKEN = "def before_wheel():\n    raise SystemExit('gcc: command not found')\n"
+KILL_SOURCE = """
+import asyncio, os, sys
+from pathlib import Path
+from runyard_agent.environments.pip import PipBuilder
+from runyardpb.v1.environments_pb2 import EnvironmentSpec
+
+class Log:
+    def write(self, data):
+        pass
+
+spec = EnvironmentSpec.FromString({spec!r})
+builder = PipBuilder(Path({root!r}), {environ!r})
+asyncio.run(builder.provide(spec, (), log=Log(), progress=lambda doing: None))
+"""
+
+
+class TestUserManaged(EnvironmentBuilderSuite):
+    @pytest.fixture
+    def case(self, tmp_path: Path) -> Case:
+        def spec(path: str) -> EnvironmentSpec:
+            return EnvironmentSpec(user_managed=UserManagedPython(interpreter_path=path.encode()))
+
+        missing = str(tmp_path / "gone" / "python")
+        return Case(
+            make=UserManagedBuilder,
+            good=spec(sys.executable),
+            proof="import sys; assert sys.version_info >= (3, 11)",
+            missing=spec(missing),
+            missing_name=missing,
+        )
+
+
+class TestPip(BuildingSuite):
+    @pytest.fixture
+    def case(self, tmp_path: Path) -> Iterator[BuildingCase]:
+        root, links = tmp_path / "environments", tmp_path / "links"
+        root.mkdir()
+        links.mkdir()
+        gate = Gate(tmp_path)
+        make_wheel(links, "ryleaf", "1.0")
+        make_wheel(links, "rytop", "1.0", requires=["ryleaf"])
+        make_sdist(links, "ryslow", "1.0", gate.before_wheel)
+        make_sdist(links, "rybroken", "1.0", BROKEN)
+        numbers = itertools.count()
+
+        def environ() -> dict[str, str]:
+            # A cache for each builder: uv would have one wait for the other's there already.
+            cache = tmp_path / f"cache-{next(numbers)}"
+            return {"PATH": os.environ["PATH"], "UV_CACHE_DIR": str(cache)}
+
+        def spec(*requirements: str) -> EnvironmentSpec:
+            return EnvironmentSpec(
+                pip=PipPackages(
+                    requirements=requirements,
+                    index_options=["--no-index", f"--find-links={links}"],
+                    base_interpreter_path=os.fsencode(sys.executable),
+                )
+            )
+
+        slow = spec("ryslow", "rytop")
+        yield BuildingCase(
+            make=lambda: PipBuilder(root, environ()),
+            good=spec("rytop"),
+            proof="import ryleaf, rytop; assert rytop.VERSION == '1.0'",
+            missing=spec("rytop", "rynowhere"),
+            missing_name="rynowhere",
+            same=spec("rytop>=1", "ryleaf"),
+            slow=slow,
+            gate=gate,
+            broken=spec("rytop", "rybroken"),
+            broken_name="rybroken",
+            # Whatever uv would be started for fails without a cache.
+            make_cut_off=lambda: PipBuilder(root, {**environ(), "UV_CACHE_DIR": "/dev/null"}),
+            built=lambda: [path for path in root.iterdir() if path.is_dir()],
+            kill_source=KILL_SOURCE.format(
+                spec=slow.SerializeToString(), root=str(root), environ=environ()
+            ),
+        )
+        gate.close()

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runyard_contract import limits
+from runyard_daemon.control.spec import (
+    PipEnvironment,
+    RunWish,
+    UserEnvironment,
+    display_name_violations,
+    label_violations,
+    violations,
+)
+from runyard_daemon.core.types import Resources
+
+FINE = RunWish(
+    is_build=False,
+    compute="local",
+    script=None,
+    argv=(b"true",),
+    snapshot="",
+    environment=None,
+    has_empty_environment=False,
+    environment_name="",
+    environment_version=None,
+    variables=((b"A", b"1"),),
+    caller_variables=(),
+    resources=Resources(1000, 1 << 30, 1),
+    priority=0,
+    max_duration_s=None,
+    grace_s=None,
+    definition_bytes=0,
+    caller_interpreter=b"/usr/bin/python3",
+)
+PIP = PipEnvironment("3.11", ("numpy>=1",), (), ("--pre",), b"")
+
+
+def fields(wish: RunWish) -> list[str]:
+    return [field for field, _ in violations(wish)]
+
+
+def test_a_usual_wish_is_fine() -> None:
+    assert fields(FINE) == []
+    assert fields(replace(FINE, environment=PIP, grace_s=0.0, max_duration_s=0.1)) == []
+    assert fields(replace(FINE, is_build=True, argv=(), environment=PIP)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"argv": (b"x" * 131_072,)}, "spec.command.argv[0]"),
+        ({"argv": (b"x" * 100_000,) * 11}, "spec.command.argv"),
+        ({"variables": ((b"A", b""),) * 1001}, "spec.environment_variables"),
+        ({"variables": ((b"A", b"x" * 120_000),) * 5}, "spec.environment_variables"),
+        ({"variables": ((b"", b""),)}, "spec.environment_variables[0].name"),
+        ({"caller_variables": ((b"A\0", b""),)}, "spec.caller_environment[0].name"),
+        ({"resources": Resources(0, -1, 0)}, "spec.resources.memory_bytes"),
+        ({"resources": Resources(0, 0, 10**9)}, "spec.resources.gpu_count"),
+        ({"priority": -1001}, "spec.priority"),
+        ({"max_duration_s": 1e12}, "spec.max_duration"),
+        ({"grace_s": 3601.0}, "spec.cancel_grace"),
+        ({"definition_bytes": 1 << 20}, "spec.run_definition_json"),
+        ({"caller_interpreter": b"\0"}, "spec.caller_interpreter"),
+        ({"has_empty_environment": True}, "spec.environment"),
+        ({"environment": PIP, "environment_name": "x"}, "spec.environment_name"),
+        (
+            {"environment": UserEnvironment(b"\0")},
+            "spec.environment.user_managed.interpreter_path",
+        ),
+        ({"environment": replace(PIP, requirements=())}, "spec.environment.pip.requirements"),
+        (
+            {"environment": replace(PIP, requirements=("a\nb",))},
+            "spec.environment.pip.requirements[0]",
+        ),
+        (
+            {"environment": replace(PIP, python_version="2.7")},
+            "spec.environment.pip.python_version",
+        ),
+        (
+            {"environment": replace(PIP, index_options=("--trusted-host x",))},
+            "spec.environment.pip.index_options[0]",
+        ),
+        ({"is_build": True, "environment": PIP}, "spec.script"),
+    ],
+)
+def test_each_limit_is_named_by_its_field(change: dict[str, object], field: str) -> None:
+    assert field in fields(replace(FINE, **change))  # type: ignore[arg-type]
+
+
+@given(st.dictionaries(st.text(max_size=300), st.text(max_size=50), max_size=70))
+def test_labels_are_judged_whatever_they_are(labels: dict[str, str]) -> None:
+    found = list(label_violations("tags", labels))
+
+    is_crowded = len(labels) > limits.TAGS_MAX
+    assert ("tags" in [field for field, _ in found]) == is_crowded
+    assert len(found) <= len(labels) + 1
+
+
+def test_a_display_name_must_be_printable() -> None:
+    assert list(display_name_violations("my run – 1")) == []
+    assert list(display_name_violations("a\x1b[2J"))
+    assert list(display_name_violations("x" * 300))

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+import pytest
+
+from runyard_contract.errors import Draining, InternalError, RunNotFound, VersionMismatch
+from runyard_daemon.journal import Journal
+from runyard_daemon.rpc.edge import Edge, Gate, first_known
+
+
+def lines_of(read_fd: int) -> list[dict[str, object]]:
+    return [json.loads(line) for line in os.read(read_fd, 1 << 20).decode().splitlines()]
+
+
+@pytest.fixture
+def pipe() -> tuple[int, int]:
+    return os.pipe()
+
+
+def test_a_defect_leaves_as_an_incident_and_its_traceback_stays_in_the_log(
+    pipe: tuple[int, int],
+) -> None:
+    read_fd, write_fd = pipe
+    edge = Edge(Gate("1"), Journal(write_fd), lambda: None)
+    try:
+        raise KeyError("token of somebody")
+    except KeyError as error:
+        described = edge.describe("/svc/Method", error)
+
+    (line,) = lines_of(read_fd)
+    assert isinstance(described, InternalError)
+    assert "token of somebody" not in described.message
+    assert line["incident"] == described.metadata["incident"]
+    assert "KeyError" in str(line["traceback"])
+
+
+def test_an_error_for_people_is_found_in_groups_and_a_full_disk_is_named() -> None:
+    known = RunNotFound.named("x")
+
+    assert first_known(ExceptionGroup("", [ValueError(), ExceptionGroup("", [known])])) is known
+    assert first_known(OSError(errno.ENOSPC, "no space")).reason == "DISK_FULL"  # type: ignore[union-attr]
+    assert first_known(OSError(errno.EIO, "io")) is None
+
+
+def test_the_gate_lets_admin_in_always_and_others_by_build() -> None:
+    gate = Gate("1.0+src.aa")
+
+    gate.check("/runyardpb.v1.RunService/GetRun", None)
+    gate.check("/runyardpb.v1.RunService/GetRun", "1.0+src.aa")
+    with pytest.raises(VersionMismatch, match="daemon stop"):
+        try:
+            gate.check("/runyardpb.v1.RunService/GetRun", "1.0")
+        except VersionMismatch as error:
+            raise VersionMismatch(error.hint) from error
+    gate.is_draining = True
+    with pytest.raises(Draining):
+        gate.check("/runyardpb.v1.RunService/GetRun", "1.0+src.aa")
+    gate.check("/runyardpb.v1.AdminService/StopServer", "0.1")
