@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from runyard_agent.core.reconcile import Found, Stage
 from runyard_contract.errors import NameInvalid
 from runyard_contract.ids import check_run_id
-from runyard_contract.paths import atomic_write
+from runyard_contract.paths import atomic_write, write_all
 from runyardpb.agent.v1 import agent_pb2 as pb
 
 FORMAT = 1
@@ -83,11 +83,7 @@ class Bundle:
         """
         staged = f"{os.path.dirname(self.path)}/.{self.key}.{os.getpid()}"
         os.mkdir(staged, 0o700)
-        fd = os.open(staged + "/lease.pb", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, lease.SerializeToString())
-        finally:
-            os.close(fd)
+        _write(staged + "/lease.pb", lease.SerializeToString())
         os.rename(staged, self.path)
 
     def read_lease(self) -> pb.Lease | None:
@@ -100,9 +96,8 @@ class Bundle:
         return lease if lease.ref.run else None
 
     def write_spec(self, spec: Mapping[str, Any]) -> None:
-        """Writes what the supervisor executes."""
-        data = json.dumps({"format": FORMAT, **spec}).encode("ascii")
-        atomic_write(self.path + "/spec.json", data, sync=False)
+        """Writes what the supervisor executes. Nobody reads it before the bundle is handed over."""
+        _write(self.path + "/spec.json", json.dumps({"format": FORMAT, **spec}).encode("ascii"))
 
     def read_spec(self) -> dict[str, Any] | None:
         """What the supervisor executes, None before it was written."""
@@ -169,6 +164,16 @@ def abandoned(runs: Path) -> Iterator[str]:
         for entry in entries:
             if entry.name.startswith("."):
                 yield entry.path
+
+
+def _write(path: str, data: bytes) -> None:
+    """Writes a file anew, not synced."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(path, flags, 0o600)
+    try:
+        write_all(fd, data)
+    finally:
+        os.close(fd)
 
 
 def file_size(path: str) -> int:

@@ -70,7 +70,12 @@ class Stream(Generic[Q, A]):
 
     async def write(self, message: Q) -> None:
         """Sends a message; raises once the call has ended, of which `read` tells the cause."""
-        await self._call.write(message)
+        try:
+            await self._call.write(message)
+        except grpc.aio.AioRpcError as refused:
+            raise error_of(refused) from None
+        except asyncio.InvalidStateError as error:
+            raise ConnectionResetError(f"the call has ended: {error}") from None
 
     def cancel(self) -> bool:
         """Ends the call."""

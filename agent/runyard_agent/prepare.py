@@ -61,7 +61,7 @@ async def lay_out_snapshot(node: Node, attempt: Attempt) -> None:
     if attempt.is_resumed:  # an agent was killed somewhere here
         node.trash(bundle.work)
         node.trash(bundle.job)
-    os.makedirs(bundle.job + "/files", 0o755)
+    os.mkdir(bundle.job, 0o755)
     root = attempt.lease.spec.snapshot.rpartition("/")[2]
     if not root:
         lay_out((), NoBlobs(), bundle.work).save(bundle.work_index)

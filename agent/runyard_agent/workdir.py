@@ -114,7 +114,8 @@ class WorkIndex:
     def save(self, path: str) -> None:
         """Writes it to a file, not synced."""
         content = {k: (v.size_bytes, v.mtime_ns, v.inode) for k, v in self.files.items()}
-        Path(path).write_bytes(json.dumps(content).encode("ascii"))
+        with open(path, "wb", buffering=0) as file:
+            write_all(file.fileno(), json.dumps(content).encode("ascii"))
 
     @classmethod
     def load(cls, path: str) -> WorkIndex:

@@ -46,7 +46,7 @@ from runyard_daemon.loops.dispatch import dispatch
 from runyard_daemon.loops.idle import end_when_idle
 from runyard_daemon.loops.janitor import clean_up
 from runyard_daemon.loops.leases import watch_leases
-from runyard_daemon.loops.local_agent import AgentPlace, keep_agent
+from runyard_daemon.loops.local_agent import AgentPlace, LocalAgent
 from runyard_daemon.rpc.admin import AdminParts, AdminService
 from runyard_daemon.rpc.agents import AgentParts, AgentService
 from runyard_daemon.rpc.convert.specs import environment_hash, read_spec
@@ -121,7 +121,7 @@ class App:
         self.serving = asyncio.Event()
         """Set when calls are answered."""
         self._start_time_us = wall_us()
-        self._place = AgentPlace(config.home, self.socket)
+        self._agent = LocalAgent(AgentPlace(config.home, self.socket), journal)
 
     def services(self) -> Services:
         """Wires the parts of control to the services that offer them."""
@@ -157,7 +157,7 @@ class App:
                     live,
                     canceler,
                     self._start_time_us,
-                    self._place.pid,
+                    self._agent.pid,
                     lambda: self.stop.ask(is_stop=True),
                 )
             ),
@@ -194,7 +194,7 @@ class App:
             ("janitor", lambda: clean_up(live, config.janitor_s)),
         ]
         if config.has_local_agent:
-            loops.append(("local-agent", lambda: keep_agent(self._place, self.journal)))
+            loops.append(("local-agent", self._agent.keep))
         if config.is_embedded:
             loops.append(("idle", self._end_when_idle))
         return loops
@@ -230,6 +230,9 @@ class App:
     async def _end(self, server: grpc.aio.Server) -> None:
         """Refuses new calls, says goodbye to agents, ends streams, lets short calls finish."""
         self.gate.is_draining = True
+        is_told = any(node.startswith(f"{startup.LOCAL}/") for node in self.live.sessions)
+        if self.stop.is_stop and self.config.has_local_agent and not is_told:
+            self._agent.end()
         for session in list(self.live.sessions.values()):
             session.send(Goodbye(self.stop.is_stop))
         self.edge.interrupt_streams()

@@ -19,7 +19,7 @@ from runyard_agent.bundles import Bundle, Key
 from runyard_agent.executors.process import ProcessExecutor
 from runyard_agent.executors.protocol import Executor, ExitRecord
 from runyard_agent.slots import Supervisor
-from support.fake_daemon import becomes, in_loop
+from support.agent_process import becomes, in_loop
 from support.house import processes_naming
 
 LIMIT_S = 20.0

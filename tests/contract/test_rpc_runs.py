@@ -266,7 +266,7 @@ def test_a_page_token_of_another_listing_or_a_changed_one_is_refused() -> None:
         other = runs_pb2.ListRunsRequest(parent=ALL, page_token=token, compute_target="local")
         flipped = token[:30] + ("A" if token[30] != "A" else "B") + token[31:]
         edited = runs_pb2.ListRunsRequest(parent=ALL, page_token=flipped)
-        garbage = runs_pb2.ListRunsRequest(parent=ALL, page_token="no token")
+        garbage = runs_pb2.ListRunsRequest(parent=ALL, page_token="no token")  # noqa: S106
         negative = runs_pb2.ListRunsRequest(parent=ALL, page_size=-1)
         resized = runs_pb2.ListRunsRequest(parent=ALL, page_token=token, page_size=2)
 

@@ -82,7 +82,7 @@ def test_tree_over_the_limits_names_its_largest_parts(shared_house: House) -> No
     source = shared_house.project({"train.py": "", "data/big.bin": b""}, name="large")
     with open(source / "data/big.bin", "wb") as file:
         file.truncate(2 << 30)
-    refused(shared_house, "run", "train.py", cwd=source, code=2, names=("1 GiB", "data"))
+    refused(shared_house, "run", "train.py", cwd=source, code=2, names=("1.0 GiB", "data"))
 
 
 def test_home_directory_is_refused_without_source(shared_house: House) -> None:
@@ -126,7 +126,7 @@ def test_unknown_target_names_the_nearest(shared_house: House, folder: Path) -> 
 
 
 def test_unknown_experiment_and_run_name_the_nearest(shared_house: House, folder: Path) -> None:
-    run_id = shared_house.json("run", "-e", "iris", "train.py", cwd=folder)["run_id"]
+    run_id = shared_house.submit("-e", "iris", "train.py", cwd=folder)
     refused(shared_house, "runs", "list", "-e", "irsi", cwd=folder, code=3, names=("irsi", "iris"))
     wrong = run_id[:-1] + ("0" if run_id[-1] != "0" else "1")
     refused(shared_house, "runs", "show", wrong, cwd=folder, code=3, names=(wrong, run_id))

@@ -146,11 +146,12 @@ def test_a_stop_ends_followers_with_an_error_that_says_so(home: Path) -> None:
 
 def test_an_embedded_daemon_nobody_needs_ends_with_its_agent(home: Path) -> None:
     with DaemonProcess(home, "--embedded", env={"RUNYARD_IDLE_END_S": "0.7"}) as daemon:
-        agent = daemon.agent_pid()
-
         assert daemon.wait() == 0
-        assert "idle_end" in [event["event"] for event in daemon.events()]
-        eventually(lambda: not os.path.exists(f"/proc/{agent}"), what="agent ends too")
+        events = daemon.events()
+        assert "idle_end" in [event["event"] for event in events]
+        agents = [event["pid"] for event in events if event["event"] == "agent_started"]
+        assert len(agents) == 1
+        eventually(lambda: not os.path.exists(f"/proc/{agents[0]}"), what="agent ends too")
 
 
 def test_an_embedded_daemon_with_a_waiting_run_stays(home: Path) -> None:

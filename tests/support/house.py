@@ -17,12 +17,14 @@ from typing import Any
 
 RUNYARD = Path(sys.executable).with_name("runyard")
 COMMAND_LIMIT_S = 90.0
+# How this machine reaches its package index; no more of the shell comes along.
+PACKAGE_INDEX_PREFIXES = ("UV_", "PIP_", "SSL_CERT_", "http_proxy", "https_proxy", "no_proxy")
 
 
 class House:
     """A folder that stands for a user's account on this machine.
 
-    Commands run under `env -i` with PATH, HOME and RUNYARD_HOME only, as from a fresh login.
+    Commands run as under `env -i`: PATH, HOME, LANG and what reaches the package index.
     The folder's path is short because Unix socket paths are bounded.
     """
 
@@ -37,6 +39,11 @@ class House:
             "RUNYARD_HOME": str(self.home),
             "LANG": "C.UTF-8",
             "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(self.root / "uv")),
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if name.startswith(PACKAGE_INDEX_PREFIXES)
+            },
         }
 
     def project(self, files: dict[str, str | bytes], *, name: str = "project") -> Path:
@@ -99,7 +106,9 @@ class House:
 
     def submit(self, *args: str, cwd: Path) -> str:
         """Submits without waiting and returns the run's id."""
-        run_id: str = self.json("run", "--no-wait", *args, cwd=cwd)["run_id"]
+        done = self.runyard("run", "--no-wait", "--json", *args, cwd=cwd)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+        run_id: str = json.loads(done.stdout)["run_id"]
         return run_id
 
     def show(self, run_id: str) -> Any:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 MESSAGE_CHARACTERS = 600
 
-# Colours, and the lines of a tree.
-_ORNAMENTS = re.compile("\x1b\\[[0-9;]*m|[\u2502\u251c\u2570\u2500\u25b6]")
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
+_TREE_LINES = re.compile("[\u2502\u251c\u2570\u2500\u25b6]")
 _START = re.compile("^\\s*(?:error:|\u00d7)", re.MULTILINE)  # a multiplication sign before uv 0.9
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _RELEASE = rf"{_NAME}(?:\[[^\]]*\])?[=<>!~][^\s,`]*"
@@ -44,7 +44,7 @@ def diagnose(output: str, python_version: str) -> Fault:
         output: the end of its standard error.
         python_version: of the environment's interpreter, for the advice.
     """
-    plain = _ORNAMENTS.sub(" ", output)
+    plain = _TREE_LINES.sub(" ", _COLOURS.sub("", output))
     start = _START.search(plain)
     lines = [line.strip() for line in plain[start.start() if start else 0 :].splitlines()]
     text = " ".join(" ".join(line for line in lines if line).split())

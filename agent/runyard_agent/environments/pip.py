@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec, PipP
 
 LOCK_NAME = "runyard-lock.txt"
 NEWEST_LIMIT_S = 15.0
-_VALUE_OPTIONS = ("--index-url", "--extra-index-url", "--find-links")
+_TRUE = ("1", "true", "t", "yes", "y", "on")
 _STEPS = ("Downloading", "Building", "Updating")
 
 
@@ -253,27 +254,33 @@ def index_options(pip: PipPackages, environ: Mapping[str, str]) -> tuple[str, ..
 
     Raises EnvironmentFailed for an option that is not served.
     """
-    found: list[str] = []
-    for option in pip.index_options:
-        name, equals, value = option.partition("=")
-        if name in _VALUE_OPTIONS and equals and value:
-            found += [name, value]
+    once: dict[str, list[str]] = {}
+    many: list[str] = []
+    if environ.get("PIP_NO_INDEX", "").lower() in _TRUE:  # uv has no variable for it
+        once["--no-index"] = ["--no-index"]
+    for option in dict.fromkeys(pip.index_options):
+        name, _, value = option.partition("=")
+        if name == "--index-url" and value:
+            once[name] = [name, value]  # the last one counts, as with pip
+        elif name in ("--extra-index-url", "--find-links") and value:
+            many += [name, value]
         elif option == "--no-index":
-            found.append("--no-index")
+            once[option] = [option]
         elif option == "--pre":
-            found += ["--prerelease", "allow"]
+            once[option] = ["--prerelease", "allow"]
         else:
             raise EnvironmentFailed(
                 f"the pip option {shown(option)} is not served",
                 "served are --index-url=, --extra-index-url=, --find-links=, --pre and --no-index",
                 {"option": shown(option)},
             )
-    if "--extra-index-url" in found and not environ.get("UV_INDEX_STRATEGY"):
+    has_extra = "--extra-index-url" in many or environ.get("PIP_EXTRA_INDEX_URL")
+    if has_extra and not environ.get("UV_INDEX_STRATEGY"):
         # As pip does, which these options were written for: the best version of all indexes
         # counts. uv's own rule takes the first index that has a package in any version, so that
         # PyTorch's index hides most versions of numpy.
-        found += ["--index-strategy", "unsafe-best-match"]
-    return tuple(found)
+        many += ["--index-strategy", "unsafe-best-match"]
+    return (*itertools.chain.from_iterable(once.values()), *many)
 
 
 def refuse_options(pip: PipPackages) -> None:

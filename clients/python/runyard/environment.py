@@ -205,12 +205,17 @@ class Environment:
         )
 
 
-def refuse_unserved(found: Iterable[tuple[str, str]]) -> None:
-    """Raises `Unsupported`, listing every key and its reason, unless there are none."""
+def refuse_unserved(found: Iterable[tuple[str, str]], source: str = "") -> None:
+    """Raises `Unsupported`, listing every key and its reason, unless there are none.
+
+    `source` is the file that they are from, if they are from one.
+    """
     keys = list(found)
     if keys:
         raise Unsupported(
-            "not served yet: " + "; ".join(f"{key} ({why})" for key, why in keys),
+            (f"{source}: " if source else "")
+            + "not served yet: "
+            + "; ".join(f"{key} ({why})" for key, why in keys),
             hint="take these keys out of the run configuration, or set them back to their defaults",
             keys=", ".join(key for key, _ in keys),
         )

@@ -89,17 +89,18 @@ class Submitter:
         Raises SpecInvalid, NotFound for target or environment, BlobMissing for a snapshot that was
         not declared, RequestIdReused, RequestIdInvalid.
         """
-        key = (
-            requests.request_key(self._principal, RPC, asked.request_id)
-            if asked.request_id
-            else None
-        )
-        if key is not None:
-            known = self._live.store.peek(lambda conn: requests.find(conn, key, asked.body_hash))
-            if known is not None:
-                return known
         _refuse_invalid(asked)
-        resolved = self._live.store.peek(lambda conn: self._resolve(conn, asked))
+        key = None
+        if asked.request_id:
+            key = requests.request_key(self._principal, RPC, asked.request_id)
+
+        def look(conn: sqlite3.Connection) -> bytes | Resolved:
+            known = requests.find(conn, key, asked.body_hash) if key is not None else None
+            return self._resolve(conn, asked) if known is None else known
+
+        resolved = self._live.store.peek(look)
+        if isinstance(resolved, bytes):
+            return resolved
         await self._check_script(asked)
         await self._grants.manifests(asked.wish.snapshot)
         kept = complete(resolved.environment)

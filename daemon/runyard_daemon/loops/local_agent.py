@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -40,10 +41,6 @@ class AgentPlace:
         """Held by the agent as long as it lives."""
         return self.home / "agent" / "agent.lock"
 
-    def pid(self) -> int | None:
-        """The agent's process, None where none lives."""
-        return lock_holder(self.lock) or None
-
     def command(self) -> list[str]:
         """How it is started: never with the caller's modules."""
         return [
@@ -70,24 +67,50 @@ def agent_environment(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-async def keep_agent(place: AgentPlace, journal: Journal) -> None:
-    """Starts the agent again whenever it is missing. Never returns."""
-    loop = asyncio.get_running_loop()
-    failures = 0
-    while True:
-        holder = lock_holder(place.lock)
-        if holder is not None:
-            await _gone(holder)
-            continue
-        started = loop.time()
-        process = _start(place)
-        journal.info("agent_started", pid=process.pid)
-        await _gone(process.pid)
-        code = process.wait()
-        lived_s = loop.time() - started
-        failures = 1 if lived_s >= STEADY_S else failures + 1
-        journal.warning("agent_ended", pid=process.pid, code=code, lived_s=round(lived_s, 1))
-        await asyncio.sleep(pause_s(failures, random.random()))  # noqa: S311 - no secret
+class LocalAgent:
+    """The agent of this machine."""
+
+    def __init__(self, place: AgentPlace, journal: Journal) -> None:
+        self._place = place
+        self._journal = journal
+        self._started: subprocess.Popen[bytes] | None = None
+
+    def pid(self) -> int | None:
+        """The agent's process, also one that is only coming up; None where none lives."""
+        holder = lock_holder(self._place.lock)
+        if holder:
+            return holder
+        if self._started is not None and self._started.poll() is None:
+            return self._started.pid
+        return None
+
+    def end(self) -> None:
+        """Asks the agent to end where no session can tell it so; its runs go on."""
+        pid = self.pid()
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    async def keep(self) -> None:
+        """Starts the agent again whenever it is missing. Never returns."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            holder = lock_holder(self._place.lock)
+            if holder is not None:
+                await _gone(holder)
+                continue
+            started = loop.time()
+            process = self._started = _start(self._place)
+            self._journal.info("agent_started", pid=process.pid)
+            await _gone(process.pid)
+            code = process.wait()
+            lived_s = loop.time() - started
+            failures = 1 if lived_s >= STEADY_S else failures + 1
+            self._journal.warning(
+                "agent_ended", pid=process.pid, code=code, lived_s=round(lived_s, 1)
+            )
+            await asyncio.sleep(pause_s(failures, random.random()))  # noqa: S311 - no secret
 
 
 def pause_s(failures: int, chance: float) -> float:

@@ -1,5 +1,7 @@
 """Outputs as uv 0.13.9 and 0.5.0 printed them."""
 
+# ruff: noqa: E501, RUF001 - the outputs are kept as they were
+
 from __future__ import annotations
 
 import pytest

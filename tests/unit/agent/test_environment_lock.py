@@ -6,7 +6,12 @@ from runyard_agent.environments.lock import is_hashed, lock_for, lock_hash, make
 from runyard_agent.environments.protocol import EnvironmentFailed
 
 LINUX = "linux-x86_64-cp311"
-TEXT = "six==1.17.0 \\\n    --hash=sha256:01 \\\n    --hash=sha256:02\ntop==1.0 \\\n    --hash=sha256:03\n"
+TEXT = r"""six==1.17.0 \
+    --hash=sha256:01 \
+    --hash=sha256:02
+top==1.0 \
+    --hash=sha256:03
+"""
 GIT = "pkg @ git+https://e.example/x@0123\n"
 
 

@@ -310,7 +310,9 @@ def test_index_survives_its_file_and_a_damaged_one_counts_as_none(tmp_path: Path
 NAMES = ["a", "b", "c", ".gitignore", "env"]
 ACTIONS = st.lists(
     st.tuples(
-        st.sampled_from(["write", "delete", "folder", "rename", "chmod", "rules", "link", "venv"]),
+        st.sampled_from(
+            ["write", "delete", "folder", "rename", "chmod", "rules", "link", "venv", "unvenv"]
+        ),
         st.lists(st.sampled_from(NAMES), min_size=1, max_size=3),
         st.integers(0, 9),
     ),
@@ -338,6 +340,8 @@ def apply(source: Path, action: str, where: list[str], number: int) -> None:
             target.symlink_to("a")
         elif action == "venv":
             (target / "pyvenv.cfg").write_text("")
+        elif action == "unvenv":
+            (target / "pyvenv.cfg").unlink()
         elif action == "rules":
             rule = ["a\n", "b/\n", "*\n!c\n", "", "!env/\n"][number % 5]
             (target.parent / ".gitignore").write_text(rule)
@@ -353,7 +357,8 @@ def test_scan_with_an_index_equals_a_scan_without(
     rounds: list[list[tuple[str, list[str], int]]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     source = tmp_path_factory.mktemp("tree")
-    index: Index | None = None
+    write(source, {"a/a": "1", "a/b/c": "2", "b/a": "3", "b/pyvenv.cfg": "", "b/env/c": "4"})
+    index: Index | None = scanned_later(source)
     for actions in rounds:
         for action, where, number in actions:
             try:

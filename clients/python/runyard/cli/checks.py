@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runyard.cli.render.amounts import count_text, size_text
+from runyard.cli.render.amounts import count_text
 from runyard.home import client_folder, home
+from runyard.snapshot.limits import size_text
 from runyard_contract.errors import RunyardError
 from runyard_contract.home import can_host_daemon, check_home, network_filesystem
 from runyard_contract.version import build_id

@@ -9,10 +9,11 @@ import click
 from runyard.cli import parameters
 from runyard.cli.command_line import Group, json_option, output_of
 from runyard.cli.output import STDOUT_FD, Output
-from runyard.cli.render.amounts import local_time, size_text, utc_time
+from runyard.cli.render.amounts import local_time, utc_time
 from runyard.cli.render.table import print_table
 from runyard.cli.render.text import clean_line
 from runyard.cli.session import open_workspace
+from runyard.snapshot.limits import size_text
 
 if TYPE_CHECKING:
     from runyard.compute import ComputeTarget

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from runyard.cli.output import Output
-from runyard.cli.render.amounts import count_text, size_text
+from runyard.cli.render.amounts import count_text
 from runyard.cli.render.status_line import StatusLine
 from runyard.cli.render.text import clean_line
 from runyard.run_files import download_below, list_files
+from runyard.snapshot.limits import size_text
 from runyard_contract.errors import RunFileNotFound
 from runyard_contract.nearest import nearest
 
@@ -53,6 +54,9 @@ def download_files(run: Run, paths: Sequence[str], folder: str, output: Output) 
             size_bytes += file.size_bytes
     if output.is_json:
         output.print_json(saved)
+        return
+    if not saved:
+        output.say(f"runyard: {run.id} has no files in outputs/; `runyard runs files` lists all")
         return
     for one in saved:
         output.print(clean_line(str(one["saved_as"])))

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runyard.cli.failure import ScriptNotFound, UsageInvalid
-from runyard_contract.errors import EnvironmentNotFound, RunyardError, SourceInvalid, SpecInvalid
+from runyard_contract.errors import (
+    EnvironmentNotFound,
+    RunyardError,
+    SourceInvalid,
+    SpecInvalid,
+    Unsupported,
+)
 from runyard_contract.ids import check_environment_name, experiment_from_folder
 from runyard_contract.nearest import nearest
 from runyard_contract.paths import shown
@@ -122,14 +128,18 @@ def _load_config(options: RunOptions) -> RunConfiguration | None:
         return None
     from runyard.runconfig import RunConfiguration
 
+    is_file = os.path.sep in options.config or os.path.exists(options.config)
     try:
-        if os.path.sep in options.config or os.path.exists(options.config):
-            return RunConfiguration.load(options.config)
-        return RunConfiguration.load(options.source or ".", options.config)
-    except SpecInvalid as error:
+        if is_file:
+            loaded = RunConfiguration.load(options.config)
+        else:
+            loaded = RunConfiguration.load(options.source or os.curdir, options.config)
+        loaded.check_supported()
+    except (SpecInvalid, Unsupported) as error:
         if options.config not in error.message:
             error.message = f"{options.config}: {error.message}"
         raise
+    return loaded
 
 
 def _find_source(options: RunOptions, base: RunConfiguration | None) -> Source:

@@ -45,10 +45,11 @@ class RunCommand(Command):
         can't be parsed without it.
         """
         try:
-            _, rest, _ = self.make_parser(ctx).parse_args(list(args))
+            opts, _, _ = self.make_parser(ctx).parse_args(list(args))
         except click.UsageError:
             return False  # parse_args raises it again, for the user
-        before = args[: len(args) - len(rest)]
+        words = opts.get("words")
+        before = args[: len(args) - (len(words) if isinstance(words, tuple) else 0)]
         if not before or before[-1] != "--":
             return False
         try:
@@ -287,9 +288,16 @@ def _finish(
 
 
 def _say_results(output: Output, run: Run) -> None:
-    """Metrics and output files, as far as a person looks."""
+    """Metrics and output files, as far as a person looks; without them the end is still true."""
     if output.is_json:
         return
+    try:
+        _say_metrics_and_outputs(output, run)
+    except RunyardError as error:
+        output.say(f"runyard: warning: results could not be listed: {clean(error.message)}")
+
+
+def _say_metrics_and_outputs(output: Output, run: Run) -> None:
     from itertools import islice
 
     from runyard.cli.render.ending import say_outputs

@@ -248,10 +248,11 @@ def metrics(ctx: click.Context, reference: str, names: tuple[str, ...]) -> None:
 @click.pass_context
 def files(ctx: click.Context, reference: str) -> None:
     """List the files of a run: outputs, logs, and what it uploaded."""
-    from runyard.cli.render.amounts import local_time, size_text
+    from runyard.cli.render.amounts import local_time
     from runyard.cli.render.run import file_json
     from runyard.cli.render.table import print_table
     from runyard.run_files import list_files
+    from runyard.snapshot.limits import size_text
 
     output = output_of(ctx)
     workspace = open_workspace()

@@ -197,7 +197,7 @@ class RunConfiguration(_FileBacked):
             found.append(("dataReferences", "datastores come later"))
         if self.source_directory_data_store:
             found.append(("sourceDirectoryDataStore", "datastores come later"))
-        refuse_unserved(found)
+        refuse_unserved(found, str(self._file.path) if self._file else "")
 
     def __str__(self) -> str:
         document = YamlDocument("run configuration")

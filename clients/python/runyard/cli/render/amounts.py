@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-_SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
 
 def duration_text(seconds: float) -> str:
-    """A duration: "0.4 s", "12 s", "3 min 5 s", "2 h 10 min", "3 d 4 h"."""
+    """A duration: "12 ms", "1.4 s", "12 s", "3 min 5 s", "2 h 10 min", "3 d 4 h"."""
+    if seconds < 0.9995:
+        return f"{max(seconds, 0.0) * 1000:.0f} ms"
     if seconds < 9.95:
-        return f"{max(seconds, 0.0):.1f} s"
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < _MINUTE_S:
         return f"{whole} s"
@@ -31,16 +32,6 @@ def _two(whole_s: int, large_s: int, large: str, small_s: int, small: str) -> st
     count, rest_s = divmod(whole_s, large_s)
     rest = rest_s // small_s
     return f"{count:,} {large} {rest} {small}" if rest else f"{count:,} {large}"
-
-
-def size_text(size_bytes: int) -> str:
-    """A size: "17 B", "1.4 KiB", "2.0 GiB"; units are powers of 1,024."""
-    size = float(size_bytes)
-    unit = 0
-    while size >= 1023.95 and unit < len(_SIZE_UNITS) - 1:
-        size /= 1024
-        unit += 1
-    return f"{size:.1f} {_SIZE_UNITS[unit]}" if unit else f"{size_bytes} B"
 
 
 def count_text(count: int, one: str, more: str = "") -> str:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from runyard.cli.failure import EXIT_INTERRUPTED
 from runyard.cli.output import Output
-from runyard.cli.render.amounts import count_text, duration_text, local_time, size_text
+from runyard.cli.render.amounts import count_text, duration_text, local_time
 from runyard.cli.render.run import state_colour, took
 from runyard.cli.render.text import clean, clean_line
+from runyard.snapshot.limits import size_text
 from runyard_contract.states import EndClass, RunState
 
 if TYPE_CHECKING:
@@ -86,13 +87,9 @@ def waterfall(run: RunRecord) -> list[str]:
         begin = min(round(before * _WATERFALL_WIDTH), _WATERFALL_WIDTH - 1)
         length = max(round(span.duration_s / whole_s * _WATERFALL_WIDTH), 1)
         bar = " " * begin + "█" * min(length, _WATERFALL_WIDTH - begin)
-        took_s = duration_text(span.duration_s) if span.duration_s >= 1 else _short(span.duration_s)
+        took_s = duration_text(span.duration_s)
         lines.append(f"{span.phase:<13} {bar:<{_WATERFALL_WIDTH}} {took_s}")
     return lines
-
-
-def _short(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms"
 
 
 def say_end(output: Output, run: RunRecord, *, was_interrupted: bool = False) -> int:

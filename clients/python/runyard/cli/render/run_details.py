@@ -40,7 +40,9 @@ def print_run(output: Output, run: RunRecord) -> None:
 
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
     attempt = count_text(run.attempt, "attempt") if run.attempt > 1 else ""
-    left = count_text(run.workdir.file_count, "file") if run.workdir else ""
+    left = ""
+    if run.workdir and run.workdir.file_count:
+        left = count_text(run.workdir.file_count, "file")
     return [
         ("program", what(run)),
         ("experiment", f"{run.name.experiment} (run {run.number})"),

@@ -1,0 +1,119 @@
+"""A real agent process for a fake daemon, and what asynchronous tests need around it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, ParamSpec
+
+from support.fake_daemon import LIMIT_S, FakeDaemon
+from support.house import processes_naming
+
+
+class AgentProcess:
+    """A real agent process for a fake daemon."""
+
+    def __init__(self, daemon: FakeDaemon, *, slots: int = 2, blobs: bool = True) -> None:
+        self.daemon = daemon
+        self.home = daemon.root / "agent"
+        self.log = daemon.root / "agent.log"
+        self._slots = slots
+        self._blobs = blobs
+        self.process: asyncio.subprocess.Process | None = None
+
+    def command(self) -> list[str]:
+        """The command line that a daemon starts it with."""
+        command = [sys.executable, "-P", "-m", "runyard_agent", "--local"]
+        command += ["--home", str(self.home), "--daemon-socket", str(self.daemon.socket)]
+        command += ["--slots", str(self._slots)]
+        return command + (["--blobs", str(self.daemon.blobs_path)] if self._blobs else [])
+
+    async def start(self) -> None:
+        """Starts it; it lives until `kill` or `stop`."""
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.daemon.root,
+                start_new_session=True,
+            )
+
+    async def kill(self) -> None:
+        """Ends it at once; its supervisor goes on."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+    async def stop(self, limit_s: float = 15.0) -> int:
+        """Asks it to end and waits for that; returns its exit code."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.terminate()
+        async with asyncio.timeout(limit_s):
+            return await self.process.wait()
+
+    def end_all(self) -> None:
+        """Ends every process that belongs to this agent's folder."""
+        while found := processes_naming(str(self.daemon.root)):
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.asynccontextmanager
+async def house(**options: Any) -> AsyncIterator[tuple[FakeDaemon, AgentProcess]]:
+    """A fake daemon and an agent, neither of them started; nothing is left behind."""
+    root = Path(tempfile.mkdtemp(dir="/tmp", prefix="ry-"))
+    daemon = FakeDaemon(root)
+    agent = AgentProcess(daemon, **options)
+    try:
+        yield daemon, agent
+    except BaseException:
+        print(agent.log.read_text() if agent.log.exists() else "no agent.log")  # shown by pytest
+        raise
+    finally:
+        await agent.kill()
+        agent.end_all()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def node(**options: Any) -> AsyncIterator[tuple[FakeDaemon, AgentProcess]]:
+    """A fake daemon that serves and a real agent process."""
+    async with house(**options) as (daemon, agent), daemon.serving():
+        await agent.start()
+        yield daemon, agent
+
+
+async def becomes(check: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
+    """Polls, with the loop running, until `check` gives something true; for other processes."""
+    async with asyncio.timeout(limit_s):
+        while not (value := check()):  # noqa: ASYNC110 - another process gives no event
+            await asyncio.sleep(0.02)
+    return value
+
+
+P = ParamSpec("P")
+
+
+def in_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Makes a test of a coroutine function."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def body() -> None:
+            await test(*args, **kwargs)
+
+        asyncio.run(body())
+
+    return run
