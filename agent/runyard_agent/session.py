@@ -21,7 +21,7 @@ from runyard_agent.outbox import Outbox
 from runyard_agent.probe import Machine
 from runyard_agent.shipping.append import WINDOW_BYTES, Appender
 from runyard_contract.errors import HomeUnusable, RunyardError, VersionMismatch
-from runyard_contract.home import DAEMON_RECORD, check_socket
+from runyard_contract.home import DAEMON_RECORD, check_socket, grpc_target
 from runyard_contract.limits import MESSAGE_BYTES
 from runyard_contract.version import PROTOCOL_VERSION, build_id
 from runyardpb.agent.v1 import agent_pb2 as pb
@@ -110,7 +110,7 @@ class Session:
 
     async def _serve(self, path: Path) -> None:
         """One connection with one session on it."""
-        channel = grpc.aio.insecure_channel(f"unix:{path}", options=_OPTIONS)
+        channel = grpc.aio.insecure_channel(grpc_target(path), options=_OPTIONS)
         metadata = (("runyard-version", build_id()),)
         stubs = Stubs(
             agent_pb2_grpc.AgentServiceStub(channel),  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -76,6 +77,7 @@ class Workshop:
         self.root = Path(tempfile.mkdtemp(dir="/tmp", prefix="ry-"))
         self._make = make
         self._number = 0
+        self._tag = secrets.token_hex(3)  # runs are found by their ids, on the whole machine
 
     @contextlib.asynccontextmanager
     async def agent(self, slots: int = 2) -> AsyncIterator[Executor]:
@@ -91,7 +93,7 @@ class Workshop:
     def bundle(self, source: str, **spec: Any) -> Bundle:
         """A bundle that runs a Python script."""
         self._number += 1
-        key = Key(f"t_1764000000_{self._number:08x}", 1)
+        key = Key(f"t_1764000000_{self._tag}{self._number:02x}", 1)
         bundle = Bundle(str(self.root / str(key)), key)
         os.makedirs(bundle.work)
         os.makedirs(bundle.job)

@@ -158,7 +158,7 @@ async def test_agent_lets_a_job_wait_for_its_spool_and_loses_nothing() -> None:
                     "import os\nfor n in range(600):\n    os.write(1, bytes([n % 251]) * 10_000)\n",
                 )
             )
-            spool = agent.home / "runs/t_1764000000_00000001.1/stdout"
+            spool = agent.bundle(held) / "stdout"
             await daemon.phase(held, pb.AttemptReport.PHASE_RUNNING)
             await becomes(lambda: spool.exists() and spool.stat().st_size >= 1 << 20)
             assert spool.stat().st_size == 1 << 20

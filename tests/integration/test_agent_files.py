@@ -24,7 +24,7 @@ async def test_agent_says_that_the_snapshot_is_not_whole() -> None:
 
         assert report.end.reason == END.REASON_SNAPSHOT_FAILED
         assert "not in the store" in report.end.message
-        after = await daemon.lease(script(daemon, "print(2)"), run="t_1764000000_00000002")
+        after = await daemon.lease(script(daemon, "print(2)"))
         assert (await daemon.ended(after)).end.exit_code == 0
 
 
@@ -99,7 +99,7 @@ async def test_agent_sends_no_content_that_the_daemon_has() -> None:
         await daemon.ended(first)
         sent = len(daemon.uploaded)
 
-        second = await daemon.lease(script(daemon, source), run="t_1764000000_00000002")
+        second = await daemon.lease(script(daemon, source))
         await daemon.ended(second)
 
         assert "outputs/same.txt" in second.registered
@@ -130,8 +130,8 @@ async def test_agent_says_that_a_working_folder_is_gone() -> None:
         daemon.keep_workdir_s = 0
         held = await daemon.lease(script(daemon, "open('a.txt', 'w').close()"))
         await daemon.ended(held)
-        bundle = daemon.root / "agent/runs/t_1764000000_00000001.1"
-        await daemon.lease(script(daemon, ""), run="t_1764000000_00000002")
+        bundle = agent.bundle(held)
+        await daemon.lease(script(daemon, ""))
         await daemon.ended(daemon.held["t_1764000000_00000002", 1])
 
         await daemon.say(

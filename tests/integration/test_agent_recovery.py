@@ -88,7 +88,7 @@ async def test_agent_killed_while_a_run_ends_still_tells_its_end() -> None:
 
         await agent.kill()
         job.let_it_end()
-        bundle = agent.home / "runs/t_1764000000_00000001.1"
+        bundle = agent.bundle(held)
         await becomes((bundle / "exit.json").exists)
         await agent.start()
 
@@ -107,7 +107,7 @@ async def test_daemon_restarted_in_the_middle_of_a_run_gets_all_of_it() -> None:
                 seen = len(held.stdout)
                 await daemon.until(lambda: len(held.stdout) > seen)  # noqa: B023
         job.let_it_end()
-        await becomes((agent.home / "runs/t_1764000000_00000001.1/exit.json").exists)
+        await becomes((agent.bundle(held) / "exit.json").exists)
         async with daemon.serving():
             job.check(held, await daemon.ended(held))
         assert len(daemon.hellos) == 5
@@ -131,7 +131,7 @@ async def test_agent_and_daemon_killed_together_come_back_to_the_run() -> None:
 async def test_supervisor_killed_ends_the_run_and_says_so() -> None:
     async with node(slots=1) as (daemon, agent):
         held = await Counting(daemon).lease()
-        bundle = agent.home / "runs/t_1764000000_00000001.1"
+        bundle = agent.bundle(held)
         state = json.loads((bundle / "state.json").read_bytes())
 
         os.kill(state["supervisor_pid"], signal.SIGKILL)
@@ -140,7 +140,7 @@ async def test_supervisor_killed_ends_the_run_and_says_so() -> None:
         assert report.end.reason == END.REASON_SUPERVISOR_LOST
         assert report.end.stopped_by == END.STOPPED_BY_SUPERVISOR_LOST
         assert not is_alive(state["pid"])
-        after = await daemon.lease(script(daemon, "print(2)"), run="t_1764000000_00000002")
+        after = await daemon.lease(script(daemon, "print(2)"))
         assert (await daemon.ended(after)).end.exit_code == 0
 
 
@@ -148,7 +148,7 @@ async def test_supervisor_killed_ends_the_run_and_says_so() -> None:
 async def test_agent_that_finds_a_run_without_supervisor_ends_it_for_good() -> None:
     async with node(slots=1) as (daemon, agent):
         held = await Counting(daemon).lease()
-        bundle = agent.home / "runs/t_1764000000_00000001.1"
+        bundle = agent.bundle(held)
         state = json.loads((bundle / "state.json").read_bytes())
         await agent.kill()
         for pid in processes_naming(str(agent.home)):
@@ -191,7 +191,7 @@ async def test_agent_does_not_execute_an_ended_lease_again() -> None:
         await daemon.until(lambda: len(daemon.hellos) == 2)
 
         await daemon.say(lease=held.lease)
-        after = await daemon.lease(script(daemon, "print(2)"), run="t_1764000000_00000002")
+        after = await daemon.lease(script(daemon, "print(2)"))
         await daemon.ended(after)
 
         assert (daemon.root / "starts").read_text() == "started\n"
@@ -202,7 +202,7 @@ async def test_agent_does_not_execute_an_ended_lease_again() -> None:
 async def test_agent_drops_an_attempt_that_is_superseded() -> None:
     async with node() as (daemon, agent):
         held = await Counting(daemon).lease()
-        bundle = agent.home / "runs/t_1764000000_00000001.1"
+        bundle = agent.bundle(held)
         pid = json.loads((bundle / "state.json").read_bytes())["pid"]
 
         await daemon.cancel(held, superseded=True)
@@ -224,8 +224,8 @@ async def test_agent_goes_on_with_a_run_that_the_daemon_does_not_know() -> None:
             daemon.held.clear()
             await daemon.until(lambda: daemon.refused_appends > 0)
             job.let_it_end()
-            await becomes((agent.home / "runs/t_1764000000_00000001.1/exit.json").exists)
-        daemon.held["t_1764000000_00000001", 1] = held
+            await becomes((agent.bundle(held) / "exit.json").exists)
+        daemon.held[held.run_id, 1] = held
         async with daemon.serving():
             job.check(held, await daemon.ended(held))
 
@@ -244,7 +244,7 @@ async def test_agent_forgets_after_its_restart_what_the_daemon_has_whole() -> No
         await daemon.session()
 
         daemon.forget(held)
-        bundle = agent.home / "runs/t_1764000000_00000001.1"
+        bundle = agent.bundle(held)
         await becomes((bundle / "forgotten.json").exists)
 
         assert (bundle / "work/a.txt").read_text() == "a"

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, ParamSpec
 
-from support.fake_daemon import LIMIT_S, FakeDaemon
+from support.fake_daemon import LIMIT_S, FakeDaemon, Held
 from support.house import processes_naming
 
 
@@ -35,6 +35,10 @@ class AgentProcess:
         command += ["--home", str(self.home), "--daemon-socket", str(self.daemon.socket)]
         command += ["--slots", str(self._slots)]
         return command + (["--blobs", str(self.daemon.blobs_path)] if self._blobs else [])
+
+    def bundle(self, held: Held) -> Path:
+        """The folder of an attempt."""
+        return self.home / "runs" / f"{held.run_id}.{held.lease.ref.attempt}"
 
     async def start(self) -> None:
         """Starts it; it lives until `kill` or `stop`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -58,6 +59,10 @@ class Held:
     is_cancelled: bool = False
 
     @property
+    def run_id(self) -> str:
+        return self.lease.ref.run.rpartition("/")[2]
+
+    @property
     def stdout(self) -> bytes:
         return bytes(self.files.get(pb.AppendFilesRequest.FILE_STDOUT, b""))
 
@@ -95,6 +100,8 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         self.heartbeat_s = 30.0
         self.window_bytes = 8 << 20
         self._epoch = 0
+        self._runs = 0
+        self._tag = secrets.token_hex(3)
         self._changed = asyncio.Condition()
         self._outgoing: asyncio.Queue[pb.SessionResponse | None] | None = None
 
@@ -131,11 +138,12 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         return f"workspaces/default/snapshots/{digest}"
 
     async def lease(
-        self, spec: runs_pb2.RunSpec, *, run: str = "t_1764000000_00000001", attempt: int = 1
+        self, spec: runs_pb2.RunSpec, *, run: str = "", attempt: int = 1
     ) -> Held:
-        """Grants a run to the agent that is there."""
+        """Grants a run to the agent that is there; a new one, unless `run` names one."""
         await self.session()
         self._epoch += 1
+        run = run or self.new_run_id()
         experiment = run.rsplit("_", 2)[0]
         lease = pb.Lease(
             ref=pb.AttemptRef(
@@ -150,6 +158,11 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         held = self.held[run, attempt] = Held(lease)
         await self.say(lease=lease)
         return held
+
+    def new_run_id(self) -> str:
+        """Unique on the machine: a supervisor finds the processes of a run by its id."""
+        self._runs += 1
+        return f"t_1764000000_{self._tag}{self._runs:02x}"
 
     async def cancel(self, held: Held, grace_s: float = 5.0, *, superseded: bool = False) -> None:
         """Ends an attempt."""

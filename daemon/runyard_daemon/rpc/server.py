@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc.aio
 
+from runyard_contract.home import grpc_target
 from runyard_contract.limits import MESSAGE_BYTES
 from runyard_daemon.rpc.edge import Edge
 from runyardpb.agent.v1 import agent_pb2_grpc
@@ -54,7 +55,7 @@ def bind(server: grpc.aio.Server, socket: Path) -> None:
     """Binds the socket, open to this user only. Raises OSError where the path can't be bound."""
     before = os.umask(0o077)
     try:
-        bound = server.add_insecure_port(f"unix:{socket}")
+        bound = server.add_insecure_port(grpc_target(socket))
     except RuntimeError as error:
         raise OSError(f"can't bind the socket {socket}: {error}") from error
     finally:

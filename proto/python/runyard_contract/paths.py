@@ -16,7 +16,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -207,7 +206,7 @@ def atomic_write(
     of the process but not a power loss.
     """
     final = Path(path)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, mode)
     try:
         try:

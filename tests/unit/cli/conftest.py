@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeControl]:
     """A daemon that commands talk to; every run that is followed completes at once."""
     monkeypatch.setenv("RUNYARD_HOME", str(tmp_path / "runyard-home"))
+    # The shell's own PATH may begin with shims, which take long to ask for their interpreter.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
     with fake_control() as running:
         monkeypatch.setenv("RUNYARD_ADDRESS", f"unix:{running.socket}")
         play(running)
