@@ -4,7 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")/../examples/iris"
 runyard=$1/runyard
 
-say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; }
+bold="" plain=""
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+say() { printf '\n%s$ %s%s\n' "$bold" "$*" "$plain"; }
 
 say "runyard run --env requirements.txt train.py --max-depth 3"
 "$runyard" run --env requirements.txt train.py --max-depth 3

@@ -5,7 +5,7 @@ import sys
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc loads; its lines are no JSON
 
-from runyard_agent.main import main  # noqa: E402
+from runyard_agent.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -41,10 +41,6 @@ class Config:
     """How long a stop with cancel waits for the runs' ends."""
     workdir_keep_s: float = 24 * 3600.0
     """How long a node keeps what a script wrote outside outputs/ and logs/."""
-    request_keep_s: float = 7 * 86_400.0
-    """How long an answer is kept for a repeat of its request."""
-    events_kept: int = 100_000
-    """Events kept for watchers that come back."""
     janitor_s: float = 600.0
     """Pause between two rounds of clean-up."""
 

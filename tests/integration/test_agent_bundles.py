@@ -47,13 +47,14 @@ def hand_over(bundle: Bundle, *, phase: str, boot_id: str = "") -> None:
 
 def granted(daemon: FakeDaemon, agent: AgentProcess, source: str) -> tuple[Held, Bundle]:
     """A run that was granted to an earlier agent, which got as far as keeping the lease."""
+    run_id = daemon.new_run_id()
     lease = pb.Lease(
         ref=pb.AttemptRef(
-            run="workspaces/default/experiments/t/runs/t_1764000000_00000001", attempt=1, epoch=4
+            run=f"workspaces/default/experiments/t/runs/{run_id}", attempt=1, epoch=4
         ),
         spec=script(daemon, source),
     )
-    key = Key("t_1764000000_00000001", 1)
+    key = Key(run_id, 1)
     runs = agent.home / "runs"
     runs.mkdir(parents=True)
     agent.home.chmod(0o700)

@@ -126,13 +126,13 @@ async def test_agent_sends_the_working_folder_when_it_is_asked_for() -> None:
 
 @in_loop
 async def test_agent_says_that_a_working_folder_is_gone() -> None:
-    async with node() as (daemon, _agent):
+    async with node() as (daemon, agent):
         daemon.keep_workdir_s = 0
         held = await daemon.lease(script(daemon, "open('a.txt', 'w').close()"))
         await daemon.ended(held)
         bundle = agent.bundle(held)
-        await daemon.lease(script(daemon, ""))
-        await daemon.ended(daemon.held["t_1764000000_00000002", 1])
+        after = await daemon.lease(script(daemon, ""))
+        await daemon.ended(after)
 
         await daemon.say(
             collect_workdir=pb.CollectAttemptWorkdir(ref=held.lease.ref, request_id="r-2")

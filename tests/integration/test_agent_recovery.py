@@ -257,7 +257,7 @@ async def test_agent_ends_the_old_grant_before_it_takes_the_new_one() -> None:
         old = await job.lease()
         job.let_it_end()
 
-        new = await daemon.lease(script(daemon, "print('new')"))
+        new = await daemon.lease(script(daemon, "print('new')"), run=old.run_id)
         report = await daemon.ended(new)
 
         assert report.ref.epoch > old.lease.ref.epoch

@@ -261,9 +261,8 @@ async def test_agent_runs_as_many_as_it_has_slots() -> None:
         meet += "while not os.path.exists(__import__('sys').argv[2]): time.sleep(0.01)\n"
         here = str(daemon.root).encode()
         runs = [
-            await daemon.lease(
-                script(daemon, meet, here + b"/" + mine, here + b"/" + other))
-            for number, (mine, other) in enumerate([(b"a", b"b"), (b"b", b"a")])
+            await daemon.lease(script(daemon, meet, here + b"/" + mine, here + b"/" + other))
+            for mine, other in [(b"a", b"b"), (b"b", b"a")]
         ]
 
         for held in runs:

@@ -137,9 +137,7 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         digest = store_tree(self.blobs, tree)
         return f"workspaces/default/snapshots/{digest}"
 
-    async def lease(
-        self, spec: runs_pb2.RunSpec, *, run: str = "", attempt: int = 1
-    ) -> Held:
+    async def lease(self, spec: runs_pb2.RunSpec, *, run: str = "", attempt: int = 1) -> Held:
         """Grants a run to the agent that is there; a new one, unless `run` names one."""
         await self.session()
         self._epoch += 1

@@ -67,9 +67,9 @@ class Interpreters:
     async def find(self, pip: PipPackages, listener: Listener) -> Interpreter:
         """The Python that a specification asks for.
 
-        Its `base_interpreter_path` where that is of the version asked for, else one of this node
-        of that version, which is downloaded where it is missing; without a version the node's
-        python3. Raises EnvironmentFailed.
+        Its `base_interpreter_path` where that exists and is of the version asked for, else one of
+        this node of that version, which is downloaded where it is missing; without a version the
+        node's python3. Raises EnvironmentFailed.
         """
         wanted = pip.python_version
         if wanted and not _VERSION.match(wanted):
@@ -77,9 +77,14 @@ class Interpreters:
                 f'"{shown(wanted)}" is no version of Python', "write it as 3.11", {"python": wanted}
             )
         if pip.base_interpreter_path or not wanted:
-            named = await self._named(pip.base_interpreter_path, listener)
-            if not wanted or named.is_version(wanted):
-                return named
+            try:
+                named = await self._named(pip.base_interpreter_path, listener)
+            except EnvironmentFailed:
+                if not wanted:
+                    raise
+            else:
+                if not wanted or named.is_version(wanted):
+                    return named
         known = self._known(self._by_version.get(wanted, ""))
         if known is not None:
             return known

@@ -29,7 +29,7 @@ from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec, PipP
 LOCK_NAME = "runyard-lock.txt"
 NEWEST_LIMIT_S = 15.0
 _TRUE = ("1", "true", "t", "yes", "y", "on")
-_STEPS = ("Downloading", "Building", "Updating")
+_LONG_STEPS = ("Downloading", "Building", "Updating")
 
 
 class PipBuilder:
@@ -123,9 +123,10 @@ class PipBuilder:
             f" for Python {python.version} ({python.platform})."
         )
         with _in_memory("\n".join(pip.constraints)) as fd:
+            constraints = ("-c", f"/proc/self/fd/{fd}") if pip.constraints else ()
             outcome = await self._uv.run(
                 *("pip", "compile", "--generate-hashes", "--no-header", "--no-annotate"),
-                *("--python", python.path, *options, "-c", f"/proc/self/fd/{fd}", "-"),
+                *("--python", python.path, *options, *constraints, "-"),
                 given="\n".join(pip.requirements) + "\n",
                 hear=audience.write,
                 kept_fds=(fd,),
@@ -177,20 +178,14 @@ class PipBuilder:
         began = time.monotonic()
         folder = self._cache.folder(lock.hash)
         count = packages(lock.text)
-        doing = f"installing {_count(count)}"
-        audience.progress(doing)
+        steps = _Steps(_count(count), audience)
         audience.say(
             f"Building environment {lock.hash[:16]} in {shown(str(folder))}:"
             f" {_count(count)}, Python {python.version} ({shown(python.path)})."
         )
 
-        def hear(data: bytes) -> None:
-            audience.write(data)
-            step = data.decode("utf-8", "replace").rstrip().rpartition("\n")[2].strip()
-            audience.progress(f"{doing}: {step}" if step.startswith(_STEPS) else doing)
-
         async def uv(*arguments: str) -> None:
-            outcome = await self._uv.run(*arguments, hear=hear, kept_fds=(lock_fd,))
+            outcome = await self._uv.run(*arguments, hear=steps.hear, kept_fds=(lock_fd,))
             if outcome.returncode != 0:
                 raise await self._failure(outcome, options, python, audience)
 
@@ -247,6 +242,29 @@ class PipBuilder:
             f"name a version that exists, such as {name}=={newest}",
             {**fault.metadata, "newest": newest},
         )
+
+
+class _Steps:
+    """Reads from uv's output what it does now, for the status line."""
+
+    def __init__(self, packages: str, audience: Audience) -> None:
+        self._packages = packages
+        self._audience = audience
+        self._line = b""
+        audience.progress(f"installing {packages}")
+
+    def hear(self, data: bytes) -> None:
+        """Passes output on to the log, and shows the last step that it names."""
+        self._audience.write(data)
+        *lines, self._line = (self._line + data).split(b"\n")
+        for line in lines:
+            step = line.decode("utf-8", "replace").strip()
+            if step.startswith(_LONG_STEPS):
+                self._audience.progress(f"installing {self._packages}: {step}")
+            elif step.startswith("Prepared"):
+                self._audience.progress(f"installing {self._packages}")
+            elif step.startswith("Installed"):
+                self._audience.progress(f"compiling {self._packages} to bytecode")
 
 
 def index_options(pip: PipPackages, environ: Mapping[str, str]) -> tuple[str, ...]:

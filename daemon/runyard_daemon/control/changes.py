@@ -25,12 +25,6 @@ class Changes:
         for signal in self._of_any:
             signal.set()
 
-    def notify_all(self) -> None:
-        """Wakes everybody: the daemon stops, or everything may have changed."""
-        for signals in (*self._of_run.values(), self._of_any):
-            for signal in signals:
-                signal.set()
-
     @contextlib.contextmanager
     def of_run(self, run_id: str) -> Iterator[asyncio.Event]:
         """An event that is set at each change of the run; the waiter clears it before it looks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runyard_contract.errors import RunyardError, SessionSuperseded, SpecInvalid
 from runyard_daemon.control.collect import Collected, Collector
@@ -34,16 +34,15 @@ class _Acknowledged:
     """The highest number before which everything is durable."""
 
     upto: int = 0
-    _ahead: set[int] | None = None
+    ahead: set[int] = field(default_factory=set)
+    """Those behind it whose effect is durable already."""
 
     def done(self, sequence: int) -> None:
         """Notes that the effect of a message is durable."""
-        ahead = self._ahead if self._ahead is not None else set()
-        ahead.add(sequence)
-        while self.upto + 1 in ahead:
+        self.ahead.add(sequence)
+        while self.upto + 1 in self.ahead:
             self.upto += 1
-            ahead.discard(self.upto)
-        self._ahead = ahead
+            self.ahead.discard(self.upto)
 
 
 class AgentSession:

@@ -251,9 +251,12 @@ def test_version_asked_for_is_taken_from_the_given_interpreter_where_it_fits(ben
     assert os.path.samefile(base, sys.base_prefix)
 
 
-def test_version_asked_for_is_found_without_the_given_interpreter(bench: Bench) -> None:
+@pytest.mark.parametrize("base", [b"", b"/nonexistent/venv/bin/python"])
+def test_version_asked_for_is_found_without_the_given_interpreter(
+    base: bytes, bench: Bench
+) -> None:
     bench.environ["PATH"] = f"{sysconfig.get_config_var('BINDIR')}:/usr/bin:/bin"
-    spec = bench.spec("ryleaf", python_version=VERSION, base_interpreter_path=b"")
+    spec = bench.spec("ryleaf", python_version=VERSION, base_interpreter_path=base)
 
     provided = bench.provide(spec)
 
@@ -276,6 +279,31 @@ def test_shims_that_do_not_start_are_passed_over(bench: Bench, tmp_path: Path) -
     assert _version_of(provided, "ryleaf") == "2.0"
 
 
+def test_given_interpreter_that_is_gone_is_named_where_no_version_is_asked_for(
+    bench: Bench,
+) -> None:
+    error = bench.failure(bench.spec("ryleaf", base_interpreter_path=b"/nonexistent/bin/python"))
+
+    assert error.metadata["interpreter"] == "/nonexistent/bin/python"
+
+
+def test_status_line_names_the_step(bench: Bench) -> None:
+    make_sdist(bench.links, "rysource", "1.0", PLAIN)
+    doing: list[str] = []
+    builder = PipBuilder(bench.root, bench.environ)
+
+    work = builder.provide(bench.spec("rysource"), (), log=bench.log, progress=doing.append)
+    asyncio.run(work)
+
+    assert doing == [
+        "resolving packages",
+        "installing 1 package",
+        "installing 1 package: Building rysource==1.0",
+        "installing 1 package",
+        "compiling 1 package to bytecode",
+    ]
+
+
 def test_python_that_is_not_here_is_told_with_those_that_are(bench: Bench) -> None:
     bench.environ |= {"UV_PYTHON_DOWNLOADS": "never"}
 
@@ -287,6 +315,7 @@ def test_python_that_is_not_here_is_told_with_those_that_are(bench: Bench) -> No
 
 def test_python_that_cannot_be_downloaded_is_told(bench: Bench) -> None:
     bench.environ |= {
+        "PATH": str(bench.root),
         "UV_HTTP_RETRIES": "0",
         "UV_PYTHON_INSTALL_DIR": str(bench.root),
         "UV_PYTHON_INSTALL_MIRROR": "http://127.0.0.1:1",
