@@ -192,9 +192,15 @@ class Spool:
         for stream in self.streams:
             while stream.fifo_fd >= 0 and self.pump(stream):
                 pass
-            if self.retry_at_ns is not None:
+            if self.retry_at_ns is not None and stream.fifo_fd >= 0:
                 return False
-        return not self._unindexed
+        try:
+            self._flush_index()  # where no FIFO is left, nothing else has written it
+        except OSError:
+            self.retry_at_ns = boot_ns() + DISK_RETRY_NS
+            return False
+        self.retry_at_ns = None
+        return True
 
     def close(self) -> None:
         """Closes all descriptors."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from typing import Unpack
 
 from runyard_daemon.core.lifecycle import Event, applies, next_state
-from runyard_daemon.store import runs
+from runyard_daemon.store import Connection, runs
 from runyard_daemon.store.runs import RunChange, RunRecord
 from runyard_daemon.store.transitions import TransitionRecord
 
@@ -15,7 +14,7 @@ USER, DAEMON, AGENT = "user", "daemon", "agent"
 
 
 def advance(
-    conn: sqlite3.Connection,
+    conn: Connection,
     run: RunRecord,
     happened: Iterable[tuple[Event, str]],
     actor: str,

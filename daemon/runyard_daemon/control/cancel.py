@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from runyard_contract.states import RunState
 from runyard_daemon.control import catalog
 from runyard_daemon.control.advance import USER, advance
@@ -12,7 +10,7 @@ from runyard_daemon.control.live import Live
 from runyard_daemon.control.orders import Cancel
 from runyard_daemon.core.end import EndFacts, EndReason, StoppedBy, classify
 from runyard_daemon.core.lifecycle import WAITING, Event, applies
-from runyard_daemon.store import runs
+from runyard_daemon.store import Connection, runs
 from runyard_daemon.store.runs import RunRecord
 
 REASON_CHARS = 1000
@@ -37,7 +35,7 @@ class Canceler:
     async def _cancel(self, workspace: str, experiment: str, run_id: str, reason: str) -> RunRecord:
         live = self._live
 
-        def write(conn: sqlite3.Connection) -> tuple[RunRecord, float]:
+        def write(conn: Connection) -> tuple[RunRecord, float]:
             run = catalog.run(conn, workspace, experiment, run_id)
             self._write(conn, run, reason)
             grace_s = self._read_spec(runs.get_spec(conn, run_id)).grace_s
@@ -54,7 +52,7 @@ class Canceler:
             live.order(held.node, Cancel(held.target, grace_s))
         return run
 
-    def _write(self, conn: sqlite3.Connection, run: RunRecord, reason: str) -> None:
+    def _write(self, conn: Connection, run: RunRecord, reason: str) -> None:
         """Moves the run; where nobody holds it, to its end."""
         if not applies(run.state, Event.CANCEL_REQUESTED):
             return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from runyard_contract.errors import (
     ComputeNotFound,
     EnvironmentNotFound,
@@ -14,6 +12,7 @@ from runyard_contract.errors import (
 )
 from runyard_contract.nearest import nearest
 from runyard_daemon.store import (
+    Connection,
     computes,
     environments,
     experiments,
@@ -28,8 +27,6 @@ from runyard_daemon.store.experiments import ExperimentRecord
 from runyard_daemon.store.runs import RunRecord
 from runyard_daemon.store.snapshots import SnapshotRecord
 from runyard_daemon.store.workspaces import WorkspaceRecord
-
-Connection = sqlite3.Connection
 
 
 def workspace(conn: Connection, name: str) -> WorkspaceRecord:

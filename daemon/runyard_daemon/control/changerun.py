@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,7 +10,7 @@ from runyard_contract.limits import TAGS_MAX
 from runyard_daemon.control import catalog
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.spec import display_name_violations, label_violations
-from runyard_daemon.store import labels, runs
+from runyard_daemon.store import Connection, labels, runs
 from runyard_daemon.store.runs import RunRecord
 
 
@@ -45,7 +44,7 @@ async def change_run(
     if faults:
         raise SpecInvalid(violations=faults)
 
-    def write(conn: sqlite3.Connection) -> RunRecord:
+    def write(conn: Connection) -> RunRecord:
         run = catalog.run(conn, workspace, experiment, run_id)
         if change.etag and change.etag != str(run.revision):
             raise EtagMismatch(
@@ -62,7 +61,7 @@ async def change_run(
     return run
 
 
-def _write(conn: sqlite3.Connection, run: RunRecord, change: Change) -> None:
+def _write(conn: Connection, run: RunRecord, change: Change) -> None:
     gone = set(change.remove_tags)
     if change.replaces_tags:
         gone |= run.tags.keys() - change.set_tags.keys()

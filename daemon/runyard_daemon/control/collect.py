@@ -6,12 +6,11 @@ import asyncio
 import secrets
 from dataclasses import dataclass
 
-from runyard_contract.errors import RunFileNotFound, StateNotAllowed
+from runyard_contract.errors import NodeUnreachable, RunFileNotFound, StateNotAllowed
 from runyard_contract.states import FINAL
 from runyard_daemon.control.live import Live, run_name
 from runyard_daemon.control.orders import Collect, RunRef
 from runyard_daemon.core.types import NodeId
-from runyard_daemon.errors import NodeUnreachable
 from runyard_daemon.store import attempts
 from runyard_daemon.store.runs import RunRecord
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Sequence
 
 from runyard_daemon.content import Content
 from runyard_daemon.control import catalog
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.snapshots import check_tree
-from runyard_daemon.store import snapshots
+from runyard_daemon.store import Connection, snapshots
 from runyard_daemon.store.snapshots import DirectoryRecord, SnapshotRecord
 
 
@@ -53,7 +52,7 @@ class Declarer:
             spelled, root, checked.files, checked.size_bytes, self._live.now_us()
         )
 
-        def write(conn: sqlite3.Connection) -> SnapshotRecord:
+        def write(conn: Connection) -> SnapshotRecord:
             snapshots.add_complete(conn, checked.complete)
             return snapshots.put(conn, record)
 

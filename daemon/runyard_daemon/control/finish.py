@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -25,7 +24,7 @@ from runyard_daemon.core.lastwords import missed_paths
 from runyard_daemon.core.lifecycle import Event
 from runyard_daemon.core.phases import Milestones, Phase, Span, waterfall
 from runyard_daemon.core.types import AttemptRef, Cause, WallTime
-from runyard_daemon.store import attempts, runs
+from runyard_daemon.store import Connection, attempts, runs
 from runyard_daemon.store.attempts import AttemptRecord
 from runyard_daemon.store.details import AttemptEndRecord, EndRecord, PhaseRecord, WorkdirRecord
 from runyard_daemon.store.runs import RunRecord, SpecRecord
@@ -134,9 +133,7 @@ class Ending:
     is_agents_word: bool = True
 
 
-def conclude(
-    conn: sqlite3.Connection, ending: Ending, read_spec: ReadSpec, now_us: int
-) -> Cause | None:
+def conclude(conn: Connection, ending: Ending, read_spec: ReadSpec, now_us: int) -> Cause | None:
     """Makes attempt and run final, in the caller's transaction; None: somebody else did.
 
     The run must have an attempt, which `ending` names. All logs and outputs are here, or will

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from runyard_daemon.control.orders import Lease, Lock
 from runyard_daemon.control.snapshots import inline_manifests
 from runyard_daemon.core.lifecycle import Event, applies
 from runyard_daemon.core.types import AttemptRef, Grant
-from runyard_daemon.store import attempts, environments, meta, runs
+from runyard_daemon.store import Connection, attempts, environments, meta, runs
 from runyard_daemon.store.attempts import AttemptRecord
 from runyard_daemon.store.environments import LockRecord
 from runyard_daemon.store.runs import SpecRecord
@@ -65,7 +64,7 @@ class Grants:
             decided.append(Booked(grant, name))
         return tuple(decided)
 
-    def write(self, conn: sqlite3.Connection, decided: Sequence[Booked]) -> list[Granted | None]:
+    def write(self, conn: Connection, decided: Sequence[Booked]) -> list[Granted | None]:
         """Makes grants durable, in the transaction of whatever made them possible.
 
         None for a run that no longer waits (cancelled meanwhile). Runs in the writer's thread.
@@ -73,7 +72,7 @@ class Grants:
         now_us = self._live.now_us()
         return [self._write_one(conn, booked, now_us) for booked in decided]
 
-    def _write_one(self, conn: sqlite3.Connection, booked: Booked, now_us: int) -> Granted | None:
+    def _write_one(self, conn: Connection, booked: Booked, now_us: int) -> Granted | None:
         grant = booked.grant
         run = runs.get(conn, grant.run.run_id)
         if run is None or not applies(run.state, Event.GRANTED):
@@ -100,7 +99,7 @@ class Grants:
         held = HeldAttempt(ref, grant.node, run.workspace, run.experiment)
         return self._leased(conn, held, run.snapshot)
 
-    def _leased(self, conn: sqlite3.Connection, held: HeldAttempt, snapshot: str) -> Granted:
+    def _leased(self, conn: Connection, held: HeldAttempt, snapshot: str) -> Granted:
         """What the lease of an attempt says."""
         spec = runs.get_spec(conn, held.ref.run_id)
         lock_hash = self._environment_hash(spec.environment) if spec.environment else ""
@@ -166,7 +165,7 @@ class Grants:
     async def again(self, held: HeldAttempt) -> None:
         """Sends the lease of an attempt whose agent never heard of it."""
 
-        def read(conn: sqlite3.Connection) -> Granted | None:
+        def read(conn: Connection) -> Granted | None:
             run = runs.get(conn, held.ref.run_id)
             return None if run is None else self._leased(conn, held, run.snapshot)
 

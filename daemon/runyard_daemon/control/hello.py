@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass, field, replace
 
 from runyard_contract.states import RunState
@@ -18,7 +17,7 @@ from runyard_daemon.control.reports import NO_END, apply, core_record
 from runyard_daemon.core import attempts as core_attempts
 from runyard_daemon.core.attempts import Action, AttemptPhase, Decision, event_of, reconcile
 from runyard_daemon.core.types import AttemptRef, Node, NodeId
-from runyard_daemon.store import attempts, computes, runs
+from runyard_daemon.store import Connection, attempts, computes, runs
 from runyard_daemon.store.computes import NodeRecord
 from runyard_daemon.store.details import AttemptEndRecord
 
@@ -100,7 +99,7 @@ class Greeter:
         ]
 
     def _settle(
-        self, conn: sqlite3.Connection, node: NodeId, hello: Hello, mine: list[HeldAttempt]
+        self, conn: Connection, node: NodeId, hello: Hello, mine: list[HeldAttempt]
     ) -> _Settled:
         """The transaction: judges every attempt that either side knows."""
         now_us = self._live.now_us()
@@ -125,7 +124,7 @@ class Greeter:
         return settled
 
     def _core_record(
-        self, conn: sqlite3.Connection, ref: AttemptRef, boot_id: str
+        self, conn: Connection, ref: AttemptRef, boot_id: str
     ) -> core_attempts.AttemptRecord | None:
         record = attempts.get(conn, ref.run_id, ref.attempt)
         run = runs.get(conn, ref.run_id)
@@ -136,7 +135,7 @@ class Greeter:
 
     def _write(
         self,
-        conn: sqlite3.Connection,
+        conn: Connection,
         node: NodeId,
         decision: Decision,
         report: AttemptReport | None,
@@ -160,14 +159,14 @@ class Greeter:
                 settled.over.add(run_id)
                 settled.changed.add(run_id)
 
-    def _end(self, conn: sqlite3.Connection, decision: Decision) -> AttemptEndRecord:
+    def _end(self, conn: Connection, decision: Decision) -> AttemptEndRecord:
         """How an attempt ended that its agent no longer has, or that the boot ended."""
         if decision.reason is not None:
             return AttemptEndRecord(reason=decision.reason.name)
         record = attempts.get(conn, decision.ref.run_id, decision.ref.attempt)
         return record.end if record and record.end else NO_END
 
-    def _back_in_touch(self, conn: sqlite3.Connection, ref: AttemptRef, now_us: int) -> None:
+    def _back_in_touch(self, conn: Connection, ref: AttemptRef, now_us: int) -> None:
         """Takes a run out of NOT_RESPONDING to where its attempt is."""
         run = runs.get(conn, ref.run_id)
         record = attempts.get(conn, ref.run_id, ref.attempt)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 
 from runyard_contract.content.store import ContentStore
@@ -29,7 +28,7 @@ from runyard_daemon.core.attempts import AttemptPhase, Judgement, Standing, judg
 from runyard_daemon.core.lifecycle import Event
 from runyard_daemon.core.types import ActiveAttempt, NodeId
 from runyard_daemon.logs.layout import LogFile
-from runyard_daemon.store import attempts, runs
+from runyard_daemon.store import Connection, attempts, runs
 from runyard_daemon.store.attempts import AttemptChange, AttemptRecord
 from runyard_daemon.store.details import AttemptEndRecord
 from runyard_daemon.store.runs import RunChange, RunRecord
@@ -83,7 +82,7 @@ class Reports:
         released = self._release(report)
         decided = self._grants.decide() if released else ()
 
-        def write(conn: sqlite3.Connection) -> tuple[Applied, list[Granted | None]]:
+        def write(conn: Connection) -> tuple[Applied, list[Granted | None]]:
             now_us = live.now_us()
             applied = apply(conn, node, report, now_us)
             if ending is not None and applied.standing is Standing.COUNTS:
@@ -164,7 +163,7 @@ class Reports:
             self._live.order(node, Forget(target, self._workdir_keep_s))
 
 
-def apply(conn: sqlite3.Connection, node: NodeId, report: AttemptReport, now_us: int) -> Applied:
+def apply(conn: Connection, node: NodeId, report: AttemptReport, now_us: int) -> Applied:
     """Judges a report and writes what counts, in the caller's transaction.
 
     A report of the phase that is on record may still bring news of it: a message, a warning, a
@@ -207,7 +206,7 @@ def core_record(
 
 
 def _write(
-    conn: sqlite3.Connection,
+    conn: Connection,
     run: RunRecord,
     report: AttemptReport,
     judged: Judgement,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from runyard_daemon.control.attemptlogs import AttemptLogs
 from runyard_daemon.control.live import Live
 from runyard_daemon.core.types import AttemptRef
 from runyard_daemon.logs.layout import AttemptKey, LogFile
-from runyard_daemon.store import attempts, files
+from runyard_daemon.store import Connection, attempts, files
 from runyard_daemon.store.files import FileRecord
 from runyard_daemon.store.runs import RunRecord
 
@@ -54,7 +53,7 @@ class RunFiles:
         """
         await self._check(found)
 
-        def write(conn: sqlite3.Connection) -> None:
+        def write(conn: Connection) -> None:
             newest = attempts.current(conn, ref.run_id)
             if newest is None or newest.ref != ref:
                 raise LeaseSuperseded(

@@ -6,14 +6,12 @@ again because the daemon was away.
 
 from __future__ import annotations
 
-import sqlite3
-
 from runyard_contract.states import RunState
 from runyard_daemon.control.hello import WORKSPACE
 from runyard_daemon.control.live import HeldAttempt, Live
 from runyard_daemon.core.lifecycle import WAITING
 from runyard_daemon.core.types import ActiveAttempt, AttemptRef, Node, NodeId, QueuedRun
-from runyard_daemon.store import computes, listing, runs, workspaces
+from runyard_daemon.store import Connection, computes, listing, runs, workspaces
 from runyard_daemon.store.computes import ComputeRecord, NodeRecord
 from runyard_daemon.store.listing import UnfinishedRun
 
@@ -24,7 +22,7 @@ async def prepare_store(live: Live) -> None:
     """Makes what every daemon has: the default workspace and the target on its own machine."""
     now_us = live.now_us()
 
-    def write(conn: sqlite3.Connection) -> None:
+    def write(conn: Connection) -> None:
         workspaces.ensure(conn, WORKSPACE, now_us)
         if computes.get(conn, WORKSPACE, LOCAL) is None:
             computes.put(
@@ -38,7 +36,7 @@ async def load(live: Live) -> None:
     """Fills the live state."""
 
     def read(
-        conn: sqlite3.Connection,
+        conn: Connection,
     ) -> tuple[int, list[NodeRecord], list[UnfinishedRun], dict[str, str]]:
         unfinished = listing.unfinished(conn)
         experiments = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -19,7 +18,7 @@ from runyard_daemon.control.live import Live
 from runyard_daemon.control.snapshots import find_file, nearest_file
 from runyard_daemon.control.spec import RunWish
 from runyard_daemon.core.types import QueuedRun
-from runyard_daemon.store import experiments, requests, runs, snapshots
+from runyard_daemon.store import Connection, experiments, requests, runs, snapshots
 from runyard_daemon.store.environments import EnvironmentRecord
 from runyard_daemon.store.requests import RequestKey
 from runyard_daemon.store.runs import RunRecord, SpecRecord
@@ -94,7 +93,7 @@ class Submitter:
         if asked.request_id:
             key = requests.request_key(self._principal, RPC, asked.request_id)
 
-        def look(conn: sqlite3.Connection) -> bytes | Resolved:
+        def look(conn: Connection) -> bytes | Resolved:
             known = requests.find(conn, key, asked.body_hash) if key is not None else None
             return self._resolve(conn, asked) if known is None else known
 
@@ -107,7 +106,7 @@ class Submitter:
         commit = self._commit(asked, resolved, kept, key, encode)
         return await self._live.background.whole(commit, "submit")
 
-    def _resolve(self, conn: sqlite3.Connection, asked: Submission) -> Resolved:
+    def _resolve(self, conn: Connection, asked: Submission) -> Resolved:
         """Looks up all that the submission names."""
         workspace = catalog.workspace(conn, asked.workspace).name
         wish = asked.wish
@@ -170,7 +169,7 @@ class Submitter:
         live.board.add_run(queued)
         decided = self._grants.decide()
 
-        def write(conn: sqlite3.Connection) -> tuple[bytes, list[Granted | None] | None]:
+        def write(conn: Connection) -> tuple[bytes, list[Granted | None] | None]:
             if key is not None:
                 known = requests.find(conn, key, asked.body_hash)
                 if known is not None:
@@ -225,7 +224,7 @@ class Submitter:
 
     def _insert(
         self,
-        conn: sqlite3.Connection,
+        conn: Connection,
         run: RunRecord,
         kept: SpecRecord,
         decided: tuple[Booked, ...],

@@ -6,7 +6,6 @@ How far the file was applied is kept in the same transaction as what it changed.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from runyard_daemon.control.finish import merged_warnings
 from runyard_daemon.control.live import HeldAttempt, Live
 from runyard_daemon.control.spec import label_violations
 from runyard_daemon.logs.tags import FreshTags, read_fresh
-from runyard_daemon.store import attempts, labels, runs
+from runyard_daemon.store import Connection, attempts, labels, runs
 
 
 class JobTags:
@@ -53,7 +52,7 @@ class JobTags:
         return True
 
 
-def _apply(conn: sqlite3.Connection, held: HeldAttempt, before: int, fresh: FreshTags) -> None:
+def _apply(conn: Connection, held: HeldAttempt, before: int, fresh: FreshTags) -> None:
     """Writes fresh lines and how far they reach, unless somebody else did."""
     record = attempts.get(conn, held.ref.run_id, held.ref.attempt)
     run = runs.get(conn, held.ref.run_id)

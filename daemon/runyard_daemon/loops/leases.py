@@ -7,7 +7,6 @@ its node comes back.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 
 from runyard_contract.errors import RunyardError
 from runyard_daemon.control.advance import DAEMON, advance
@@ -16,7 +15,7 @@ from runyard_daemon.control.live import HeldAttempt, Live
 from runyard_daemon.core.lease import LeaseDecision, LeaseTimes, OnDisconnect, WatchedLease
 from runyard_daemon.core.lifecycle import Event
 from runyard_daemon.core.types import AttemptRef, BootTime, NodeId
-from runyard_daemon.store import attempts, computes, runs
+from runyard_daemon.store import Connection, attempts, computes, runs
 
 RETRY_S = 1.0
 
@@ -63,7 +62,7 @@ async def _mark(live: Live, node: NodeId) -> None:
     held = live.held_by(node)
     now_us = live.now_us()
 
-    def write(conn: sqlite3.Connection) -> list[str]:
+    def write(conn: Connection) -> list[str]:
         compute, _, node_id = node.partition("/")
         computes.touch_node(conn, WORKSPACE, compute, node_id, now_us)
         return [attempt.ref.run_id for attempt in held if _mark_one(conn, attempt, now_us)]
@@ -73,7 +72,7 @@ async def _mark(live: Live, node: NodeId) -> None:
     live.journal.warning("node_out_of_touch", node=node, attempts=len(held))
 
 
-def _mark_one(conn: sqlite3.Connection, held: HeldAttempt, now_us: int) -> bool:
+def _mark_one(conn: Connection, held: HeldAttempt, now_us: int) -> bool:
     run = runs.get(conn, held.ref.run_id)
     record = attempts.current(conn, held.ref.run_id)
     if run is None or record is None or record.ref != held.ref:

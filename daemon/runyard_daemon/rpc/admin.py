@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from runyard_daemon.control.live import Live
 from runyard_daemon.rpc.convert.times import to_timestamp
 from runyard_daemon.rpc.edge import Context
 from runyard_daemon.rpc.lookup import ANY
-from runyard_daemon.store import experiments
+from runyard_daemon.store import SQLITE_VERSION, experiments
 from runyardpb.v1 import admin_pb2 as pb
 from runyardpb.v1.admin_pb2_grpc import AdminServiceServicer
 
@@ -57,7 +56,7 @@ class AdminService(AdminServiceServicer):
             active_runs=len(live.attempts),
             total_runs=await live.store.read(experiments.total_runs),
             connected_agents=len(live.sessions),
-            sqlite_version=sqlite3.sqlite_version,
+            sqlite_version=SQLITE_VERSION,
             interpreter=sys.executable,
             is_embedded=self._parts.config.is_embedded,
         )

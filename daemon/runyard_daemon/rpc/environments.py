@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.ids import WorkspaceName, check_environment_name
 from runyard_daemon.control import catalog
@@ -13,7 +11,7 @@ from runyard_daemon.rpc.convert.nouns import to_environment_message
 from runyard_daemon.rpc.convert.specs import parse_environment_name, spec_hash, to_environment
 from runyard_daemon.rpc.edge import Context
 from runyard_daemon.rpc.paging import Pager
-from runyard_daemon.store import environments
+from runyard_daemon.store import Connection, environments
 from runyard_daemon.store.environments import EnvironmentRecord, LockRecord
 from runyard_daemon.store.requests import request_key
 from runyardpb.v1 import environments_pb2 as pb
@@ -46,7 +44,7 @@ class EnvironmentService(EnvironmentServiceServicer):
         if faults:
             raise SpecInvalid(violations=faults)
 
-        def write(conn: sqlite3.Connection) -> Found:
+        def write(conn: Connection) -> Found:
             workspace = catalog.workspace(conn, parent).name
             data = request.spec.SerializeToString(deterministic=True)
             hashed = spec_hash(request.spec)
@@ -62,7 +60,7 @@ class EnvironmentService(EnvironmentServiceServicer):
         """One version of an environment."""
         parent, name, version = parse_environment_name(request.name)
 
-        def look(conn: sqlite3.Connection) -> Found:
+        def look(conn: Connection) -> Found:
             workspace = catalog.workspace(conn, parent).name
             found = catalog.environment(conn, workspace, name, version)
             return found, environments.locks(conn, found.spec_hash)
@@ -78,7 +76,7 @@ class EnvironmentService(EnvironmentServiceServicer):
         after = str(page.after[0]) if page.after else ""
         parent = WorkspaceName.parse(request.parent).workspace
 
-        def look(conn: sqlite3.Connection) -> list[Found]:
+        def look(conn: Connection) -> list[Found]:
             workspace = catalog.workspace(conn, parent).name
             rows = environments.page(conn, workspace, after, page.size + 1)
             return [(row, environments.locks(conn, row.spec_hash)) for row in rows]

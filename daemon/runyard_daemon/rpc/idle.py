@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar, cast
 
 from grpc import aio
 
-from runyard_daemon.errors import StreamIdle
+from runyard_contract.errors import StreamIdle
 
 In_co = TypeVar("In_co", covariant=True)
 Out_contra = TypeVar("Out_contra", contravariant=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from runyard_contract.ids import ComputeName, ExperimentName, WorkspaceName
 from runyard_daemon.control import catalog
 from runyard_daemon.control.live import Live
 from runyard_daemon.rpc.convert.nouns import to_compute, to_experiment, to_workspace
 from runyard_daemon.rpc.edge import Context
 from runyard_daemon.rpc.paging import Pager
-from runyard_daemon.store import computes, experiments, workspaces
+from runyard_daemon.store import Connection, computes, experiments, workspaces
 from runyard_daemon.store.computes import ComputeRecord, NodeRecord
 from runyard_daemon.store.experiments import ExperimentRecord
 from runyardpb.v1 import compute_pb2, experiments_pb2, workspaces_pb2
@@ -60,7 +58,7 @@ class ExperimentService(ExperimentServiceServicer):
         """One experiment."""
         name = ExperimentName.parse(request.name)
 
-        def look(conn: sqlite3.Connection) -> ExperimentRecord:
+        def look(conn: Connection) -> ExperimentRecord:
             workspace = catalog.workspace(conn, name.workspace)
             return catalog.experiment(conn, workspace.name, name.experiment)
 
@@ -75,7 +73,7 @@ class ExperimentService(ExperimentServiceServicer):
         after = int(page.after[0]) if page.after else None
         name = WorkspaceName.parse(request.parent).workspace
 
-        def look(conn: sqlite3.Connection) -> list[ExperimentRecord]:
+        def look(conn: Connection) -> list[ExperimentRecord]:
             workspace = catalog.workspace(conn, name)
             return experiments.page(conn, workspace.name, after, page.size + 1)
 
@@ -99,7 +97,7 @@ class ComputeService(ComputeServiceServicer):
         """One target."""
         name = ComputeName.parse(request.name)
 
-        def look(conn: sqlite3.Connection) -> tuple[ComputeRecord, list[NodeRecord]]:
+        def look(conn: Connection) -> tuple[ComputeRecord, list[NodeRecord]]:
             workspace = catalog.workspace(conn, name.workspace).name
             found = catalog.compute(conn, workspace, name.compute)
             return found, computes.nodes(conn, workspace, found.name)
@@ -115,7 +113,7 @@ class ComputeService(ComputeServiceServicer):
         after = str(page.after[0]) if page.after else ""
         name = WorkspaceName.parse(request.parent).workspace
 
-        def look(conn: sqlite3.Connection) -> list[tuple[ComputeRecord, list[NodeRecord]]]:
+        def look(conn: Connection) -> list[tuple[ComputeRecord, list[NodeRecord]]]:
             workspace = catalog.workspace(conn, name).name
             found = computes.page(conn, workspace, after, page.size + 1)
             return [(row, computes.nodes(conn, workspace, row.name)) for row in found]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from dataclasses import dataclass
 
 from runyard_contract.errors import SpecInvalid
@@ -35,7 +34,7 @@ from runyard_daemon.rpc.idle import Writable
 from runyard_daemon.rpc.lookup import ANY, find_run, split_parent, split_run_name
 from runyard_daemon.rpc.paging import Pager
 from runyard_daemon.rpc.watch import watch_runs
-from runyard_daemon.store import events, listing
+from runyard_daemon.store import Connection, events, listing
 from runyard_daemon.store.listing import RunFilter
 from runyard_daemon.store.runs import RunRecord, SpecRecord
 from runyardpb.v1 import runs_pb2 as pb
@@ -97,7 +96,7 @@ class RunService(RunServiceServicer):
         workspace, experiment = split_parent(request.parent)
         now_us = self._live.now_us()
 
-        def look(conn: sqlite3.Connection) -> tuple[list[RunRecord], list[pb.Run], int]:
+        def look(conn: Connection) -> tuple[list[RunRecord], list[pb.Run], int]:
             cursor = events.latest(conn)
             wanted = _filter(conn, request, workspace, experiment)
             rows = listing.page(conn, wanted, after, page.size + 1)
@@ -202,7 +201,7 @@ def _body_hash(request: pb.CreateRunRequest) -> str:
 
 
 def _filter(
-    conn: sqlite3.Connection, request: pb.ListRunsRequest, workspace: str, experiment: str
+    conn: Connection, request: pb.ListRunsRequest, workspace: str, experiment: str
 ) -> RunFilter:
     """Which runs a listing has. Raises SpecInvalid for a state that no run has."""
     states = [from_state(number) for number in request.states]

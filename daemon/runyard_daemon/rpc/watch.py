@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import sqlite3
 
-from runyard_contract.errors import SpecInvalid
+from runyard_contract.errors import CursorExpired, SpecInvalid
 from runyard_daemon.control import catalog
 from runyard_daemon.control.live import Live
-from runyard_daemon.errors import CursorExpired
 from runyard_daemon.rpc.convert.runs import read_run
 from runyard_daemon.rpc.idle import Writable
 from runyard_daemon.rpc.lookup import ANY, split_parent
-from runyard_daemon.store import events, runs
+from runyard_daemon.store import Connection, events, runs
 from runyard_daemon.store.events import EventRecord
 from runyardpb.v1 import runs_pb2 as pb
 
@@ -68,7 +66,7 @@ def _cursor(live: Live, text: str) -> int:
 
 
 def _read(
-    conn: sqlite3.Connection, now_us: int, cursor: int, parent: tuple[str, str]
+    conn: Connection, now_us: int, cursor: int, parent: tuple[str, str]
 ) -> tuple[list[EventRecord], list[tuple[EventRecord, pb.Run]]]:
     """The next events, and the runs that are watched among them, each once, as they are now."""
     workspace, experiment = parent

@@ -49,6 +49,20 @@ def test_spool_opened_again_indexes_what_was_not_yet(tmp_path: Path) -> None:
     assert spool.order_bytes == 48
 
 
+def test_spool_without_fifos_indexes_what_was_not_yet(tmp_path: Path) -> None:
+    """After a power loss the FIFOs may be gone, or held by nobody who can be asked."""
+    (tmp_path / "stdout").write_bytes(b"moved")
+    (tmp_path / "stderr").write_bytes(b"too")
+
+    spool = Spool(str(tmp_path), [], 1)
+    is_drained = spool.drain()
+    spool.close()
+
+    assert is_drained
+    assert _records(tmp_path) == [(1, 5, 0), (2, 3, 0)]
+    assert spool.order_bytes == 32
+
+
 def test_spool_opened_again_goes_on_at_its_end(tmp_path: Path) -> None:
     for text in (b"first", b"second"):
         spool = Spool(str(tmp_path), make_fifos(str(tmp_path), False), 1 << 20)

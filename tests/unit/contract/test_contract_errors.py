@@ -4,10 +4,12 @@ import pickle
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from runyard_contract import errors
 from runyard_contract.errors import (
     BlobMissing,
@@ -15,6 +17,7 @@ from runyard_contract.errors import (
     NotFound,
     RemoteError,
     RunNotFound,
+    RunyardError,
     SpecInvalid,
     WriterBusy,
     class_for_reason,
@@ -23,17 +26,29 @@ from runyard_contract.errors import (
 from runyard_contract.limits import ERROR_STATUS_BYTES
 from runyard_contract.nearest import nearest
 from runyard_contract.status import from_status_bytes, status_details, to_status
+from runyardpb.v1.errors_pb2 import ErrorReason
+
+REPOSITORY = Path(__file__).parents[3]
 
 GRPC_CODES = {
     "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE", "ABORTED", "UNIMPLEMENTED", "INTERNAL",
-    "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DATA_LOSS",
+    "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DATA_LOSS", "DEADLINE_EXCEEDED",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("reason", reasons())
+def classes_of_the_contract() -> dict[str, type[RunyardError]]:
+    """Class by reason, without what agent, SDK and command line derive for themselves."""
+    found = {reason: class_for_reason(reason) for reason in reasons()}
+    return {
+        reason: cls
+        for reason, cls in found.items()
+        if cls is not None and cls.__module__.startswith("runyard_contract.")
+    }
+
+
+@pytest.mark.parametrize("reason", classes_of_the_contract())
 def test_error_comes_back_as_the_same_class_when_sent_over_the_wire(reason: str) -> None:
-    cls = class_for_reason(reason)
-    assert cls is not None
+    cls = classes_of_the_contract()[reason]
     assert cls.code in GRPC_CODES
     sent = cls("run iris is gone", hint="list the runs", run="iris")
 
@@ -47,8 +62,33 @@ def test_error_comes_back_as_the_same_class_when_sent_over_the_wire(reason: str)
 def test_every_reason_is_in_the_tree_of_the_docstring_and_the_other_way_round() -> None:
     drawn = set(re.findall(r"\b[A-Z_]{6,}\b", errors.__doc__ or ""))
 
-    assert set(reasons()) <= drawn
-    assert drawn - set(reasons()) <= GRPC_CODES
+    mine = set(classes_of_the_contract())
+    assert mine <= drawn
+    assert drawn - mine <= GRPC_CODES
+
+
+def test_reasons_that_cross_the_wire_are_those_of_the_proto() -> None:
+    sent = {reason for reason, cls in classes_of_the_contract().items() if not cls.is_local}
+    declared = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()}
+
+    assert sent == declared - {"UNSPECIFIED"}
+
+
+def test_codes_that_the_proto_names_are_those_of_the_classes() -> None:
+    proto = (REPOSITORY / "proto/runyardpb/v1/errors.proto").read_text()
+    declared = dict(
+        (reason, code)
+        for code, reason in re.findall(r"// ([A-Z_]+): .*\n  ERROR_REASON_([A-Z_]+) =", proto)
+    )
+    sent = {r: cls.code for r, cls in classes_of_the_contract().items() if not cls.is_local}
+
+    assert declared == sent
+
+
+def test_local_errors_are_marked_as_such_in_the_tree_of_the_docstring() -> None:
+    marked = set(re.findall(r"\b([A-Z_]{6,}), local", errors.__doc__ or ""))
+
+    assert marked == {r for r, cls in classes_of_the_contract().items() if cls.is_local}
 
 
 def test_fields_at_fault_come_back_when_a_specification_is_refused() -> None:

@@ -11,6 +11,7 @@ import click
 
 from runyard.cli.failure import UsageInvalid
 from runyard.cli.output import Output
+from runyard_contract.errors import EXIT_USAGE
 from runyard_contract.nearest import nearest
 
 AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
@@ -61,7 +62,8 @@ class Group(click.Group):
     """A group of commands.
 
     Args:
-        entries: commands that are imported at their first use, by name.
+        entries: commands that are imported at their first use, by name; `before_import` is called
+            before that.
         examples: as for Command.
     """
 
@@ -76,6 +78,7 @@ class Group(click.Group):
     ) -> None:
         super().__init__(*args, **attributes)
         self.entries = dict(entries or {})
+        self.before_import: Callable[[], None] = _nothing
         self.examples = tuple(examples)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -85,7 +88,10 @@ class Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of a name, imported if need be."""
         entry = self.entries.get(cmd_name)
-        return entry.load() if entry is not None else self.commands.get(cmd_name)
+        if entry is None:
+            return self.commands.get(cmd_name)
+        self.before_import()
+        return entry.load()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes names and summaries; imports nothing."""
@@ -97,6 +103,13 @@ class Group(click.Group):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the examples."""
         write_examples(self.examples, formatter)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Without a command the help goes to stderr, and the exit code is that of wrong usage."""
+        if not args and not ctx.resilient_parsing:
+            output_of(ctx).say(ctx.get_help())
+            ctx.exit(EXIT_USAGE)
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -123,6 +136,10 @@ class Group(click.Group):
             command=name,
             nearest=close or "",
         )
+
+
+def _nothing() -> None:
+    """What a group does before an import, unless told otherwise."""
 
 
 def output_of(ctx: click.Context) -> Output:

@@ -23,7 +23,7 @@ _TARGET_COLUMNS = ("NAME", "KIND", "STATE", "NODES", "SLOTS", "WAITING", "ACTIVE
 _NODE_COLUMNS = ("NODE", "STATE", "SLOTS", "CPUS", "MEMORY", "GPUS", "LAST SEEN", "PLATFORM")
 
 
-@click.group(cls=Group, no_args_is_help=True, examples=["runyard compute list"])
+@click.group(cls=Group, examples=["runyard compute list"])
 def compute() -> None:
     """Show compute targets: the named places where runs execute."""
 

@@ -31,7 +31,6 @@ _CANCEL_LIMIT_S = 3700.0
 
 @click.group(
     cls=Group,
-    no_args_is_help=True,
     examples=["runyard daemon status", "runyard daemon stop", "runyard daemon stop --cancel-runs"],
 )
 def daemon() -> None:

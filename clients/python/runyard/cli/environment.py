@@ -26,7 +26,6 @@ _SHOWN_REQUIREMENTS = 4
 
 @click.group(
     cls=Group,
-    no_args_is_help=True,
     examples=["runyard environment build --name iris requirements.txt", "runyard environment list"],
 )
 def environment() -> None:

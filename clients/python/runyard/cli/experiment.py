@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from runyardpb.v1 import experiments_pb2
 
 
-@click.group(cls=Group, no_args_is_help=True, examples=["runyard experiment list"])
+@click.group(cls=Group, examples=["runyard experiment list"])
 def experiment() -> None:
     """List experiments. One comes into being with its first run."""
 

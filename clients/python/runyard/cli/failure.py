@@ -84,22 +84,18 @@ def of_click(error: click.ClickException) -> UsageInvalid:
     command = context.command_path if context is not None else "runyard"
     help_line = f"see `{command} --help`"
     possibilities = getattr(error, "possibilities", None)
-    message = getattr(error, "message", "") or error.format_message()
-    param = getattr(error, "param", None)
-    metadata = {"command": command}
-    if param is not None:
-        option = (
-            " / ".join(param.opts)
-            if param.param_type_name == "option"
-            else param.make_metavar(context)
-        )
-        metadata["option"] = option
-        if not getattr(error, "message", ""):
-            message = f"{option} is lacking"
-        else:
-            message = f"{option}: {message}"
     hint = f"did you mean {possibilities[0]}? {help_line}" if possibilities else help_line
-    return UsageInvalid(message[:1].lower() + message[1:].rstrip("."), hint=hint, **metadata)
+    param = getattr(error, "param", None)
+    if param is None:
+        message = getattr(error, "message", "") or error.format_message()
+        return UsageInvalid(
+            message[:1].lower() + message[1:].rstrip("."), hint=hint, command=command
+        )
+    is_option = param.param_type_name == "option"
+    option = " / ".join(param.opts) if is_option else param.human_readable_name
+    said = getattr(error, "message", "")
+    message = f"{option}: {said}" if said else f"{option} is lacking"
+    return UsageInvalid(message, hint=hint, command=command, option=option)
 
 
 def defect(error: BaseException) -> Defect:

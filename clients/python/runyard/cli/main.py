@@ -38,10 +38,17 @@ _COMMANDS = {
 }
 
 
+def _print_version(ctx: click.Context, _param: click.Parameter, is_asked: bool) -> None:
+    if is_asked and not ctx.resilient_parsing:
+        from runyard_contract.version import build_id
+
+        ctx.ensure_object(Output).print(f"{_PROGRAM} {build_id()}")
+        ctx.exit()
+
+
 @click.command(
     cls=Group,
     entries=_COMMANDS,
-    no_args_is_help=True,
     examples=[
         "runyard run train.py --alpha 0.1",
         "runyard runs list",
@@ -53,7 +60,7 @@ _COMMANDS = {
     is_flag=True,
     is_eager=True,
     expose_value=False,
-    callback=lambda c, p, v: _print_version(c, v),
+    callback=_print_version,
     help="Show the version.",
 )
 def root() -> None:
@@ -63,23 +70,12 @@ def root() -> None:
     """
 
 
-def _print_version(ctx: click.Context, is_asked: bool) -> None:
-    if is_asked and not ctx.resilient_parsing:
-        from runyard_contract.version import build_id
-
-        ctx.ensure_object(Output).print(f"{_PROGRAM} {build_id()}")
-        ctx.exit()
-
-
 def run_command_line(arguments: list[str], output: Output) -> int:
     """Runs one command and returns its exit code. Errors are shown, none is raised."""
     try:
         return _dispatch(arguments, output)
     except Left as left:
         return left.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        output.say(error.ctx.get_help() if error.ctx else "")
-        return error.exit_code
     except click.ClickException as error:
         output.is_json = output.is_json or "--json" in arguments
         return _fail(output, of_click(error))
@@ -107,15 +103,19 @@ def _fail(output: Output, error: RunyardError) -> int:
     return exit_code_of(error)
 
 
+def _lean_grpc() -> None:
+    from runyard.channel import lean_grpc
+
+    lean_grpc()
+
+
 def entry() -> NoReturn:
     """Runs the command line of this process and ends it.
 
     The process ends at once after its streams are flushed: taking grpc and its threads down in
     order costs 30 ms and gives nothing.
     """
-    from runyard.channel import lean_grpc
-
-    lean_grpc()
+    root.before_import = _lean_grpc
     exit_code = run_command_line(sys.argv[1:], Output(os.environ))
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -28,7 +28,6 @@ def run_argument(function: AnyCallable) -> AnyCallable:
 
 @click.group(
     cls=Group,
-    no_args_is_help=True,
     examples=["runyard runs list -e iris", "runyard runs show last", "runyard runs cancel 3f2a"],
 )
 def runs() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 
 from runyard_contract.states import EndClass, RunState
@@ -10,7 +9,7 @@ from runyard_daemon.control.finish import phases_of
 from runyard_daemon.control.live import run_name
 from runyard_daemon.core.explain import Explanation
 from runyard_daemon.rpc.convert.times import to_duration, to_timestamp
-from runyard_daemon.store import attempts, runs, transitions
+from runyard_daemon.store import Connection, attempts, runs, transitions
 from runyard_daemon.store.details import EndRecord, PhaseRecord, WorkdirRecord
 from runyard_daemon.store.files import FileRecord
 from runyard_daemon.store.runs import RunRecord, SpecRecord
@@ -45,7 +44,7 @@ def from_state(number: int) -> RunState | None:
 
 
 def read_run(
-    conn: sqlite3.Connection, record: RunRecord, now_us: int, *, with_history: bool = True
+    conn: Connection, record: RunRecord, now_us: int, *, with_history: bool = True
 ) -> pb.Run:
     """The whole message of a run, its parts read from the store."""
     spec = runs.get_spec(conn, record.run_id)

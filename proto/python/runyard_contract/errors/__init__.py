@@ -10,14 +10,15 @@ The tree (class, reason)::
     │   ├── PathCollision           PATH_COLLISION
     │   ├── DigestMismatch          DIGEST_MISMATCH
     │   ├── OffsetOutOfRange        OFFSET_OUT_OF_RANGE (code OUT_OF_RANGE)
+    │   ├── CursorExpired           CURSOR_EXPIRED (code OUT_OF_RANGE)
     │   ├── RequestIdReused         REQUEST_ID_REUSED
     │   ├── RequestIdInvalid        REQUEST_ID_INVALID
     │   ├── PageTokenMismatch       PAGE_TOKEN_MISMATCH
     │   ├── ManifestInvalid         MANIFEST_INVALID
     │   ├── SnapshotTooLarge        SNAPSHOT_TOO_LARGE
-    │   ├── SourceInvalid           SOURCE_INVALID
-    │   ├── FileUnreadable          FILE_UNREADABLE
-    │   ├── FileChanged             FILE_CHANGED (code ABORTED, retryable)
+    │   ├── SourceInvalid           SOURCE_INVALID, local
+    │   ├── FileUnreadable          FILE_UNREADABLE, local
+    │   ├── FileChanged             FILE_CHANGED, local (code ABORTED, retryable)
     │   └── Unsupported             UNSUPPORTED (code UNIMPLEMENTED)
     ├── NotFound                    NOT_FOUND: nothing of that name, the nearest is suggested
     │   ├── WorkspaceNotFound       WORKSPACE_NOT_FOUND
@@ -33,11 +34,11 @@ The tree (class, reason)::
     │   ├── LeaseSuperseded         LEASE_SUPERSEDED
     │   ├── SessionSuperseded       SESSION_SUPERSEDED (code ABORTED)
     │   ├── EtagMismatch            ETAG_MISMATCH (code ABORTED)
-    │   ├── RunFailed               RUN_FAILED
+    │   ├── RunFailed               RUN_FAILED, local
     │   ├── VersionMismatch         VERSION_MISMATCH
-    │   ├── AlreadyRunning          ALREADY_RUNNING
-    │   ├── DatabaseNewer           DATABASE_NEWER
-    │   └── HomeUnusable            HOME_UNUSABLE
+    │   ├── AlreadyRunning          ALREADY_RUNNING, local
+    │   ├── DatabaseNewer           DATABASE_NEWER, local
+    │   └── HomeUnusable            HOME_UNUSABLE, local
     ├── Exhausted                   RESOURCE_EXHAUSTED: too much of something
     │   ├── MessageTooLarge         MESSAGE_TOO_LARGE
     │   └── DiskFull                DISK_FULL
@@ -45,15 +46,19 @@ The tree (class, reason)::
     │   ├── Draining                DRAINING
     │   ├── WriterBusy              WRITER_BUSY
     │   ├── ReadOnly                READ_ONLY (not retryable)
-    │   ├── DaemonUnavailable       DAEMON_UNAVAILABLE
-    │   └── DaemonStartFailed       DAEMON_START_FAILED (not retryable)
+    │   ├── NodeUnreachable         NODE_UNREACHABLE
+    │   ├── StreamIdle              STREAM_IDLE (code DEADLINE_EXCEEDED)
+    │   ├── DaemonUnavailable       DAEMON_UNAVAILABLE, local
+    │   └── DaemonStartFailed       DAEMON_START_FAILED, local (not retryable)
     ├── DataLoss                    DATA_LOSS: stored bytes are not what was written
     │   ├── BlobCorrupt             BLOB_CORRUPT
     │   └── LogIndexCorrupt         LOG_INDEX_CORRUPT
     ├── InternalError               INTERNAL (with the id of the incident)
     └── RemoteError                 a reason that this version does not know
 
-Groups (Invalid, NotFound, …) have no reason of their own and are never raised.
+Groups (Invalid, NotFound, …) have no reason of their own and are never raised. A local error is
+raised and shown on one side only; every other reason is a value of `ErrorReason` in errors.proto.
+Agent, SDK and command line may derive local errors of their own.
 """
 
 from __future__ import annotations
@@ -72,6 +77,7 @@ from runyard_contract.errors.base import (
 )
 from runyard_contract.errors.request import (
     ComputeNotFound,
+    CursorExpired,
     DigestMismatch,
     EnvironmentNotFound,
     ExperimentNotFound,
@@ -113,11 +119,13 @@ from runyard_contract.errors.system import (
     LeaseSuperseded,
     LogIndexCorrupt,
     MessageTooLarge,
+    NodeUnreachable,
     ReadOnly,
     Refused,
     RunFailed,
     SessionSuperseded,
     StateNotAllowed,
+    StreamIdle,
     Unavailable,
     VersionMismatch,
     WriterBusy,
@@ -128,6 +136,7 @@ __all__ = [
     "BlobCorrupt",
     "BlobMissing",
     "ComputeNotFound",
+    "CursorExpired",
     "DaemonStartFailed",
     "DaemonUnavailable",
     "DataLoss",
@@ -155,6 +164,7 @@ __all__ = [
     "ManifestInvalid",
     "MessageTooLarge",
     "NameInvalid",
+    "NodeUnreachable",
     "NotFound",
     "OffsetOutOfRange",
     "PageTokenMismatch",
@@ -174,6 +184,7 @@ __all__ = [
     "SourceInvalid",
     "SpecInvalid",
     "StateNotAllowed",
+    "StreamIdle",
     "Unavailable",
     "UnsafePath",
     "Unsupported",

@@ -24,13 +24,15 @@ class RunyardError(Exception):
 
     Class attributes: `reason` (stable machine name), `code` (name of the gRPC status code),
     `retryable` (the same call may succeed later without a change), `retry_after_s` (the pause
-    before it, seconds), `exit_code` (of the command line).
+    before it, seconds), `is_local` (raised and shown on one side: no call answers with it, and
+    errors.proto has no value for it), `exit_code` (of the command line).
     """
 
     reason: ClassVar[str] = ""
     code: str = "UNKNOWN"
     retryable: ClassVar[bool] = False
     retry_after_s: float = 0.0
+    is_local: ClassVar[bool] = False
     exit_code: int = EXIT_FAILED
 
     def __init__(self, message: str, *, hint: str = "", **metadata: str) -> None:

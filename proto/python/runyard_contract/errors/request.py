@@ -84,6 +84,13 @@ class OffsetOutOfRange(Invalid):
     code = "OUT_OF_RANGE"
 
 
+class CursorExpired(Invalid):
+    """A watch cursor is older than the events that are kept."""
+
+    reason = "CURSOR_EXPIRED"
+    code = "OUT_OF_RANGE"
+
+
 class RequestIdReused(Invalid):
     """A request id was used before for another request."""
 
@@ -119,6 +126,7 @@ class SourceInvalid(Invalid):
     """A source directory cannot be taken: missing, empty, or too wide to be meant."""
 
     reason = "SOURCE_INVALID"
+    is_local = True
     exit_code = EXIT_USAGE
 
 
@@ -126,6 +134,7 @@ class FileUnreadable(Invalid):
     """A file of the source directory cannot be read, or is no file, folder or link."""
 
     reason = "FILE_UNREADABLE"
+    is_local = True
 
 
 class FileChanged(Invalid):
@@ -133,6 +142,7 @@ class FileChanged(Invalid):
 
     reason = "FILE_CHANGED"
     code = "ABORTED"
+    is_local = True
     retryable = True
     retry_after_s = 1.0
 

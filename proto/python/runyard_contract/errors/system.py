@@ -61,6 +61,7 @@ class RunFailed(Refused):
     """A run that was waited for did not complete. Metadata: `run_id`, `state`, `end_class`."""
 
     reason = "RUN_FAILED"
+    is_local = True
 
 
 class VersionMismatch(Refused):
@@ -74,12 +75,14 @@ class AlreadyRunning(Refused):
     """Another daemon holds this data directory. Metadata: `pid`, `home`."""
 
     reason = "ALREADY_RUNNING"
+    is_local = True
 
 
 class DatabaseNewer(Refused):
     """The database was written by a newer version."""
 
     reason = "DATABASE_NEWER"
+    is_local = True
     exit_code = EXIT_UNAVAILABLE
 
 
@@ -87,6 +90,7 @@ class HomeUnusable(Refused):
     """The data directory can't be used: network file system, not writable, owner or mode."""
 
     reason = "HOME_UNUSABLE"
+    is_local = True
     exit_code = EXIT_UNAVAILABLE
 
 
@@ -141,13 +145,28 @@ class DaemonUnavailable(Unavailable):
     """No daemon answers."""
 
     reason = "DAEMON_UNAVAILABLE"
+    is_local = True
 
 
 class DaemonStartFailed(Unavailable):
     """The embedded daemon did not start. Metadata: `log` (its path)."""
 
     reason = "DAEMON_START_FAILED"
+    is_local = True
     retryable = False
+
+
+class NodeUnreachable(Unavailable):
+    """No node that could answer is connected now."""
+
+    reason = "NODE_UNREACHABLE"
+
+
+class StreamIdle(Unavailable):
+    """A stream of requests brought nothing for too long."""
+
+    reason = "STREAM_IDLE"
+    code = "DEADLINE_EXCEEDED"
 
 
 class DataLoss(RunyardError):

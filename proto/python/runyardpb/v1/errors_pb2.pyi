@@ -85,7 +85,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_MANIFEST_INVALID: _ErrorReason.ValueType  # 28
     """INVALID_ARGUMENT: a manifest is not in canonical form."""
     ERROR_REASON_SNAPSHOT_TOO_LARGE: _ErrorReason.ValueType  # 29
-    """RESOURCE_EXHAUSTED: a snapshot is over the limits."""
+    """INVALID_ARGUMENT: a snapshot is over the limits."""
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 30
     """RESOURCE_EXHAUSTED: a message is over its limit."""
     ERROR_REASON_UNSUPPORTED: _ErrorReason.ValueType  # 31
@@ -96,6 +96,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """INTERNAL: a defect; metadata "incident" is its number in the daemon's log."""
     ERROR_REASON_CURSOR_EXPIRED: _ErrorReason.ValueType  # 34
     """OUT_OF_RANGE: the watch cursor is older than what is kept. List, then watch from the list's cursor."""
+    ERROR_REASON_STREAM_IDLE: _ErrorReason.ValueType  # 35
+    """DEADLINE_EXCEEDED: the caller opened a stream and sent nothing for too long. Open it again and send."""
+    ERROR_REASON_LOG_INDEX_CORRUPT: _ErrorReason.ValueType  # 36
+    """DATA_LOSS: a log's order index holds a record that can't be. Read stdout and stderr by themselves."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed."""
@@ -159,7 +163,7 @@ ERROR_REASON_BLOB_CORRUPT: ErrorReason.ValueType  # 27
 ERROR_REASON_MANIFEST_INVALID: ErrorReason.ValueType  # 28
 """INVALID_ARGUMENT: a manifest is not in canonical form."""
 ERROR_REASON_SNAPSHOT_TOO_LARGE: ErrorReason.ValueType  # 29
-"""RESOURCE_EXHAUSTED: a snapshot is over the limits."""
+"""INVALID_ARGUMENT: a snapshot is over the limits."""
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 30
 """RESOURCE_EXHAUSTED: a message is over its limit."""
 ERROR_REASON_UNSUPPORTED: ErrorReason.ValueType  # 31
@@ -170,4 +174,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 33
 """INTERNAL: a defect; metadata "incident" is its number in the daemon's log."""
 ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 34
 """OUT_OF_RANGE: the watch cursor is older than what is kept. List, then watch from the list's cursor."""
+ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 35
+"""DEADLINE_EXCEEDED: the caller opened a stream and sent nothing for too long. Open it again and send."""
+ERROR_REASON_LOG_INDEX_CORRUPT: ErrorReason.ValueType  # 36
+"""DATA_LOSS: a log's order index holds a record that can't be. Read stdout and stderr by themselves."""
 global___ErrorReason = ErrorReason
