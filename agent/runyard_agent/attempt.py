@@ -9,6 +9,7 @@ from typing import Any
 
 from runyard_agent import clock
 from runyard_agent.bundles import Bundle
+from runyard_agent.workdir import WorkIndex
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import runs_pb2
 
@@ -72,6 +73,8 @@ class Attempt:
         self.end: pb.AttemptEnd | None = None
         self.lengths: dict[File.ValueType, int] = {}
         self.workdir: runs_pb2.WorkdirSummary | None = None
+        self.work_index: WorkIndex | None = None
+        """What a small working folder held at the start; of others it is only in the bundle."""
         self._changed = changed
 
     @property

@@ -24,8 +24,6 @@ class Config:
     """The target that this node belongs to."""
     spool_bound_bytes: int = 256 << 20
     """Unacknowledged log bytes of one run on disk before its job is made to wait."""
-    cache_bound_bytes: int = 4 << 30
-    """Blobs kept between runs where the daemon's store is not on this machine."""
     poll_s: float = 0.25
     """How often the files of an active run that give no signal are looked at."""
     settle_s: float = 2.0

@@ -320,11 +320,12 @@ class Execution:
     async def _summary(self) -> runs_pb2.WorkdirSummary | None:
         """What the script left in its working folder; None where it never had one."""
         bundle = self.attempt.bundle
-        index_bytes = file_size(bundle.work_index)
-        if not index_bytes:
+        index = self.attempt.work_index
+        index_bytes = file_size(bundle.work_index) if index is None else 0
+        if index is None and not index_bytes:
             return None
         if index_bytes <= SMALL_INDEX_BYTES and _is_small(bundle.work):
-            return workfiles.summary(bundle)
+            return workfiles.summary(bundle, index)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._node.disk, workfiles.summary, bundle)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Mapping
 
 from runyard_agent import attempt as facts
 from runyard_agent.attempt import Attempt
@@ -10,16 +12,29 @@ from runyardpb.agent.v1 import agent_pb2 as pb
 
 _Id = tuple[str, int, int]
 
+HOLD_S: Mapping[facts.Phase.ValueType, float] = {
+    pb.AttemptReport.PHASE_ACCEPTED: 0.02,
+    pb.AttemptReport.PHASE_PREPARING: 0.02,
+    pb.AttemptReport.PHASE_RUNNING: 0.02,
+    pb.AttemptReport.PHASE_EXITED: 0.004,
+}
+"""How long news of an attempt may wait for what comes next; the end is told at once.
+
+Each report costs a transaction: a run that is over within that time is one, not four.
+"""
+
 
 class Outbox:
     """Messages for the session, made when there is room to send one.
 
-    While one message is on its way, an attempt may change several times: what is sent next is how
-    it is then. What is lost with a session is said again in the next one's Hello.
+    While one message is on its way or held back, an attempt may change several times: what is sent
+    next is how it is then. What is lost with a session is said again in the next one's Hello.
     """
 
-    def __init__(self) -> None:
-        self._changed: dict[int, Attempt] = {}
+    def __init__(self, hold_s: Mapping[facts.Phase.ValueType, float] = HOLD_S) -> None:
+        self._hold_s = hold_s
+        self._changed: dict[int, tuple[float, Attempt]] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._denied: dict[_Id, pb.AttemptReport] = {}
         self._is_denied_sent: set[_Id] = set()
         self._collected: list[tuple[int | None, pb.WorkdirCollected]] = []
@@ -27,7 +42,27 @@ class Outbox:
 
     def changed(self, attempt: Attempt) -> None:
         """There is news of an attempt."""
-        self._changed[id(attempt)] = attempt
+        hold_s = self._hold_s.get(attempt.phase, 0.0)
+        due_s = time.monotonic() + hold_s
+        if id(attempt) in self._changed:
+            due_s = min(due_s, self._changed[id(attempt)][0])
+        self._changed[id(attempt)] = due_s, attempt
+        if hold_s:
+            self._wake_at(due_s)
+        else:
+            self._has_some.set()
+
+    def _wake_at(self, due_s: float) -> None:
+        """Has what is held back looked at in time."""
+        if self._timer is not None:
+            if self._timer.when() <= due_s:
+                return
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(due_s, self._on_time)
+
+    def _on_time(self) -> None:
+        """Something that was held back is due."""
+        self._timer = None
         self._has_some.set()
 
     def forget(self, attempt: Attempt) -> None:
@@ -86,10 +121,12 @@ class Outbox:
         return True
 
     def take(self, sequence: int) -> pb.SessionRequest | None:
-        """The next message, which will be number `sequence`; None when all is said."""
-        if self._changed:
-            attempt = self._changed.pop(next(iter(self._changed)))
-            return pb.SessionRequest(sequence=sequence, report=attempt.report())
+        """The next message, which will be number `sequence`; None when all that is due is said."""
+        now_s = time.monotonic()
+        for place, (due_s, attempt) in self._changed.items():
+            if due_s <= now_s:
+                del self._changed[place]
+                return pb.SessionRequest(sequence=sequence, report=attempt.report())
         for key, report in self._denied.items():
             if key not in self._is_denied_sent:
                 self._is_denied_sent.add(key)
@@ -99,4 +136,6 @@ class Outbox:
                 self._collected[index] = (sequence, message)
                 return pb.SessionRequest(sequence=sequence, workdir_collected=message)
         self._has_some.clear()
+        if self._changed:
+            self._wake_at(min(due_s for due_s, _ in self._changed.values()))
         return None

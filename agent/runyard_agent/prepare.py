@@ -21,7 +21,8 @@ from runyard_agent.workdir import (
     plan,
     size_bytes,
 )
-from runyard_contract.digest import digest_bytes, is_digest
+from runyard_contract.digest import is_digest
+from runyard_contract.environment_spec import spec_hash
 from runyard_contract.errors import RunyardError
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec
@@ -64,7 +65,8 @@ async def lay_out_snapshot(node: Node, attempt: Attempt) -> None:
     os.mkdir(bundle.job, 0o755)
     root = attempt.lease.spec.snapshot.rpartition("/")[2]
     if not root:
-        lay_out((), NoBlobs(), bundle.work).save(bundle.work_index)
+        attempt.work_index = lay_out((), NoBlobs(), bundle.work)
+        attempt.work_index.save(bundle.work_index)
     else:
         await _lay_out(node, attempt, root)
     attempt.spans.append(watch.stop())
@@ -88,7 +90,8 @@ async def _lay_out(node: Node, attempt: Attempt, root: str) -> None:
         if node.source.is_near and root in inline and inline_bytes <= SMALL_MANIFEST_BYTES:
             entries = plan(root, blobs.read)
             if len(entries) <= SMALL_FILES and size_bytes(entries) <= SMALL_BYTES:
-                lay_out(entries, blobs, work).save(work_index)
+                attempt.work_index = lay_out(entries, blobs, work)
+                attempt.work_index.save(work_index)
                 return
     except RunyardError as error:
         raise _unreadable(error) from error
@@ -125,8 +128,16 @@ def _unreadable(error: RunyardError) -> LayoutFailed:
 async def provide_environment(
     node: Node, attempt: Attempt, log: EnvironmentLog
 ) -> ProvidedEnvironment:
-    """Provides the run's environment. Raises EnvironmentFailed."""
+    """Provides the run's environment. Raises EnvironmentFailed; the time counts then too."""
     watch = Stopwatch("environment")
+    try:
+        return await _provide(node, attempt, log)
+    finally:
+        attempt.spans.append(watch.stop())
+
+
+async def _provide(node: Node, attempt: Attempt, log: EnvironmentLog) -> ProvidedEnvironment:
+    """Has the builder of its kind provide it, and the daemon keep a lock that is new."""
     spec = _resolved(node, attempt.lease)
     kind = spec.WhichOneof("backend") or ""
     builder = node.builders.get(kind)
@@ -144,7 +155,6 @@ async def provide_environment(
         if kept.hash != provided.lock.hash:  # another node was first
             provided = await builder.provide(spec, [kept], log=log, progress=attempt.say)
     attempt.say("")
-    attempt.spans.append(watch.stop())
     return provided
 
 
@@ -162,8 +172,7 @@ def _resolved(node: Node, lease: pb.Lease) -> EnvironmentSpec:
 
 async def _keep_lock(node: Node, spec: EnvironmentSpec, lock: EnvironmentLock) -> EnvironmentLock:
     """Has the daemon keep a lock; gives the one that counts, or ours while it can't be asked."""
-    spec_hash = digest_bytes(spec.SerializeToString(deterministic=True))
-    request = pb.KeepLockRequest(spec_hash=spec_hash, lock=lock)
+    request = pb.KeepLockRequest(spec_hash=spec_hash(spec), lock=lock)
 
     async def keep(stubs: Stubs) -> pb.KeepLockResponse:
         response: pb.KeepLockResponse = await stubs.agent.KeepLock(request, metadata=stubs.metadata)
@@ -173,7 +182,7 @@ async def _keep_lock(node: Node, spec: EnvironmentSpec, lock: EnvironmentLock) -
         async with asyncio.timeout(KEEP_LOCK_LIMIT_S):
             response = await node.link.call(keep)
     except (TimeoutError, RunyardError) as error:
-        journal.warning("lock_not_kept", spec_hash=spec_hash, why=str(error))
+        journal.warning("lock_not_kept", spec_hash=request.spec_hash, why=str(error))
         return lock
     return response.lock if response.HasField("lock") else lock
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 
@@ -18,15 +19,19 @@ KEEP_WORKDIR_S = 24 * 3600.0
 LISTED_FILES = 20
 
 
-def changed_files(bundle: Bundle) -> list[Node]:
-    """Files of the working folder that are new or changed, by path. Blocks."""
-    index = WorkIndex.load(bundle.work_index)
+def changed_files(bundle: Bundle, index: WorkIndex | None = None) -> list[Node]:
+    """Files of the working folder that are new or changed, by path. Blocks.
+
+    `index` is what the folder held before; None: as it lies in the bundle.
+    """
+    if index is None:
+        index = WorkIndex.load(bundle.work_index)
     return list(changes(bundle.work, index, _ignored(bundle.work)))
 
 
-def summary(bundle: Bundle) -> runs_pb2.WorkdirSummary:
+def summary(bundle: Bundle, index: WorkIndex | None = None) -> runs_pb2.WorkdirSummary:
     """The first of these files, and how many there are. Blocks."""
-    found = changed_files(bundle)
+    found = changed_files(bundle, index)
     message = runs_pb2.WorkdirSummary(file_count=len(found))
     if found:
         message.expire_time.FromNanoseconds(time.time_ns() + int(KEEP_WORKDIR_S * 1e9))
@@ -54,18 +59,26 @@ def to_collect(bundle: Bundle, prefix: str) -> list[LocalFile]:
 
 
 def _ignored(work: str) -> Callable[[str, bool], bool]:
-    """Whether the ignore rules of the source directory keep a path out of a snapshot."""
-    try:
-        rules = IgnoreRules.for_tree(work)
-    except FileUnreadable:
-        return lambda _path, _is_folder: False
-    if rules.kind is None:
-        return lambda _path, _is_folder: False
+    """Whether the ignore rules of the source directory keep a path out of a snapshot.
+
+    They are read at the first question: most jobs leave nothing new.
+    """
+
+    @functools.cache
+    def rules() -> IgnoreRules | None:
+        try:
+            found = IgnoreRules.for_tree(work)
+        except FileUnreadable:
+            return None
+        return found if found.kind is not None else None
 
     def is_ignored(path: str, is_folder: bool) -> bool:
         parts = path.split("/")
+        top = rules()
+        if top is None:
+            return False
         try:
-            return rules.enter(parts[:-1]).decide(parts[-1], is_folder) is not None
+            return top.enter(parts[:-1]).decide(parts[-1], is_folder) is not None
         except FileUnreadable:  # the job has broken it meanwhile
             return False
 

@@ -135,6 +135,12 @@ def test_environments_get_a_version_for_each_content() -> None:
         await create("zoo", pip("a"))
         bad_name = await refused(create("no name", pip("a")))
         bad_spec = await refused(create("iris", pip()))
+        only_python = await create(
+            "bare",
+            environments_pb2.EnvironmentSpec(
+                pip=environments_pb2.PipPackages(python_version="3.11")
+            ),
+        )
         get = daemon.environments.GetEnvironment
         newest = await get(environments_pb2.GetEnvironmentRequest(name=first.name.split("/v")[0]))
         pinned = await get(environments_pb2.GetEnvironmentRequest(name=first.name))
@@ -148,13 +154,17 @@ def test_environments_get_a_version_for_each_content() -> None:
         )
 
         assert first == same
-        assert (first.version, second.version) == (1, 2)
+        assert (first.version, second.version, only_python.version) == (1, 2, 1)
         assert newest.environment == second
         assert pinned.environment == first
         assert bad_name.reason == "NAME_INVALID"
         assert [v.field for v in bad_spec.violations] == ["spec.pip.requirements"]
         assert unknown.reason == "ENVIRONMENT_NOT_FOUND"
-        assert [(row.name.split("/")[3], row.version) for row in rows] == [("iris", 2), ("zoo", 1)]
+        assert [(row.name.split("/")[3], row.version) for row in rows] == [
+            ("bare", 1),
+            ("iris", 2),
+            ("zoo", 1),
+        ]
 
     with_daemon(test)
 

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from runyardpb.agent.v1 import agent_pb2
-from runyardpb.v1 import common_pb2, environments_pb2, runs_pb2
+from runyardpb.v1 import common_pb2, runs_pb2
 from support.fake_agent import FakeAgent, Report, now
 from support.served import (
     WORKSPACE,
@@ -46,47 +46,6 @@ def test_a_run_goes_through_its_whole_life() -> None:
         ]  # fmt: skip
         assert (ended.end.exit_code, ended.end.outcome, ended.attempt) == (0, 0, 1)
         assert ended.node == "local/host1"
-
-    with_daemon(test)
-
-
-def test_a_lease_carries_snapshot_environment_and_locks() -> None:
-    async def test(daemon: Served) -> None:
-        snapshot = await daemon.snapshot({"a.py": b"1", "lib/b.py": b"2"})
-        environment = environments_pb2.EnvironmentSpec(
-            pip=environments_pb2.PipPackages(requirements=["numpy"])
-        )
-        await daemon.environments.CreateEnvironment(
-            environments_pb2.CreateEnvironmentRequest(
-                parent=WORKSPACE, environment_id="env", spec=environment
-            )
-        )
-        spec = runs_pb2.RunSpec(
-            script=runs_pb2.Script(path="a.py"), snapshot=snapshot, environment_name="env"
-        )
-
-        async with FakeAgent(daemon.channel).connected() as agent:
-            await daemon.runs.CreateRun(create_request(spec=spec))
-            first = await agent.expect("lease")
-            stored = await daemon.environments.GetEnvironment(
-                environments_pb2.GetEnvironmentRequest(name=f"{WORKSPACE}/environments/env")
-            )
-            lock = environments_pb2.EnvironmentLock(platform="linux", text="numpy==1", hash="h1")
-            kept = await daemon.agents.KeepLock(
-                agent_pb2.KeepLockRequest(spec_hash=stored.environment.spec_hash, lock=lock)
-            )
-            lock.text = "numpy==2"
-            again = await daemon.agents.KeepLock(
-                agent_pb2.KeepLockRequest(spec_hash=stored.environment.spec_hash, lock=lock)
-            )
-            await daemon.runs.CreateRun(create_request(spec=spec))
-            second = await agent.expect("lease")
-
-        assert first.environment == environment
-        assert len(first.manifests) == 2
-        assert not first.locks
-        assert kept.lock.text == again.lock.text == "numpy==1"
-        assert [known.text for known in second.locks] == ["numpy==1"]
 
     with_daemon(test)
 

@@ -166,7 +166,7 @@ class LeaseMachine(RuleBasedStateMachine):
         self.has_result = self.has_result or self.takes_result(ref)
 
     @rule(
-        seconds=st.sampled_from([1.0, 9.0, 30.0, 66.0]),
+        seconds=st.sampled_from([1.0, 9.0, 30.0, 66.0, 85.0]),
         heartbeat_age=st.sampled_from([0.0, 25.0]),
         delay=DELAYS,
     )

@@ -1,4 +1,4 @@
-"""Locks: what an environment was resolved to, and the hash by which every node knows it."""
+"""Locks: what an environment was resolved to."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import re
 from collections.abc import Iterable
 
 from runyard_agent.environments.protocol import EnvironmentFailed
-from runyard_contract.digest import digest_bytes
+from runyard_contract.environment_spec import lock_hash
 from runyardpb.v1.environments_pb2 import EnvironmentLock
 
 _ENTRY = re.compile(r"^[A-Za-z0-9][^\n]*", re.MULTILINE)
 _HASH = re.compile(r"^\s+--hash=", re.MULTILINE)
-
-
-def lock_hash(platform: str, text: str) -> str:
-    """The cache key of a lock on every node: the digest of platform and text."""
-    return digest_bytes((platform + text).encode())
 
 
 def make_lock(platform: str, text: str, at_unix_ns: int) -> EnvironmentLock:

@@ -91,8 +91,10 @@ def _end(end: runs_pb2.End) -> RunEnd:
     )
 
 
-def _workdir(workdir: runs_pb2.WorkdirSummary) -> Workdir:
-    """What a script left in its working folder."""
+def _workdir(workdir: runs_pb2.WorkdirSummary) -> Workdir | None:
+    """What a script left in its working folder; None where it left nothing."""
+    if not workdir.file_count:
+        return None
     files = tuple(run_file(file) for file in workdir.files)
     return Workdir(files, workdir.file_count, _time(workdir, "expire_time"))
 

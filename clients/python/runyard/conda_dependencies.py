@@ -11,6 +11,7 @@ from typing import Any, Self
 from runyard.requirements import Place, Requirements, parse_requirements, read_requirements
 from runyard.schema import invalid
 from runyard.yaml_document import Items, Node, Table, Text, YamlDocument, read_yaml
+from runyard_contract.environment_spec import is_python_version
 from runyard_contract.errors import Unsupported
 
 DEFAULT_NAME = "project_environment"
@@ -39,6 +40,7 @@ class CondaDependencies:
         self._channels: list[str] = []
         self._conda: list[str] = []
         self._pip: list[tuple[Place, str]] = []
+        self._constraints: list[tuple[Place, str]] = []
         self._folder = Path()
         if conda_dependencies_file_path is not None:
             path = Path(conda_dependencies_file_path)
@@ -85,6 +87,20 @@ class CondaDependencies:
         return made
 
     @classmethod
+    def from_requirements(cls, found: Requirements, python_version: str | None = None) -> Self:
+        """Makes dependencies of requirements that are no longer in files."""
+        made = cls()
+        if python_version:
+            made.set_python_version(python_version)
+        for line in (*found.index_options, *found.lines):
+            made._pip.append((made._place(), line))
+        made._constraints = [
+            (Place("constraints", number), line)
+            for number, line in enumerate(found.constraints, start=1)
+        ]
+        return made
+
+    @classmethod
     def from_node(cls, node: Node, source: str) -> Self:
         """Reads dependencies that stand inside another YAML file."""
         made = cls()
@@ -114,7 +130,7 @@ class CondaDependencies:
 
     @property
     def python_version(self) -> str | None:
-        """The Python asked for ("3.11", ">=3.9,<3.12"), or None. Azure ML's 3.6.2 is no wish."""
+        """The Python asked for, such as "3.11", or None. Azure ML's 3.6.2 is no wish."""
         for package in self._conda:
             name, version = _split_conda(package)
             if name == "python":
@@ -186,7 +202,18 @@ class CondaDependencies:
         ]
 
     def check_served(self, source: str = "the environment") -> None:
-        """Raises `Unsupported`, naming them, when there are conda packages but python and pip."""
+        """Raises `Unsupported` for what can be listed here but not be installed, by name.
+
+        That is conda packages other than python and pip, and a Python version that is no single
+        one of Python 3 (">=3.9,<3.12", "2.7").
+        """
+        version = self.python_version
+        if version and not is_python_version(version):
+            raise Unsupported(
+                f"{source} asks for Python {version[:100]}; only one version of Python 3 is served",
+                hint="name one version, such as python=3.11",
+                python_version=version[:100],
+            )
         packages = self._other_conda()
         if packages:
             names = ", ".join(packages)
@@ -200,11 +227,11 @@ class CondaDependencies:
 
     def to_requirements(self) -> Requirements:
         """What pip has to install, included files read. Raises as `requirements` does."""
-        return parse_requirements(self._wanted_pip(), self._folder)
+        return parse_requirements(self._wanted_pip(), self._folder, self._constraints)
 
     def to_plain(self) -> Any:
         """The content of the YAML file; None where there is nothing."""
-        if not (self._conda or self._pip or self._channels):
+        if not (self._conda or self._pip or self._channels or self._constraints):
             return None
         dependencies: list[Any] = list(self._conda)
         if self._pip:
@@ -212,6 +239,8 @@ class CondaDependencies:
         found: dict[str, Any] = {"name": self._name, "dependencies": dependencies}
         if self._channels:
             found["channels"] = list(self._channels)
+        if self._constraints:
+            found["constraints"] = [line for _, line in self._constraints]
         return found
 
     def serialize_to_string(self) -> str:
@@ -262,7 +291,12 @@ class CondaDependencies:
                 self._channels = [_text(one, source, "a channel") for one in value.items]
             elif key == "dependencies" and isinstance(value, Items):
                 self._read_dependencies(value, source)
-            elif key in ("name", "channels", "dependencies"):
+            elif key == "constraints" and isinstance(value, Items):
+                self._constraints = [
+                    (Place(source, one.line), _text(one, source, "a constraint"))
+                    for one in value.items
+                ]
+            elif key in ("name", "channels", "dependencies", "constraints"):
                 if not (isinstance(value, Text) and value.is_null):
                     raise invalid(source, value.line, f"{key} is not of the form that conda has")
             elif key not in ("prefix", "variables"):
@@ -270,7 +304,7 @@ class CondaDependencies:
                     source,
                     value.line,
                     f"unknown key {key[:100]!r}",
-                    "known keys: name, channels, dependencies",
+                    "known keys: name, channels, dependencies, constraints",
                 )
 
     def _read_dependencies(self, dependencies: Items, source: str) -> None:

@@ -23,7 +23,7 @@ class EnvironmentSpecification:
     kind: "user_managed" runs in an interpreter that exists on the target, "pip" builds one.
     interpreter_path: of a user-managed one; empty means the caller's Python on the local target and
         the node's python3 elsewhere.
-    python_version: of a built one ("3.11", ">=3.9,<3.12"); None means the caller's.
+    python_version: of a built one, such as "3.11"; None means the caller's.
     requirements, constraints: one PEP 508 name or URL a line, included files read, in order.
     index_options: `--index-url URL`, `--extra-index-url URL`, `--find-links URL`, `--pre`,
         `--no-index`; no credentials.

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import re
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 TIMEOUT_S = 5.0  # for all git processes together
-DIFF_MAX_BYTES = 1 << 20
 
 # A repository may configure programs for these; looking at it must start none.
 _GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.pager=cat", "-c", "color.ui=false")
 _STATUS = ("status", "--porcelain=v2", "--branch", "--ignore-submodules=dirty", "--", ".")
 _REMOTE_URL = ("ls-remote", "--get-url")  # reads the configuration only, insteadOf included
-_DIFF = ("diff", "--no-ext-diff", "--no-textconv", "HEAD", "--", ".")
 # Set inside hooks and by tools; they would point at another repository than the folder's.
-_MISLEADING = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_EXTERNAL_DIFF")
+_MISLEADING = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
 _SCP_LIKE = re.compile(r"(?:[^@/:]+@)?[^/:]+:(?!//)")
 
 
@@ -30,7 +26,6 @@ class GitState:
 
     repository_uri: of the branch's remote, else of origin; without credentials.
     is_dirty: whether anything in the directory differs from HEAD, untracked files included.
-    diff: against HEAD, of the directory's tracked files; at most 1 MiB, else None.
     note: what could not be found out and why; empty when there is nothing to say.
     """
 
@@ -40,7 +35,6 @@ class GitState:
     is_dirty: bool | None = None
     build_id: str | None = None
     build_uri: str | None = None
-    diff: bytes | None = field(default=None, repr=False)
     note: str = ""
 
     def properties(self) -> dict[str, str]:
@@ -65,8 +59,8 @@ def read_git_state(
 ) -> GitState:
     """Asks git about a directory; empty where there is no git or no repository. Never raises.
 
-    Starts two git processes side by side, and a third for the diff when something was changed;
-    none where no `.git` lies in the directory or above. AZUREML_GIT_REPOSITORY_URI, _BRANCH,
+    Starts two git processes side by side; none where no `.git` lies in the directory or above.
+    AZUREML_GIT_REPOSITORY_URI, _BRANCH,
     _COMMIT, _DIRTY, _BUILD_ID and _BUILD_URI in `environ` come before what git says.
     """
     state = GitState()
@@ -121,7 +115,7 @@ class _Repository:
         # Without a remote, git gives back the name it looked for: "origin".
         if "://" in uri or _SCP_LIKE.match(uri) or uri.startswith(("/", ".")):
             state = replace(state, repository_uri=strip_credentials(uri) or None)
-        return self._with_diff(state) if state.is_dirty and state.commit else state
+        return state
 
     def _run(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -146,29 +140,6 @@ class _Repository:
         if status.returncode is not None and status.returncode > 0:
             return "git refused to read the repository; `git status` says why"
         return "git did not answer in time"
-
-    def _with_diff(self, state: GitState) -> GitState:
-        diff = self._bounded_output(self._run(_DIFF))
-        if diff is None:
-            return replace(state, note="the diff could not be made in time and was left out")
-        if len(diff) > DIFF_MAX_BYTES:
-            return replace(state, note="the diff is larger than 1 MiB and was left out")
-        return replace(state, diff=diff)
-
-    def _bounded_output(self, process: subprocess.Popen[bytes]) -> bytes | None:
-        """At most one byte more than a diff may have, or None when it fails or is too late."""
-        killer = threading.Timer(max(0.0, self._deadline - time.monotonic()), process.kill)
-        killer.start()
-        try:
-            with process, process.stdout or io.BytesIO() as pipe:
-                output = pipe.read(DIFF_MAX_BYTES + 1)
-                if len(output) > DIFF_MAX_BYTES:
-                    process.kill()
-                    return output
-            return output if process.returncode == 0 else None
-        finally:
-            killer.cancel()
-            killer.join()
 
 
 def _parse_status(output: bytes) -> GitState:

@@ -77,11 +77,17 @@ def read_requirements(path: Path) -> Requirements:
     return found.result()
 
 
-def parse_requirements(lines: Iterable[tuple[Place, str]], folder: Path) -> Requirements:
+def parse_requirements(
+    lines: Iterable[tuple[Place, str]],
+    folder: Path,
+    constraints: Iterable[tuple[Place, str]] = (),
+) -> Requirements:
     """The same for lines that stand elsewhere, such as a pip section; includes are in `folder`."""
     found = _Collector()
     for place, line in lines:
         found.line(place, line.strip(), folder, is_constraint=False)
+    for place, line in constraints:
+        found.line(place, line.strip(), folder, is_constraint=True)
     return found.result()
 
 

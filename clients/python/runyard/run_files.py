@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import tempfile
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
@@ -104,7 +103,7 @@ def _write_at(
     connection: Connection, run_name: str, file: RunFile, folder_fd: int, name: str
 ) -> None:
     """Writes a file in an open folder: whole and checked, or not at all."""
-    temporary = f".{name[:100]}.{secrets.token_hex(4)}.part"
+    temporary = f".{name[:100]}.{os.urandom(4).hex()}.part"
     fd = create_file_at(folder_fd, temporary, 0o777 if file.is_executable else 0o666)
     try:
         try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from runyard_contract import limits
+from runyard_contract.environment_spec import is_python_version
 from runyard_contract.errors import NameInvalid, UnsafePath
 from runyard_contract.ids import check_tag_key
 from runyard_contract.paths import split_rel
@@ -29,7 +30,6 @@ Variables = tuple[tuple[bytes, bytes], ...]
 
 _INDEX_OPTION = re.compile(r"--(?:index-url|extra-index-url|find-links)=\S+|--pre|--no-index")
 _CREDENTIALS = re.compile(r"://[^/@\s]*@")
-_PYTHON_VERSION = re.compile(r"3(?:\.[0-9]{1,2}){0,2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +170,13 @@ def environment_violations(field: str, environment: Environment) -> Iterator[Vio
             yield f"{field}.user_managed.interpreter_path", "holds a NUL byte"
         return
     pip = f"{field}.pip"
-    if environment.python_version and not _PYTHON_VERSION.fullmatch(environment.python_version):
+    if environment.python_version and not is_python_version(environment.python_version):
         shown = ascii(environment.python_version[:40])
         yield f"{pip}.python_version", f"{shown} is no version of Python 3, such as 3.11"
     if b"\0" in environment.base_interpreter:
         yield f"{pip}.base_interpreter_path", "holds a NUL byte"
-    if not environment.requirements:
-        yield f"{pip}.requirements", "is empty; name at least one package"
+    if not environment.requirements and not environment.python_version:
+        yield f"{pip}.requirements", "is empty; name at least one package, or python_version"
     yield from _lines(f"{pip}.requirements", environment.requirements)
     yield from _lines(f"{pip}.constraints", environment.constraints)
     for index, option in enumerate(environment.index_options):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runyard_contract.errors import SpecInvalid
+from runyard_contract.environment_spec import lock_hash
+from runyard_contract.errors import DigestMismatch, SpecInvalid
 from runyard_contract.version import build_id
 from runyard_daemon.config import Config
 from runyard_daemon.control.attemptlogs import AttemptLogs
@@ -107,6 +108,13 @@ class AgentService(AgentServiceServicer):
         if not request.spec_hash or not lock.platform or len(lock.text) > LOCK_BYTES:
             raise SpecInvalid(
                 violations=[("lock", f"needs spec_hash, platform, a text of up to {LOCK_BYTES}")]
+            )
+        if lock.hash != lock_hash(lock.platform, lock.text):
+            raise DigestMismatch(
+                f"the lock for {lock.platform[:60]} does not have the hash it came with",
+                hint="resolve the environment again",
+                platform=lock.platform,
+                hash=lock.hash,
             )
         asked = LockRecord(
             request.spec_hash,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from runyard_contract.environment_spec import spec_hash
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.ids import WorkspaceName, check_environment_name
 from runyard_daemon.control import catalog
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.spec import environment_violations
 from runyard_daemon.rpc.convert.nouns import to_environment_message
-from runyard_daemon.rpc.convert.specs import parse_environment_name, spec_hash, to_environment
+from runyard_daemon.rpc.convert.specs import parse_environment_name, to_environment
 from runyard_daemon.rpc.edge import Context
 from runyard_daemon.rpc.paging import Pager
 from runyard_daemon.store import Connection, environments

@@ -15,6 +15,10 @@ _NEWEST = (
     "ORDER BY version DESC LIMIT 1"
 )
 _SAME = f"SELECT {_COLUMNS} FROM environments WHERE workspace = ? AND name = ? AND spec_hash = ?"
+_REPLACE = (
+    "UPDATE environments SET spec = ? WHERE workspace = ? AND name = ? AND version = ? "
+    f"RETURNING {_COLUMNS}"
+)
 _PAGE = f"""
     SELECT {_COLUMNS} FROM environments e WHERE workspace = ? AND name > ? AND version =
         (SELECT max(version) FROM environments WHERE workspace = e.workspace AND name = e.name)
@@ -52,13 +56,18 @@ class LockRecord:
 def put(
     conn: sqlite3.Connection, workspace: str, name: str, spec_hash: str, spec: bytes, now_us: int
 ) -> EnvironmentRecord:
-    """Keeps an environment under a name: the same content is the same version, other the next."""
+    """Keeps an environment under a name: the same content is the same version, other the next.
+
+    What the hash leaves out, such as the interpreter to build on, is taken from the newest call.
+    """
     row = conn.execute(_SAME, (workspace, name, spec_hash)).fetchone()
     if row is None:
         newest = get(conn, workspace, name)
         version, spelled = (newest.version + 1, newest.name) if newest else (1, name)
         row = (workspace, spelled, version, spec_hash, spec, now_us)
         conn.execute(f"INSERT INTO environments ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row)
+    elif row[4] != spec:
+        (row,) = conn.execute(_REPLACE, (spec, workspace, name, row[2])).fetchall()
     return EnvironmentRecord(*row)
 
 

@@ -25,7 +25,7 @@ def said(outbox: Outbox) -> list[pb.SessionRequest]:
 
 
 def test_outbox_says_the_newest_state_of_an_attempt_once() -> None:
-    outbox = Outbox()
+    outbox = Outbox({})
     run = attempt(outbox)
     run.advance(pb.AttemptReport.PHASE_PREPARING)
     run.started(5)
@@ -37,8 +37,37 @@ def test_outbox_says_the_newest_state_of_an_attempt_once() -> None:
     assert messages[0].report.start_time.ToNanoseconds() == 5
 
 
+def test_outbox_holds_a_short_run_back_until_its_end() -> None:
+    async def body() -> list[pb.SessionRequest]:
+        outbox = Outbox({pb.AttemptReport.PHASE_RUNNING: 60.0, pb.AttemptReport.PHASE_EXITED: 60.0})
+        run, other = attempt(outbox), attempt(outbox, 2)
+        for each in (run, other):
+            each.started(5)
+        run.advance(pb.AttemptReport.PHASE_EXITED)
+        assert said(outbox) == []
+        run.advance(pb.AttemptReport.PHASE_ENDED)
+        assert await outbox.wait(10)
+        return said(outbox)
+
+    assert [m.report.phase for m in asyncio.run(body())] == [pb.AttemptReport.PHASE_ENDED]
+
+
+def test_outbox_says_what_it_held_back_when_its_time_is_over() -> None:
+    async def body() -> list[pb.SessionRequest]:
+        outbox = Outbox({pb.AttemptReport.PHASE_RUNNING: 60.0, pb.AttemptReport.PHASE_EXITED: 0.01})
+        attempt(outbox).started(5)
+        attempt(outbox, 2).advance(pb.AttemptReport.PHASE_EXITED)
+        messages: list[pb.SessionRequest] = []
+        while not messages:
+            assert await outbox.wait(10)
+            messages = said(outbox)
+        return messages
+
+    assert [m.report.ref.epoch for m in asyncio.run(body())] == [2]
+
+
 def test_outbox_numbers_its_messages() -> None:
-    outbox = Outbox()
+    outbox = Outbox({})
     for number in (1, 2, 3):
         attempt(outbox, number).advance(pb.AttemptReport.PHASE_PREPARING)
 
@@ -46,7 +75,7 @@ def test_outbox_numbers_its_messages() -> None:
 
 
 def test_outbox_never_goes_back_in_phase() -> None:
-    outbox = Outbox()
+    outbox = Outbox({})
     run = attempt(outbox)
     run.advance(pb.AttemptReport.PHASE_EXITED)
     said(outbox)
@@ -58,7 +87,7 @@ def test_outbox_never_goes_back_in_phase() -> None:
 
 
 def test_outbox_leaves_to_the_hello_what_changed_before_a_session() -> None:
-    outbox = Outbox()
+    outbox = Outbox({})
     attempt(outbox).advance(pb.AttemptReport.PHASE_PREPARING)
     outbox.deny(ref(2))
 
@@ -103,7 +132,7 @@ def test_outbox_wait_ends_without_news_when_the_time_is_over() -> None:
 
 
 def test_attempt_keeps_a_bounded_number_of_warnings() -> None:
-    run = attempt(Outbox())
+    run = attempt(Outbox({}))
     for number in range(50):
         run.warn(f"file {number}")
         run.warn(f"file {number}")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from runyard_agent.environments.lock import is_hashed, lock_for, lock_hash, make_lock, packages
+from runyard_agent.environments.lock import is_hashed, lock_for, make_lock, packages
 from runyard_agent.environments.protocol import EnvironmentFailed
 
 LINUX = "linux-x86_64-cp311"
@@ -13,12 +13,6 @@ top==1.0 \
     --hash=sha256:03
 """
 GIT = "pkg @ git+https://e.example/x@0123\n"
-
-
-def test_hash_is_of_platform_and_text() -> None:
-    assert lock_hash(LINUX, TEXT) == lock_hash(LINUX, TEXT)
-    assert lock_hash(LINUX, TEXT) != lock_hash("linux-x86_64-cp312", TEXT)
-    assert lock_hash(LINUX, TEXT) != lock_hash(LINUX, GIT)
 
 
 def test_lock_for_takes_the_one_of_this_platform() -> None:

@@ -77,6 +77,16 @@ def bench(tmp_path: Path) -> Bench:
     return bench
 
 
+def test_environment_without_packages_has_a_python_of_its_own(bench: Bench) -> None:
+    provided = bench.provide(bench.spec(python_version=VERSION))
+
+    python = os.fsdecode(provided.python)
+    assert python.startswith(str(bench.root))
+    subprocess.run(
+        [python, "-c", "import sys; sys.exit(sys.prefix == sys.base_prefix)"], check=True
+    )
+
+
 def _version_of(provided: ProvidedEnvironment, module: str) -> str:
     code = f"import {module}; print({module}.VERSION)"
     return subprocess.check_output([provided.python, "-c", code], text=True).strip()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import click
 import pytest
 
 from runyard.cli.command_line import Command, Group
-from runyard.cli.main import root
+from runyard.cli.main import root, run_command_line
+from runyard.cli.output import Output
 from support.command_line import CommandLine
+from support.fake_control import FakeControl
 
 
 def all_commands() -> Iterator[tuple[str, click.Command]]:
@@ -69,14 +72,14 @@ def test_without_a_command_the_help_is_shown_and_usage_is_wrong(command: Command
         ("train.py", "fix: run a script with `runyard run train.py`"),
         ("runs lits", "runyard runs has no command lits\n  fix: did you mean `runyard runs list`?"),
         ("zzz", "fix: one of run, runs, compute,"),
-        ("run --targt x.py", "no such option '--targt'\n  fix: did you mean --target?"),
+        ("run --targt x.py", "no such option --targt\n  fix: did you mean --target?"),
         ("run", "fix: write `runyard run train.py`"),
         ("run --", "no program was named after --"),
         ("runs show", "RUN is lacking\n  fix: see `runyard runs show --help`"),
         ("runs list -n 0", "-n / --limit: '0' is not over 0"),
         ("runs list --status Runing", "--status: 'Runing' is no status of a run; did you mean"),
         ("run --priority", "--priority"),
-        ("compute show x y", "unexpected extra argument (y)"),
+        ("compute show xx y", "unexpected extra argument (y)"),
         ("environment show a/b", "NAME:"),
     ],
 )
@@ -130,13 +133,27 @@ def test_version_names_the_build(command: CommandLine) -> None:
     assert command("--version").stdout.startswith(b"runyard 0.")
 
 
-@pytest.mark.parametrize("words", ["runyard ru", "runyard runs li", "runyard run --tar"])
-def test_shell_completes_commands_and_options(
-    command: CommandLine, monkeypatch: pytest.MonkeyPatch, words: str
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("runyard ru", {"plain,run", "plain,runs"}),
+        ("runyard runs li", {"plain,list"}),
+        ("runyard run --tar", {"plain,--target"}),
+        ("runyard runs show la", {"plain,last"}),
+    ],
+)
+def test_shell_completes_commands_options_and_runs(
+    control: FakeControl,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    completed: set[str],
 ) -> None:
     monkeypatch.setenv("_RUNYARD_COMPLETE", "bash_complete")
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
 
     with pytest.raises(SystemExit):
-        command()
+        run_command_line([], Output(os.environ))
+
+    assert set(capfd.readouterr().out.split()) == completed

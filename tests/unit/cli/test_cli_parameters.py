@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import click
@@ -88,10 +89,8 @@ def test_absurd_value_is_refused(kind: parameters.Kind, text: str) -> None:
 
 @given(st.sampled_from(KINDS), st.text(max_size=40))
 def test_any_text_is_read_or_refused(kind: parameters.Kind, text: str) -> None:
-    try:
-        read(kind, text)
-    except click.BadParameter as error:
-        assert error.message
+    with contextlib.suppress(click.BadParameter):
+        assert read(kind, text) is not None
 
 
 @given(

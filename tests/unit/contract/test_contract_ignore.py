@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from runyard_contract.errors import FileUnreadable
 from runyard_contract.ignore import IgnoreRules, Rule, explain_missing
 from runyard_contract.limits import IGNORE_FILE_BYTES

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
 from runyard_contract.errors import LogIndexCorrupt, OffsetOutOfRange
 from runyard_contract.orderindex import (
     RECORD_BYTES,

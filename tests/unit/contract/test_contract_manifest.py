@@ -6,6 +6,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from runyard_contract import manifest
 from runyard_contract.digest import digest_bytes
 from runyard_contract.errors import (

@@ -5,6 +5,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from runyard_contract import ids
 from runyard_contract.errors import NameInvalid
 from runyard_contract.states import FINAL, RunState, from_v1_word, v1_word

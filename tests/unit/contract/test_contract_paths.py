@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from runyard_contract import paths
 from runyard_contract.errors import UnsafePath
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from runyard_contract.content.store import ContentStore, check_blob
 from runyard_contract.digest import Hasher, digest_bytes
 from runyard_contract.errors import (

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
-import os
-import pwd
 import re
-import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -17,8 +13,8 @@ import pytest
 
 import runyard_job
 from runyard_job.bundle import write_zip
+from support.pythons import find_pythons
 
-VERSIONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"]
 SCRIPT = """
 from runyard import Run
 run = Run.get_context()
@@ -31,39 +27,7 @@ print(run.id)
 """
 
 
-def _pythons() -> dict[str, str]:
-    """An interpreter of each version that jobs may have and this machine has, by version.
-
-    The running one is always among them; a shim of pyenv that does not start is not one.
-    """
-    home = pwd.getpwuid(os.getuid()).pw_dir  # HOME is a test's own folder
-    roots = dict.fromkeys([os.environ.get("PYENV_ROOT", ""), f"{home}/.pyenv"])
-    running = f"3.{sys.version_info.minor}"
-    found = {running: sys.executable}
-    for version in VERSIONS:
-        candidates = [
-            *(
-                path
-                for root in roots
-                for path in Path(root).glob(f"versions/{version}.*/bin/python")
-            ),
-            shutil.which(f"python{version}"),
-        ]
-        for candidate in candidates:
-            if version not in found and candidate and _starts(candidate):
-                found[version] = str(candidate)
-    return {version: found[version] for version in [*VERSIONS, running] if version in found}
-
-
-def _starts(python: str | Path) -> bool:
-    try:
-        ended = subprocess.run([python, "-S", "-c", ""], capture_output=True, timeout=60)
-    except OSError:
-        return False
-    return ended.returncode == 0
-
-
-PYTHONS = _pythons()
+PYTHONS = find_pythons()
 
 
 @pytest.fixture(params=PYTHONS)

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from runyard._environments import environment
 from runyard.conda_dependencies import CondaDependencies
 from runyard.environment import Environment, EnvironmentSpecification
+from runyard.requirements import Requirements
 from runyard.run_spec import environment_message
 from runyard_contract.errors import SpecInvalid, Unsupported
+from runyardpb.v1 import environments_pb2
 
 
 def _conda(tmp_path: Path, text: str) -> Environment:
@@ -67,7 +70,7 @@ def test_from_pip_requirements_sends_what_the_files_say(tmp_path: Path) -> None:
         ("python==3.11.4", "3.11.4"),
         ("python=3.11.*", "3.11"),
         ("python=3.11.4=h123_0", "3.11.4"),
-        ("conda-forge::python>=3.9,<3.12", ">=3.9,<3.12"),
+        ("conda-forge::python=3.12", "3.12"),
         ("python 3.10", "3.10"),
         ("python", None),
         ("python=3.6.2", None),
@@ -114,6 +117,51 @@ def test_conda_file_with_pip_section_reads_includes_beside_it(tmp_path: Path) ->
     assert specification.requirements == ("numpy", "scipy")
     assert specification.index_options == ("--extra-index-url https://i.example/",)
     assert env.python.conda_dependencies.conda_channels == ["conda-forge"]
+
+
+@pytest.mark.parametrize(
+    ("wish", "shown"), [("python>=3.9,<3.12", ">=3.9,<3.12"), ("python=2.7", "2.7")]
+)
+def test_python_that_is_no_single_version_is_refused_by_name(
+    wish: str, shown: str, tmp_path: Path
+) -> None:
+    env = _conda(tmp_path, f"dependencies:\n- {wish}\n- pip:\n  - numpy\n")
+
+    with pytest.raises(Unsupported, match=f'environment "e" asks for Python {shown}') as e:
+        env.to_specification()
+
+    assert "python=3.11" in e.value.hint
+
+
+def test_stored_environment_reads_back_what_was_sent(tmp_path: Path) -> None:
+    (tmp_path / "limits.txt").write_text("b<2\n")
+    (tmp_path / "requirements.txt").write_text(
+        "-c limits.txt\n-i https://i.example/?a=b\n-f https://f.example\n--pre\na[x]>=1\n"
+    )
+    sent = Environment.from_pip_requirements("e", tmp_path / "requirements.txt")
+    sent.python.conda_dependencies.set_python_version("3.11")
+    message = environment_message(sent.to_specification(), b"/usr/bin/python3")
+
+    found = environment(
+        environments_pb2.Environment(
+            name="workspaces/w/environments/e/versions/3", spec=message, version=3
+        )
+    )
+
+    assert (found.name, found.version) == ("e", "3")
+    assert found.to_specification() == sent.to_specification()
+    assert environment_message(found.to_specification(), b"/usr/bin/python3") == message
+
+
+def test_constraints_are_kept_when_dependencies_are_saved_and_read(tmp_path: Path) -> None:
+    made = CondaDependencies.from_requirements(
+        Requirements(lines=("a",), constraints=("b<2", "c<3"))
+    )
+
+    read = CondaDependencies(made.save(tmp_path / "env.yml"))
+
+    assert read == made
+    assert read.to_requirements().constraints == ("b<2", "c<3")
 
 
 def test_conda_packages_are_refused_by_name(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from runyard.cli.command_line import Group, json_option, output_of
 from runyard.cli.output import STDOUT_FD, Output
 from runyard.cli.render.amounts import count_text, local_time, message_time, utc_time
 from runyard.cli.render.status_line import StatusLine
+from runyard.cli.session import connect
 from runyard.home import home
 from runyard_contract.errors import EXIT_NOT_FOUND, DaemonUnavailable, StateNotAllowed
 
 if TYPE_CHECKING:
-    from runyard.address import Address
     from runyard.channel import Connection
     from runyardpb.v1 import admin_pb2
 
@@ -55,7 +55,7 @@ def status(ctx: click.Context) -> int:
     """Say whether a daemon runs, and what it does. Starts none; the exit code is 3 without one."""
     output = output_of(ctx)
     try:
-        info = _server_info(_connect(can_start=False))
+        info = _server_info(connect(can_start=False, any_version=True))
     except DaemonUnavailable as error:
         if output.is_json:
             output.print_json({"is_running": False, "home": str(home())})
@@ -81,7 +81,7 @@ def stop(ctx: click.Context, cancel_runs: bool) -> None:
     Active runs go on without them, and the next command that needs a daemon adopts them.
     """
     output = output_of(ctx)
-    connection = _connect(can_start=cancel_runs and _may_have_runs())
+    connection = connect(can_start=cancel_runs and _may_have_runs(), any_version=True)
     with StatusLine(output) as line:
         line.show("stopping the daemon")
         try:
@@ -107,20 +107,6 @@ def _say_stopped(output: Output, text: str, answer: admin_pb2.StopServerResponse
                 "pids": list(answer.pids) if answer else [],
             }
         )
-
-
-def _connect(*, can_start: bool) -> Connection:
-    """The way to the daemon of any version; one is started only if it may be."""
-    from runyard.address import ADDRESS_VARIABLE, resolve
-    from runyard.channel import Connection
-    from runyard.embedded import EmbeddedAddress
-
-    address: Address
-    if os.environ.get(ADDRESS_VARIABLE):
-        address = resolve(None, os.environ)
-    else:
-        address = EmbeddedAddress(home(), can_start=can_start, any_version=True)
-    return Connection(address)
 
 
 def _may_have_runs() -> bool:

@@ -18,6 +18,7 @@ from runyard_contract.limits import PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
     from runyard.workspace import Workspace
+    from runyard_contract.ids import RunName
     from runyardpb.v1 import environments_pb2
 
 _COLUMNS = ("NAME", "VERSION", "KIND", "LOCKED FOR", "MADE", "WHAT")
@@ -104,17 +105,18 @@ def build(ctx: click.Context, source: str, name: str | None, target: str | None)
         stored = store_environment(workspace, source, name)
         output.say(f"runyard: stored {name} version {stored.version}")
         source = name
-    return _follow_build(output, submit_build(workspace, source, target))
+    run = submit_build(workspace, source, target)
+    return _follow_build(output, workspace, run)
 
 
-def _follow_build(output: Output, run: Any) -> int:
+def _follow_build(output: Output, workspace: Workspace, run: RunName) -> int:
     from runyard.cli.following import Follower
     from runyard.cli.render.ending import say_end
     from runyard.cli.render.run import run_json
     from runyard.follow import STDOUT
 
-    output.say(f"runyard: {output.paint(run.id, 'bold')} builds the environment")
-    follower = Follower(run, output, environment_stream=STDOUT)
+    output.say(f"runyard: {output.paint(run.run, 'bold')} builds the environment")
+    follower = Follower(workspace.connection, run, output, environment_stream=STDOUT)
     final = follower.follow(cancels=True)
     exit_code = say_end(output, final, was_interrupted=follower.was_interrupted)
     if output.is_json:

@@ -9,10 +9,9 @@ from uuid import uuid4
 from runyard.cli.request import named_environment
 from runyard.environment import Environment
 from runyard_contract.errors import SpecInvalid
-from runyard_contract.ids import ExperimentName
+from runyard_contract.ids import ExperimentName, RunName
 
 if TYPE_CHECKING:
-    from runyard.run import Run
     from runyard.workspace import Workspace
     from runyardpb.v1 import environments_pb2
 
@@ -43,12 +42,9 @@ def store_environment(workspace: Workspace, source: str, name: str) -> environme
     return answer.environment
 
 
-def submit_build(workspace: Workspace, source: str, target: str | None) -> Run:
+def submit_build(workspace: Workspace, source: str, target: str | None) -> RunName:
     """Submits the run that builds the environment of a file, or a stored one by its name."""
-    from runyard._convert import run_record
     from runyard.caller_environment import caller_environment, current_environment
-    from runyard.experiment import Experiment
-    from runyard.run import Run
     from runyard.run_spec import LOCAL
     from runyardpb.v1 import runs_pb2, runs_pb2_grpc
 
@@ -69,8 +65,7 @@ def submit_build(workspace: Workspace, source: str, target: str | None) -> Run:
         lambda stub: stub.CreateRun,
         runs_pb2.CreateRunRequest(parent=str(parent), spec=spec, request_id=str(uuid4())),
     )
-    experiment = Experiment(workspace, parent.experiment)
-    return Run.from_record(experiment, run_record(answer.run))
+    return RunName.parse(answer.run.name)
 
 
 def _from_file(source: str) -> environments_pb2.EnvironmentSpec | None:

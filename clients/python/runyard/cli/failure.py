@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import click
 
 from runyard.cli.output import Output
 from runyard.cli.render.text import clean
@@ -17,9 +19,6 @@ from runyard_contract.errors import (
     RemoteError,
     RunyardError,
 )
-
-if TYPE_CHECKING:
-    import click
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141  # what a shell shows of a program that SIGPIPE ended
@@ -88,6 +87,8 @@ def of_click(error: click.ClickException) -> UsageInvalid:
     param = getattr(error, "param", None)
     if param is None:
         message = getattr(error, "message", "") or error.format_message()
+        if isinstance(error, click.NoSuchOption):  # quoted or not, as click's version has it
+            message = f"no such option {error.option_name}"
         return UsageInvalid(
             message[:1].lower() + message[1:].rstrip("."), hint=hint, command=command
         )

@@ -11,13 +11,15 @@ from runyard.cli.output import Output
 from runyard.cli.render.status_line import StatusLine
 from runyard.cli.render.text import clean
 from runyard.cli.streams import ScriptStreams
-from runyard.follow import ENVIRONMENT, LogBytes
+from runyard.follow import ENVIRONMENT, LogBytes, follow
 from runyard_contract.errors import RunyardError
 from runyard_contract.states import RunState, v1_word
 
 if TYPE_CHECKING:
+    from runyard.channel import Connection
     from runyard.records import RunRecord
     from runyard.run import Run
+    from runyard_contract.ids import RunName
 
 _ENVIRONMENT_TAIL_BYTES = 4096
 _CANCEL_REASON = "Ctrl-C"
@@ -27,7 +29,8 @@ class Follower:
     """One run that this command follows.
 
     Args:
-        run: the run.
+        connection: to the daemon.
+        run: the run's name.
         output: where the run's output and what is said about it go.
         is_raw: the script's output is not filtered on a terminal.
         environment_stream: where what building the environment prints is shown, "stdout" or
@@ -36,18 +39,20 @@ class Follower:
 
     def __init__(
         self,
-        run: Run,
+        connection: Connection,
+        run: RunName,
         output: Output,
         *,
         is_raw: bool = False,
         environment_stream: str = "",
     ) -> None:
+        self._connection = connection
         self._run = run
         self._output = output
         self._streams = ScriptStreams(output, is_raw=is_raw)
         self._environment_stream = environment_stream
         self._environment_tail = b""
-        self._has_output = False
+        self._status = StatusLine(output)
         self.was_interrupted = False
 
     @property
@@ -76,30 +81,32 @@ class Follower:
 
     def _follow(self) -> RunRecord:
         last: RunRecord | None = None
-        with StatusLine(self._output) as status:
-            for event in self._run.follow(include_environment_log=True):
+        with self._status:
+            for event in follow(self._connection, self._run, include_environment_log=True):
                 if isinstance(event, LogBytes):
-                    self._pass_on(event, status)
+                    self._pass_on(event)
                     continue
                 last = event
-                status.show(_doing(event))
+                self._status.show(_doing(event))
         self._streams.finish()
         if last is None:
             raise AssertionError("following ends with the final record")
         return last
 
-    def _pass_on(self, event: LogBytes, status: StatusLine) -> None:
+    def _pass_on(self, event: LogBytes) -> None:
         if event.stream != ENVIRONMENT:
-            status.clear()
+            self._status.clear()
             self._streams.write(event.stream, event.data)
         elif self._environment_stream:
-            status.clear()
+            self._status.clear()
             self._streams.write(self._environment_stream, event.data)
         else:
             tail = (self._environment_tail + event.data)[-_ENVIRONMENT_TAIL_BYTES:]
             self._environment_tail = tail
             lines = tail.decode("utf-8", "replace").split("\n")
-            status.show("environment: " + next((line for line in reversed(lines) if line), ""))
+            self._status.show(
+                "environment: " + next((line for line in reversed(lines) if line), "")
+            )
 
     def _cancel(self) -> None:
         """Asks the daemon to end the run; runs in a signal handler, so another thread does it."""
@@ -107,16 +114,17 @@ class Follower:
         threading.Thread(target=self._send_cancel, name="runyard-cancel", daemon=True).start()
 
     def _send_cancel(self) -> None:
+        self._status.clear()
         try:
             self._output.say("runyard: cancelling the run; Ctrl-C again leaves at once")
-            self._run.cancel(_CANCEL_REASON)
+            cancel_run(self._connection, self._run, _CANCEL_REASON)
         except RunyardError as error:
             self._output.say(f"runyard: the run could not be cancelled: {clean(error.message)}")
         except OSError:
             return  # nobody reads what is said
 
     def _say_how_to_go_on(self) -> None:
-        say_how_to_follow(self._output, self._run.id)
+        say_how_to_follow(self._output, self._run.run)
 
 
 def pass_log_on(
@@ -164,6 +172,17 @@ def say_how_to_follow(output: Output, run_id: str) -> None:
         )
     except OSError:
         return
+
+
+def cancel_run(connection: Connection, run: RunName, reason: str) -> None:
+    """Asks a run to end. As Run.cancel, without what else a Run brings at start-up."""
+    from runyardpb.v1 import runs_pb2, runs_pb2_grpc
+
+    connection.unary(
+        runs_pb2_grpc.RunServiceStub,
+        lambda stub: stub.CancelRun,
+        runs_pb2.CancelRunRequest(name=str(run), reason=reason),
+    )
 
 
 def _doing(run: RunRecord) -> str:

@@ -63,14 +63,15 @@ class RunOptions:
 class RunRequest:
     """A run that can be submitted, and what its header says.
 
-    `interpreter` is the caller's Python, None where the run does not use it. `missing_variables`
-    were asked for and are not set here.
+    `interpreter` is the caller's Python; `environment` says in words which environment the run has
+    instead of it, empty for none. `missing_variables` were asked for and are not set here.
     """
 
     config: ScriptRunConfig
     source: Source
     experiment: str
-    interpreter: Interpreter | None
+    interpreter: Interpreter
+    environment: str
     passed_on: tuple[bytes, ...]
     missing_variables: tuple[str, ...]
 
@@ -117,6 +118,7 @@ def prepare(
         source=source,
         experiment=options.experiment or experiment_from_folder(os.path.basename(source.directory)),
         interpreter=_interpreter(environ, source, client_folder),
+        environment=_environment_words(options, base),
         passed_on=asked,
         missing_variables=tuple(shown(os.fsdecode(name)) for name in asked if name not in environ),
     )
@@ -242,6 +244,21 @@ def _no_environment_file(named: str) -> RunyardError:
         "`runyard environment list` shows",
         name=shown(named),
     )
+
+
+def _environment_words(options: RunOptions, base: RunConfiguration | None) -> str:
+    """Which environment the run has, in words; empty: the caller's Python."""
+    if options.env is not None:
+        return options.env
+    if base is None or base.environment.is_unset:
+        return ""
+    from runyard.environment import DEFAULT_INTERPRETER
+
+    python = base.environment.python
+    if not python.user_managed_dependencies:
+        return f"of {options.config}"
+    path = python.interpreter_path
+    return "" if path == DEFAULT_INTERPRETER else path
 
 
 def _interpreter(

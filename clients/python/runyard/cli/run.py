@@ -10,7 +10,7 @@ import click
 from runyard.cli import parameters
 from runyard.cli.command_line import Command, json_option, output_of
 from runyard.cli.failure import Left, show_error
-from runyard.cli.output import STDERR_FD, Output
+from runyard.cli.output import Output
 from runyard.cli.render.text import clean, clean_line
 from runyard.cli.request import RunOptions, RunRequest, prepare
 from runyard_contract.errors import RunyardError
@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from runyard.channel import Connection
     from runyard.cli.following import Follower
     from runyard.records import RunRecord
-    from runyard.run import Run
     from runyard.submission import Submitted
 
-_LISTED_OUTPUTS = 1000
 _MARK = "runyard.is_command"
 
 
@@ -175,15 +173,11 @@ def submit_and_follow(
     submitted = _submit(output, workspace.connection, request, options, environ)
     for notice in submitted.notices:
         output.say(f"runyard: {clean(notice)}")
-    _say_header(output, request, options, submitted, is_verbose=is_verbose)
+    _say_header(output, request, submitted, is_verbose=is_verbose)
     if not waits:
         _say_submitted(output, submitted.record)
         return 0
-    from runyard.experiment import Experiment
-    from runyard.run import Run
-
-    followed = Run.from_record(Experiment(workspace, request.experiment), submitted.record)
-    return _follow(output, followed, submitted, is_verbose=is_verbose, is_raw=is_raw)
+    return _follow(output, workspace.connection, submitted, is_verbose=is_verbose, is_raw=is_raw)
 
 
 def _submit(
@@ -198,7 +192,7 @@ def _submit(
     from runyard.submission import Submission
     from runyard.workspace import DEFAULT_WORKSPACE
 
-    interpreter = os.fsencode(request.interpreter.path) if request.interpreter else b""
+    interpreter = os.fsencode(request.interpreter.path)
     caller = Caller(interpreter, environ, request.passed_on)
     submission = Submission(request.config, source=request.source, caller=caller)
     with StatusLine(output) as status:
@@ -213,7 +207,6 @@ def _submit(
 def _say_header(
     output: Output,
     request: RunRequest,
-    options: RunOptions,
     submitted: Submitted,
     *,
     is_verbose: bool,
@@ -221,9 +214,9 @@ def _say_header(
     """One line: which run, where, with what. More with --verbose."""
     run = submitted.record
     parts = [f"runyard: {output.paint(run.run_id, 'bold')} on {run.compute_target or 'local'}"]
-    if options.env is not None:
-        parts.append(f"in the environment {clean_line(options.env)}")
-    elif request.interpreter is not None and request.source.script:
+    if request.environment:
+        parts.append(f"in the environment {clean_line(request.environment)}")
+    elif request.source.script:
         parts.append(f"with {clean_line(str(request.interpreter))}")
     output.say(" ".join(parts))
     if is_verbose:
@@ -241,21 +234,28 @@ def _say_submitted(output: Output, run: RunRecord) -> None:
 
 
 def _follow(
-    output: Output, run: Run, submitted: Submitted, *, is_verbose: bool, is_raw: bool
+    output: Output,
+    connection: Connection,
+    submitted: Submitted,
+    *,
+    is_verbose: bool,
+    is_raw: bool,
 ) -> int:
     from runyard.cli.following import Follower, say_how_to_follow
     from runyard.cli.render.ending import OTHER_EXIT
     from runyard.follow import STDERR
 
-    follower = Follower(run, output, is_raw=is_raw, environment_stream=STDERR if is_verbose else "")
+    name = submitted.record.name
+    stream = STDERR if is_verbose else ""
+    follower = Follower(connection, name, output, is_raw=is_raw, environment_stream=stream)
     try:
         final = follower.follow(cancels=True)
-        exit_code = _finish(output, run, final, follower, is_verbose=is_verbose)
+        exit_code = _finish(output, connection, final, follower, is_verbose=is_verbose)
     except Left as left:
         return left.exit_code
     except RunyardError as error:
         show_error(output, error)
-        say_how_to_follow(output, run.id)
+        say_how_to_follow(output, name.run)
         return OTHER_EXIT
     if output.is_json:
         from runyard.cli.render.run import run_json
@@ -266,7 +266,7 @@ def _follow(
 
 def _finish(
     output: Output,
-    run: Run,
+    connection: Connection,
     final: RunRecord,
     follower: Follower,
     *,
@@ -280,35 +280,11 @@ def _finish(
             output.say(f"    {clean(line)}")
     ending.say_warnings(output, final)
     ending.say_workdir(output, final)
-    _say_results(output, run)
+    if not output.is_json:
+        from runyard.cli.results import say_results
+
+        say_results(output, connection, final.name)
     if is_verbose:
         for line in ending.waterfall(final):
             output.say(f"  {line}")
     return ending.say_end(output, final, was_interrupted=follower.was_interrupted)
-
-
-def _say_results(output: Output, run: Run) -> None:
-    """Metrics and output files, as far as a person looks; without them the end is still true."""
-    if output.is_json:
-        return
-    try:
-        _say_metrics_and_outputs(output, run)
-    except RunyardError as error:
-        output.say(f"runyard: warning: results could not be listed: {clean(error.message)}")
-
-
-def _say_metrics_and_outputs(output: Output, run: Run) -> None:
-    from itertools import islice
-
-    from runyard.cli.render.ending import say_outputs
-    from runyard.run_files import list_files
-
-    connection = run.experiment.workspace.connection
-    if output.is_terminal(STDERR_FD):
-        from runyard.cli.summaries import say_metrics
-
-        say_metrics(output, run)
-    files = list_files(connection, str(run.record.name), "outputs/")
-    listed = list(islice(files, _LISTED_OUTPUTS + 1))
-    has_more = len(listed) > _LISTED_OUTPUTS
-    say_outputs(output, run.id, listed[:_LISTED_OUTPUTS], has_more=has_more)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from runyard.address import resolve
 from runyard.cli.failure import UsageInvalid
 from runyard.workspace import DEFAULT_WORKSPACE, Workspace
 from runyard_contract.errors import NameInvalid, RunNotFound, RunyardError
@@ -12,6 +13,7 @@ from runyard_contract.ids import ExperimentName, RunName, check_run_id
 from runyard_contract.nearest import nearest
 
 if TYPE_CHECKING:
+    from runyard.channel import Connection
     from runyard.run import Run
 
 LAST = "last"
@@ -83,17 +85,27 @@ def _random_part(name: RunName) -> str:
     return name.run.rpartition("_")[2]
 
 
-def complete_run(incomplete: str) -> list[str]:
-    """Ids of the newest runs that begin so, for the shell. Starts no daemon."""
+def connect(*, can_start: bool, any_version: bool = False) -> Connection:
+    """A connection that starts no daemon unless it may.
+
+    With `any_version` also to a daemon of another version, which then serves AdminService only.
+    """
     from runyard.channel import Connection
     from runyard.embedded import EmbeddedAddress
     from runyard.home import home
+
+    address = resolve(None, os.environ)
+    if isinstance(address, EmbeddedAddress):
+        address = EmbeddedAddress(home(), can_start=can_start, any_version=any_version)
+    return Connection(address)
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """Ids of the newest runs that begin so, for the shell. Starts no daemon."""
     from runyard.run_listing import list_runs
 
-    if os.environ.get("RUNYARD_ADDRESS"):
-        return []
     try:
-        with Connection(EmbeddedAddress(home(), can_start=False)) as connection:
+        with connect(can_start=False) as connection:
             records = list_runs(connection, DEFAULT_WORKSPACE, limit=_MOST_COMPLETED)
             names = [LAST, *(record.run_id for record in records)]
     except RunyardError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from runyard_contract.digest import digest_bytes, is_digest
+from runyard_contract.digest import is_digest
+from runyard_contract.environment_spec import spec_hash
 from runyard_contract.errors import EnvironmentNotFound, NameInvalid, SpecInvalid
 from runyard_contract.ids import check_environment_name
 from runyard_daemon.control.finish import SpecFacts
@@ -138,17 +139,12 @@ def to_environment(spec: environments_pb2.EnvironmentSpec) -> Environment | None
 
 
 def environment_hash(environment: bytes) -> str:
-    """The hash that locks of a serialized environment are kept under: of its canonical (that is,
-    deterministic) encoding. Empty where the backend has no lock."""
+    """The hash that locks of a serialized environment are kept under; empty where the backend has
+    no locks."""
     spec = environments_pb2.EnvironmentSpec.FromString(environment)
     if spec.WhichOneof("backend") != "pip":
         return ""
     return spec_hash(spec)
-
-
-def spec_hash(spec: environments_pb2.EnvironmentSpec) -> str:
-    """Digest of an environment's canonical specification."""
-    return digest_bytes(spec.SerializeToString(deterministic=True))
 
 
 def resolve_environment(

@@ -71,12 +71,14 @@ class PipPackages(google.protobuf.message.Message):
     INDEX_OPTIONS_FIELD_NUMBER: builtins.int
     BASE_INTERPRETER_PATH_FIELD_NUMBER: builtins.int
     python_version: builtins.str
-    """Such as "3.11". Empty: that of `base_interpreter_path`, else the node's python3."""
+    """One version, such as "3.11". Empty: that of `base_interpreter_path`, else the node's python3."""
     base_interpreter_path: builtins.bytes
     """The interpreter to build on, on the local target the caller's. Empty: found by `python_version` on the node."""
     @property
     def requirements(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Requirement lines of PEP 508, in the user's order, includes expanded. 1 to 2,000 lines of up to 4,096 bytes."""
+        """Requirement lines of PEP 508, in the user's order, includes expanded. Up to 2,000 lines of up to 4,096 bytes; may be
+        empty where `python_version` is set.
+        """
 
     @property
     def constraints(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -147,12 +149,12 @@ class Environment(google.protobuf.message.Message):
     name: builtins.str
     """`workspaces/{workspace}/environments/{environment}/versions/{version}`. Output only."""
     spec_hash: builtins.str
-    """BLAKE3 of the canonical specification, hexadecimal. Output only."""
+    """BLAKE3 of the canonical specification without `base_interpreter_path`, hexadecimal. Output only."""
     version: builtins.int
     """Number of the version, from 1. Output only."""
     @property
     def spec(self) -> global___EnvironmentSpec:
-        """What it needs. Immutable."""
+        """What it needs. Immutable but for `base_interpreter_path`, which the newest CreateEnvironment of this content sets."""
 
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:

@@ -71,7 +71,10 @@ def test_a_usual_wish_is_fine() -> None:
             {"environment": UserEnvironment(b"\0")},
             "spec.environment.user_managed.interpreter_path",
         ),
-        ({"environment": replace(PIP, requirements=())}, "spec.environment.pip.requirements"),
+        (
+            {"environment": replace(PIP, python_version="", requirements=())},
+            "spec.environment.pip.requirements",
+        ),
         (
             {"environment": replace(PIP, requirements=("a\nb",))},
             "spec.environment.pip.requirements[0]",
@@ -104,3 +107,9 @@ def test_a_display_name_must_be_printable() -> None:
     assert list(display_name_violations("my run \u00e4 1")) == []
     assert list(display_name_violations("a\x1b[2J"))
     assert list(display_name_violations("x" * 300))
+
+
+def test_an_environment_may_ask_for_a_python_alone() -> None:
+    bare = replace(FINE, environment=replace(PIP, requirements=()))
+
+    assert fields(bare) == []

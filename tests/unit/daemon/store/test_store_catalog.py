@@ -73,6 +73,18 @@ def test_environment_with_the_same_content_is_the_same_version(conn: sqlite3.Con
     assert environments.page(conn, WORKSPACE, "base", 10) == [second]
 
 
+def test_environment_takes_what_its_hash_leaves_out_from_the_newest_call(
+    conn: sqlite3.Connection,
+) -> None:
+    first = environments.put(conn, WORKSPACE, "sci", "h1", b"one", NOW_US)
+    environments.put(conn, WORKSPACE, "sci", "h2", b"two", NOW_US)
+
+    again = environments.put(conn, WORKSPACE, "sci", "h1", b"one, elsewhere", NOW_US + 1)
+
+    assert again == replace(first, spec=b"one, elsewhere")
+    assert environments.get(conn, WORKSPACE, "sci", 1) == again
+
+
 def test_lock_that_was_kept_first_counts(conn: sqlite3.Connection) -> None:
     first = LockRecord("h1", "linux-x86_64-cp311", "l1", "numpy==1", NOW_US)
 

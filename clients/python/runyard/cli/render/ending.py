@@ -13,7 +13,7 @@ from runyard.snapshot.limits import size_text
 from runyard_contract.states import EndClass, RunState
 
 if TYPE_CHECKING:
-    from runyard.records import RunFile, RunRecord
+    from runyard.records import RunRecord
     from runyard.snapshot.take import SnapshotStatistics
 
 OTHER_EXIT = 125
@@ -40,18 +40,6 @@ def say_workdir(output: Output, run: RunRecord) -> None:
     if count > len(run.workdir.files):
         output.say(f"    and {count - len(run.workdir.files):,} more")
     output.say(f"  fetch them with `runyard runs download {run.run_id} --workdir`")
-
-
-def say_outputs(output: Output, run_id: str, files: list[RunFile], *, has_more: bool) -> None:
-    """How many files are in outputs/, and how to fetch them."""
-    if not files:
-        return
-    size = size_text(sum(file.size_bytes for file in files))
-    at_least = "over " if has_more else ""
-    output.say(
-        f"runyard: {at_least}{count_text(len(files), 'file')} in outputs/ ({size}); "
-        f"fetch with `runyard runs download {run_id}`"
-    )
 
 
 def say_snapshot(output: Output, statistics: SnapshotStatistics) -> None:

@@ -48,12 +48,12 @@ class StatusLine:
             self._thread.start()
 
     def clear(self) -> None:
-        """Takes the line away for good."""
+        """Takes the line away for good. Any thread may do so."""
         self._is_shown = False
         self._is_over.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join()
 
     def _draw(self) -> None:
         """Draws until it is over."""

@@ -52,16 +52,23 @@ def _print_rich(
     colours: Sequence[str],
     coloured: str,
 ) -> None:
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table: Table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        # Ids and states stay whole, free text is what gives way on a narrow terminal.
-        is_free = column == columns[-1]
-        table.add_column(column, no_wrap=True, overflow="ellipsis" if is_free else "fold")
+    console = Console(highlight=False, no_color=not output.has_colours(STDOUT_FD))
+    widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    # Ids and states stay whole; the last column, free text, is what gives way.
+    fixed_width = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
+    free_width = max(min(widths[-1], console.width - fixed_width), len(columns[-1]))
+    console.width = max(console.width, fixed_width + free_width)
+    table: Table = Table(
+        *columns, box=None, pad_edge=False, padding=(0, len(_GAP), 0, 0), header_style="bold"
+    )
     for number, row in enumerate(cells):
         styles = [colours[number] if colours and column == coloured else "" for column in columns]
-        table.add_row(*(Text(cell, style=style) for cell, style in zip(row, styles, strict=True)))
-    Console(highlight=False, no_color=not output.has_colours(STDOUT_FD)).print(table)
+        texts = [Text(cell, style=style) for cell, style in zip(row, styles, strict=True)]
+        texts[-1].truncate(free_width, overflow="ellipsis")
+        table.add_row(*texts)
+    console.print(table, no_wrap=True, crop=False)

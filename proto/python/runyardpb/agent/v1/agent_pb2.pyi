@@ -906,7 +906,7 @@ class KeepLockRequest(google.protobuf.message.Message):
     SPEC_HASH_FIELD_NUMBER: builtins.int
     LOCK_FIELD_NUMBER: builtins.int
     spec_hash: builtins.str
-    """BLAKE3 of the canonical specification, hexadecimal."""
+    """As in `Environment.spec_hash`."""
     @property
     def lock(self) -> runyardpb.v1.environments_pb2.EnvironmentLock:
         """The lock."""

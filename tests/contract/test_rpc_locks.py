@@ -1,0 +1,105 @@
+"""Environments and their locks on the way to an agent."""
+
+from __future__ import annotations
+
+from runyard_contract.environment_spec import lock_hash
+from runyardpb.agent.v1 import agent_pb2
+from runyardpb.v1 import environments_pb2, runs_pb2
+from support.fake_agent import FakeAgent
+from support.served import WORKSPACE, Served, create_request, refused, with_daemon
+
+LINUX = "linux-x86_64-cp311"
+
+
+def numpy_on(base: bytes) -> environments_pb2.EnvironmentSpec:
+    return environments_pb2.EnvironmentSpec(
+        pip=environments_pb2.PipPackages(requirements=["numpy"], base_interpreter_path=base)
+    )
+
+
+async def stored(
+    daemon: Served, spec: environments_pb2.EnvironmentSpec
+) -> environments_pb2.Environment:
+    request = environments_pb2.CreateEnvironmentRequest(
+        parent=WORKSPACE, environment_id="env", spec=spec
+    )
+    return (await daemon.environments.CreateEnvironment(request)).environment
+
+
+async def keep(daemon: Served, spec_hash: str, text: str) -> str:
+    """Text of the lock that counts."""
+    lock = environments_pb2.EnvironmentLock(platform=LINUX, text=text, hash=lock_hash(LINUX, text))
+    request = agent_pb2.KeepLockRequest(spec_hash=spec_hash, lock=lock)
+    return (await daemon.agents.KeepLock(request)).lock.text
+
+
+def test_a_lease_carries_snapshot_environment_and_the_first_lock() -> None:
+    async def test(daemon: Served) -> None:
+        snapshot = await daemon.snapshot({"a.py": b"1", "lib/b.py": b"2"})
+        environment = await stored(daemon, numpy_on(b""))
+        spec = runs_pb2.RunSpec(
+            script=runs_pb2.Script(path="a.py"), snapshot=snapshot, environment_name="env"
+        )
+
+        async with FakeAgent(daemon.channel).connected() as agent:
+            await daemon.runs.CreateRun(create_request(spec=spec))
+            first = await agent.expect("lease")
+            kept = await keep(daemon, environment.spec_hash, "numpy==1\n")
+            again = await keep(daemon, environment.spec_hash, "numpy==2\n")
+            await daemon.runs.CreateRun(create_request(spec=spec))
+            second = await agent.expect("lease")
+
+        assert first.environment == numpy_on(b"")
+        assert len(first.manifests) == 2
+        assert not first.locks
+        assert kept == again == "numpy==1\n"
+        assert [known.text for known in second.locks] == ["numpy==1\n"]
+
+    with_daemon(test)
+
+
+def test_callers_with_pythons_in_other_places_share_version_and_lock() -> None:
+    async def test(daemon: Served) -> None:
+        first = await stored(daemon, numpy_on(b"/home/a/.venv/bin/python"))
+        await keep(daemon, first.spec_hash, "numpy==1\n")
+
+        second = await stored(daemon, numpy_on(b"/home/b/.venv/bin/python"))
+        command = runs_pb2.Command(argv=[b"x"])
+        async with FakeAgent(daemon.channel).connected() as agent:
+            await daemon.runs.CreateRun(
+                create_request(spec=runs_pb2.RunSpec(command=command, environment_name="env"))
+            )
+            by_name = await agent.expect("lease")
+            await daemon.runs.CreateRun(
+                create_request(
+                    spec=runs_pb2.RunSpec(command=command, environment=numpy_on(b"/opt/python"))
+                )
+            )
+            by_content = await agent.expect("lease")
+
+        assert (first.version, second.version) == (1, 1)
+        assert by_name.environment == second.spec == numpy_on(b"/home/b/.venv/bin/python")
+        for lease in (by_name, by_content):
+            assert [lock.text for lock in lease.locks] == ["numpy==1\n"]
+
+    with_daemon(test)
+
+
+def test_a_lock_that_does_not_have_its_hash_is_refused() -> None:
+    async def test(daemon: Served) -> None:
+        environment = await stored(daemon, numpy_on(b""))
+        lock = environments_pb2.EnvironmentLock(
+            platform=LINUX, text="evil==1\n", hash=lock_hash(LINUX, "numpy==1\n")
+        )
+
+        error = await refused(
+            daemon.agents.KeepLock(
+                agent_pb2.KeepLockRequest(spec_hash=environment.spec_hash, lock=lock)
+            )
+        )
+
+        assert error.reason == "DIGEST_MISMATCH"
+        again = await stored(daemon, numpy_on(b""))
+        assert not again.locks
+
+    with_daemon(test)

@@ -1,0 +1,94 @@
+"""What a command imports: start-up time is imports, and they creep in unseen."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from support.fake_control import FakeControl
+
+RUNYARD = Path(sys.executable).with_name("runyard")
+# Runs a command line as `entry` does, then says which modules were loaded.
+LOADED = """
+import json, os, sys
+from runyard.cli import main
+from runyard.cli.output import Output
+main.prepare_imports()
+code = main.run_command_line(sys.argv[2:], Output(os.environ))
+with open(sys.argv[1], "w") as file:
+    json.dump({"code": code, "modules": list(sys.modules)}, file)
+os._exit(0)
+"""
+HEAVY = (
+    "concurrent.futures.thread",
+    "google.protobuf.json_format",
+    "importlib.metadata",
+    "multiprocessing",
+    "pathspec",
+    "rich",
+    "ruamel",
+    "sqlite3",
+    "ssl",
+    "unittest",
+)
+
+
+def loaded_by(tmp_path: Path, *arguments: str) -> set[str]:
+    report = tmp_path / "report.json"
+    subprocess.run(
+        [sys.executable, "-P", "-c", LOADED, str(report), *arguments],
+        capture_output=True,
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    found = json.loads(report.read_text())
+    assert found["code"] == 0
+    return set(found["modules"])
+
+
+def test_help_imports_the_parser_and_little_else(tmp_path: Path) -> None:
+    modules = loaded_by(tmp_path, "--help")
+
+    ours = {name for name in modules if name.startswith(("runyard.", "runyard_contract."))}
+    assert not modules.intersection([*HEAVY, "grpc", "google.protobuf", "hashlib", "subprocess"])
+    assert ours <= {
+        "runyard.cli",
+        "runyard.cli.command_line",
+        "runyard.cli.failure",
+        "runyard.cli.main",
+        "runyard.cli.output",
+        "runyard.cli.render",
+        "runyard.cli.render.text",
+        "runyard_contract.errors",
+        "runyard_contract.errors.base",
+        "runyard_contract.errors.request",
+        "runyard_contract.errors.system",
+        "runyard_contract.nearest",
+    }
+
+
+def test_plain_run_in_a_pipe_imports_nothing_heavy(
+    tmp_path: Path, control: FakeControl, project: Path
+) -> None:
+    modules = loaded_by(tmp_path, "run", "train.py")
+
+    assert "grpc" in modules
+    assert not modules.intersection(HEAVY)
+    # Names for asyncio and grpc.aio may be there, but nothing of what they would bring.
+    assert not {name for name in modules if name.startswith(("grpc.aio.", "asyncio."))}
+
+
+def test_modules_of_the_users_folder_do_not_shadow_ours(
+    control: FakeControl, project: Path
+) -> None:
+    for name in ("click", "grpc", "json", "runyard", "blake3", "google"):
+        (project / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+
+    done = subprocess.run(
+        [RUNYARD, "run", "train.py"], capture_output=True, check=False, stdin=subprocess.DEVNULL
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert b"wrong module" not in done.stderr
