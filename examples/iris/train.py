@@ -1,4 +1,4 @@
-"""Trains a decision forest on the iris data, by hand (`python train.py`) or as a run (`runyard run train.py`)."""
+"""Trains a forest on the iris data: by hand with `python train.py`, or as a run."""
 
 import argparse
 from pathlib import Path

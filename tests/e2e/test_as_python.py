@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from support.house import House, eventually
 
 pytestmark = pytest.mark.slow

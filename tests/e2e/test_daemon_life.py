@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from support.house import House, eventually
 
 pytestmark = pytest.mark.slow

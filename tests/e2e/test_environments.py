@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from support.house import House
 
 pytestmark = pytest.mark.slow

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+
 from support.house import House, eventually
 
 pytestmark = pytest.mark.slow

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.house import House
 from support.pythons import find_pythons
 

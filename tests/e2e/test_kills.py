@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from support.house import House, eventually
 
 pytestmark = pytest.mark.slow

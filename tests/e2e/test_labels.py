@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from support.house import House
 
 pytestmark = pytest.mark.slow

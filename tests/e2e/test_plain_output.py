@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.house import House, eventually
 
 pytestmark = pytest.mark.slow

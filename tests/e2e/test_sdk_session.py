@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.house import House
 
 pytestmark = pytest.mark.slow

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+
 from support.counting_proxy import CountingProxy
 from support.house import House
 

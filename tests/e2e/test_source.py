@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+
 from support.house import House
 
 pytestmark = pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from support.house import House, eventually
 
 pytestmark = pytest.mark.slow

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from runyard_contract import manifest, paths
 from runyard_contract.content.store import ContentStore, check_blob
 from runyard_contract.digest import digest_bytes
