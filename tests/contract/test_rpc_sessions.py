@@ -30,6 +30,7 @@ def test_a_run_goes_through_its_whole_life() -> None:
     async def test(daemon: Served) -> None:
         async with FakeAgent(daemon.channel).connected() as agent:
             run = await daemon.submit(b"echo", b"hi")
+            assert (run.state, run.attempt, run.node) == (State.STATE_STARTING, 1, "local/host1")
             lease = await agent.expect("lease")
             assert lease.ref.run == run.name
             assert list(lease.spec.command.argv) == [b"echo", b"hi"]

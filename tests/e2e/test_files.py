@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import pytest
 
@@ -157,4 +156,4 @@ def test_logs_folder_of_the_job_does_not_hide_the_runs_own_logs(shared_house: Ho
 
     assert shared_house.runyard("runs", "logs", run_id).stdout == b"true\n"
     files = {file["path"] for file in shared_house.json("runs", "files", run_id)}
-    assert files == {"logs/stdout.txt", "logs/stdout.txt.job.txt"}
+    assert files == {"logs/stdout.txt", "logs/stdout.job.txt"}

@@ -30,7 +30,7 @@ def check_logged(house: House, run_id: str) -> None:
     assert metrics["loss"] == [1, 1 / 2, 1 / 3]
     assert metrics["one"] == 7
     assert metrics["list"] == [1, 2]
-    assert metrics["row"] == {"a": 1, "b": "x"}
+    assert metrics["row"] == {"a": [1], "b": ["x"]}
     assert house.show(run_id)["tags"]["kind"] == "test"
     files = {file["path"] for file in house.json("runs", "files", run_id)}
     assert {"made/model.txt", "logs/stdout.txt"} <= files

@@ -118,7 +118,7 @@ def test_show_has_the_promised_keys_while_it_runs_and_when_it_is_over(
     assert (running["exit_code"], running["cause"], running["attempt"]) == (None, None, 1)
     assert ended["cause"]["class"] == "CANCELED"
     assert ended["outcome"] == 125
-    assert [span["phase"] for span in ended["phases"]][0] == "snapshot"
+    assert ended["phases"][0]["phase"] == "snapshot"
     assert all(span["duration_s"] >= 0 for span in ended["phases"])
 
 

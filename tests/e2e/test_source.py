@@ -1,4 +1,4 @@
-"""Which folder is sent, which script runs with which arguments, and what the experiment is called."""
+"""Which folder is sent, which script runs with what, and how the experiment is called."""
 
 from __future__ import annotations
 

@@ -312,6 +312,7 @@ async def test_agent_says_what_is_wrong_with_an_interpreter() -> None:
         report = await daemon.ended(await daemon.lease(spec))
 
         assert report.end.reason == END.REASON_ENVIRONMENT_FAILED
+        assert [span.phase for span in report.phases] == ["snapshot", "environment", "outputs"]
         assert f"{sys.executable}-nope does not exist" in report.end.message
         assert sys.executable in report.end.advice
         assert report.end.metadata["interpreter"] == f"{sys.executable}-nope"

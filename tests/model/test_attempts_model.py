@@ -460,7 +460,13 @@ def test_run_ends_once_with_its_own_exit_code_in_many_histories() -> None:
 
 
 @pytest.mark.parametrize(
-    "bug", [TakesSupersededReports, ForgetsTheBoot, ObeysOldSessions, CancelsWhatHasEnded]
+    "bug",
+    [
+        TakesSupersededReports,
+        ForgetsTheBoot,
+        pytest.param(ObeysOldSessions, marks=pytest.mark.slow),
+        CancelsWhatHasEnded,
+    ],
 )
 def test_attempts_model_finds_a_broken_decision(bug: type[AttemptsMachine]) -> None:
     with pytest.raises(AssertionError):

@@ -54,6 +54,7 @@ class Appender:
 
     def wake(self, files: GrowingFiles) -> None:
         """Something may have to be sent of these."""
+        files.grown()
         self._grown[_id(files.ref)] = None
         self._wake.set()
 
@@ -168,12 +169,10 @@ class Appender:
             return
         if response.is_superseded:
             files.is_refused = True
-        else:
-            files.acknowledge(response.file, response.committed_bytes)
+        elif files.acknowledge(response.file, response.committed_bytes):
+            self._grown[key] = None
         if files.is_complete:
             self._waiting[key].set()
-        elif not files.is_refused:
-            self._grown[key] = None
         if self._blocked:
             self._grown.update(dict.fromkeys(self._blocked))
             self._blocked.clear()

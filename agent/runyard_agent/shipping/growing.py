@@ -126,6 +126,7 @@ class GrowingFiles:
         """The daemon takes nothing of this attempt, as far as this connection goes."""
         self._tails = {file: _Tail(f"{bundle}/{path}", is_new) for file, path in PATHS.items()}
         self._final: dict[File.ValueType, int] | None = None
+        self._may_have_grown = True
         self._is_order_damaged = False
         self._free_each_bytes = free_each_bytes
         self._freed = freed
@@ -143,6 +144,10 @@ class GrowingFiles:
             self._tails[file].acked_bytes >= length for file, length in self._final.items()
         )
 
+    def grown(self) -> None:
+        """The files may have grown: looks at all of them before the next piece."""
+        self._may_have_grown = True
+
     def finish(self) -> dict[File.ValueType, int]:
         """The files grow no more: their final lengths, without an order record cut short."""
         if self._final is None:
@@ -153,6 +158,7 @@ class GrowingFiles:
                     length = 0 if self._is_order_damaged else length - length % RECORD_BYTES
                 lengths[file] = max(length, tail.acked_bytes, tail.sent_bytes)
             self._final = lengths
+            self._may_have_grown = True
         return dict(self._final)
 
     def give_up(self) -> None:
@@ -167,10 +173,14 @@ class GrowingFiles:
             tail.has_asked = False
         self._tails[ORDER_FILE].goal_bytes = 0  # the goals of the streams still hold
 
-    def acknowledge(self, file: File.ValueType, committed_bytes: int) -> None:
-        """The daemon has so much of a file. Less than before means that it lost some: again."""
+    def acknowledge(self, file: File.ValueType, committed_bytes: int) -> bool:
+        """The daemon has so much of a file. Less than before means that it lost some: again.
+
+        True where there may be more to send now, because it tells from where on.
+        """
         tail = self._tails[file]
-        if not tail.is_known or committed_bytes < tail.acked_bytes:
+        is_new_place = not tail.is_known or committed_bytes < tail.acked_bytes
+        if is_new_place:
             tail.sent_bytes = committed_bytes
             if file == ORDER_FILE:
                 tail.goal_bytes = 0
@@ -181,6 +191,7 @@ class GrowingFiles:
         tail.sent_bytes = max(tail.sent_bytes, committed_bytes)
         if file in self._freed_bytes:
             self._free(file, committed_bytes)
+        return is_new_place
 
     def next_piece(self, room_bytes: int) -> Piece | None:
         """The next piece of at most `room_bytes`; None while there is nothing to send."""
@@ -191,9 +202,13 @@ class GrowingFiles:
         limit = min(room_bytes, LOG_CHUNK_BYTES)
         if limit <= 0 or not all(tail.is_known for tail in self._tails.values()):
             return None
+        if self._may_have_grown:
+            self._may_have_grown = False
+            for file in _PLAIN:
+                tail = self._tails[file]
+                tail.goal_bytes = min(tail.size_bytes(), self._final_bytes(file))
         for file in _PLAIN:
-            tail = self._tails[file]
-            piece = self._cut(file, min(tail.size_bytes(), self._final_bytes(file)), limit)
+            piece = self._cut(file, self._tails[file].goal_bytes, limit)
             if piece is not None:
                 return piece
         return self._next_of_log(limit)

@@ -60,8 +60,8 @@ def read_git_state(
     """Asks git about a directory; empty where there is no git or no repository. Never raises.
 
     Starts two git processes side by side; none where no `.git` lies in the directory or above.
-    AZUREML_GIT_REPOSITORY_URI, _BRANCH,
-    _COMMIT, _DIRTY, _BUILD_ID and _BUILD_URI in `environ` come before what git says.
+    AZUREML_GIT_REPOSITORY_URI, _BRANCH, _COMMIT, _DIRTY, _BUILD_ID and _BUILD_URI in `environ`
+    come before what git says.
     """
     state = GitState()
     if _is_in_repository(source_directory):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runyard_contract.errors import RunyardError
 from runyard_daemon.content import Content
@@ -11,12 +11,13 @@ from runyard_daemon.control.advance import DAEMON, advance
 from runyard_daemon.control.live import HeldAttempt, Live
 from runyard_daemon.control.orders import Lease, Lock
 from runyard_daemon.control.snapshots import inline_manifests
-from runyard_daemon.core.lifecycle import Event, applies
+from runyard_daemon.core.lifecycle import Event, applies, next_state
 from runyard_daemon.core.types import AttemptRef, Grant
 from runyard_daemon.store import Connection, attempts, environments, meta, runs
 from runyard_daemon.store.attempts import AttemptRecord
 from runyard_daemon.store.environments import LockRecord
-from runyard_daemon.store.runs import SpecRecord
+from runyard_daemon.store.runs import RunRecord, SpecRecord
+from runyard_daemon.store.transitions import TransitionRecord
 
 _CACHED_SNAPSHOTS = 16
 """Snapshots whose manifests are kept in memory, up to 256 KiB each."""
@@ -73,35 +74,56 @@ class Grants:
         return [self._write_one(conn, booked, now_us) for booked in decided]
 
     def _write_one(self, conn: Connection, booked: Booked, now_us: int) -> Granted | None:
-        grant = booked.grant
-        run = runs.get(conn, grant.run.run_id)
+        run = runs.get(conn, booked.grant.run.run_id)
         if run is None or not applies(run.state, Event.GRANTED):
             return None
-        ref = AttemptRef(run.run_id, run.attempt + 1, meta.next_epoch(conn))
-        record = AttemptRecord(
-            run_id=ref.run_id,
-            attempt=ref.attempt,
-            epoch=ref.epoch,
-            node_id=grant.node,
-            grant_time_us=now_us,
-            held=grant.held,
-        )
-        attempts.insert(conn, record)
+        attempt = run.attempt + 1
         advance(
             conn,
             run,
-            [(Event.GRANTED, f"leased to {booked.node_name}")],
+            [(Event.GRANTED, _cause(booked))],
             DAEMON,
             now_us,
-            attempt=ref.attempt,
+            attempt=attempt,
             node=booked.node_name,
         )
-        held = HeldAttempt(ref, grant.node, run.workspace, run.experiment)
-        return self._leased(conn, held, run.snapshot)
+        held = _hold(conn, booked, run, attempt, now_us)
+        return self._leased(conn, held, run.snapshot, runs.get_spec(conn, run.run_id))
 
-    def _leased(self, conn: Connection, held: HeldAttempt, snapshot: str) -> Granted:
+    def insert(
+        self,
+        conn: Connection,
+        run: RunRecord,
+        spec: SpecRecord,
+        submitted: TransitionRecord,
+        decided: Sequence[Booked],
+    ) -> tuple[RunRecord, list[Granted | None]]:
+        """Adds a new run, granted where it is among the decisions, and makes all of them durable.
+
+        Gives the run as stored, and what `write` gives.
+        """
+        now_us = self._live.now_us()
+        mine = next((booked for booked in decided if booked.grant.run.run_id == run.run_id), None)
+        if mine is None:
+            return runs.insert(conn, run, spec, [submitted]), self.write(conn, decided)
+        state = next_state(run.state, Event.GRANTED)
+        stored = runs.insert(
+            conn,
+            replace(run, state=state, attempt=1, node=mine.node_name),
+            spec,
+            [submitted, TransitionRecord(state, now_us, _cause(mine), DAEMON)],
+        )
+        held = _hold(conn, mine, stored, stored.attempt, now_us)
+        granted = self._leased(conn, held, run.snapshot, spec)
+        return stored, [
+            granted if booked is mine else self._write_one(conn, booked, now_us)
+            for booked in decided
+        ]
+
+    def _leased(
+        self, conn: Connection, held: HeldAttempt, snapshot: str, spec: SpecRecord
+    ) -> Granted:
         """What the lease of an attempt says."""
-        spec = runs.get_spec(conn, held.ref.run_id)
         lock_hash = self._environment_hash(spec.environment) if spec.environment else ""
         locks = tuple(environments.locks(conn, lock_hash)) if lock_hash else ()
         return Granted(held, snapshot, spec, locks)
@@ -167,7 +189,9 @@ class Grants:
 
         def read(conn: Connection) -> Granted | None:
             run = runs.get(conn, held.ref.run_id)
-            return None if run is None else self._leased(conn, held, run.snapshot)
+            if run is None:
+                return None
+            return self._leased(conn, held, run.snapshot, runs.get_spec(conn, run.run_id))
 
         granted = await self._live.store.read(read)
         if granted is not None:
@@ -192,3 +216,25 @@ class Grants:
                 self._manifests.pop(next(iter(self._manifests)))
             self._manifests[snapshot] = known
         return known
+
+
+def _cause(booked: Booked) -> str:
+    """Why a run starts, for people."""
+    return f"leased to {booked.node_name}"
+
+
+def _hold(
+    conn: Connection, booked: Booked, run: RunRecord, attempt: int, now_us: int
+) -> HeldAttempt:
+    """Writes the attempt of a grant under a new epoch. Its run must be there already."""
+    ref = AttemptRef(run.run_id, attempt, meta.next_epoch(conn))
+    record = AttemptRecord(
+        run_id=ref.run_id,
+        attempt=ref.attempt,
+        epoch=ref.epoch,
+        node_id=booked.grant.node,
+        grant_time_us=now_us,
+        held=booked.grant.held,
+    )
+    attempts.insert(conn, record)
+    return HeldAttempt(ref, booked.grant.node, run.workspace, run.experiment)

@@ -18,7 +18,7 @@ from runyard_daemon.control.live import Live
 from runyard_daemon.control.snapshots import find_file, nearest_file
 from runyard_daemon.control.spec import RunWish
 from runyard_daemon.core.types import QueuedRun
-from runyard_daemon.store import Connection, experiments, requests, runs, snapshots
+from runyard_daemon.store import Connection, experiments, requests, snapshots
 from runyard_daemon.store.environments import EnvironmentRecord
 from runyard_daemon.store.requests import RequestKey
 from runyard_daemon.store.runs import RunRecord, SpecRecord
@@ -236,10 +236,7 @@ class Submitter:
         )
         submitted = TransitionRecord(RunState.QUEUED, run.create_time_us, "submitted", USER)
         numbered = replace(run, experiment=admitted.name, number=admitted.last_number)
-        stored = runs.insert(conn, numbered, kept, [submitted])
-        granted = self._grants.write(conn, decided)
-        if any(booked.grant.run.run_id == run.run_id for booked in decided):
-            stored = runs.get(conn, run.run_id) or stored
+        stored, granted = self._grants.insert(conn, numbered, kept, submitted, decided)
         return encode(stored, kept), granted
 
 

@@ -73,6 +73,7 @@ def spool(tmp_path: Path) -> Spool:
 
 def ship(files: GrowingFiles, receiver: Receiver) -> list[Piece]:
     sent = []
+    files.grown()
     while (piece := files.next_piece(1 << 20)) is not None:
         sent.append(piece)
         files.acknowledge(piece.file, receiver.take(piece))
@@ -253,6 +254,7 @@ def test_growing_files_arrive_whole_over_a_lossy_link(
             if isinstance(step, tuple):
                 spool.write(step[0], chance.randbytes(step[1]))
             elif step == "send":
+                files.grown()
                 piece = files.next_piece(chance.randint(1, 300))
                 if piece is not None:
                     acks.append((piece.file, receiver.take(piece)))
