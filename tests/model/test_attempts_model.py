@@ -462,7 +462,7 @@ def test_run_ends_once_with_its_own_exit_code_in_many_histories() -> None:
 @pytest.mark.parametrize(
     "bug",
     [
-        TakesSupersededReports,
+        pytest.param(TakesSupersededReports, marks=pytest.mark.slow),
         ForgetsTheBoot,
         pytest.param(ObeysOldSessions, marks=pytest.mark.slow),
         CancelsWhatHasEnded,

@@ -120,6 +120,7 @@ def plain(node: Node) -> Any:
 def _yaml() -> Any:
     from ruamel.yaml import YAML  # costs 40 ms of start-up and is needed with files only
     from ruamel.yaml.resolver import VersionedResolver
+    from ruamel.yaml.scanner import RoundTripScanner
 
     class TextResolver(VersionedResolver):
         """Takes every scalar for text."""
@@ -128,7 +129,16 @@ def _yaml() -> Any:
         def versioned_resolver(self) -> dict[str, Any]:
             return {}
 
+    class ShallowScanner(RoundTripScanner):
+        """Gives up on deep brackets at once: what they cost grows with the square of the depth."""
+
+        def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:
+            if len(self.flow_context) > DEPTH_MAX:
+                raise RecursionError
+            super().fetch_flow_collection_start(TokenClass, to_push)
+
     yaml = YAML()
+    yaml.Scanner = ShallowScanner
     yaml.Resolver = TextResolver
     yaml.preserve_quotes = True
     yaml.width = 1 << 20  # never fold a line that its author did not fold
