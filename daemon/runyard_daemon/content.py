@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import TypeVar
 
 import zstandard
 
-from runyard_contract.content.store import ContentStore, check_blob
+from runyard_contract.content.batch import Batch, check_size
+from runyard_contract.content.store import ContentStore
 from runyard_contract.errors import DigestMismatch, MessageTooLarge
 from runyard_contract.limits import CHUNKED_ABOVE_BYTES
 
 DISK_THREADS = 4
+COMMIT_BYTES = 64 << 20
+COMMIT_AFTER_S = 1.0
 
 T = TypeVar("T")
 
@@ -31,7 +35,7 @@ class Packed:
     data: bytes
 
     def unpack(self) -> bytes:
-        """The bytes, which have the announced size and digest.
+        """The bytes, which have the announced size. Their digest is checked where they are stored.
 
         Raises DigestMismatch, or MessageTooLarge for more than a blob may have. No more memory is
         taken than was announced: a frame says its size before anything is unpacked.
@@ -44,7 +48,7 @@ class Packed:
                 limit_bytes=str(CHUNKED_ABOVE_BYTES),
             )
         data = self._decompress() if self.is_zstd else self.data
-        check_blob(self.digest, self.size_bytes, data)
+        check_size(self.digest, self.size_bytes, data)
         return data
 
     def _decompress(self) -> bytes:
@@ -67,15 +71,48 @@ class Packed:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What an upload brought that was not there before."""
+class Upload:
+    """Blobs of one stream, made durable and visible in a few large steps.
 
-    blobs: int = 0
-    size_bytes: int = 0
+    `add` commits what has waited for a second or is 64 MiB: each commit waits for the disk twice,
+    and what a stream that is cut off had not committed is sent again. `blobs` and `size_bytes`
+    count what was new.
+    """
 
-    def __add__(self, other: Stored) -> Stored:
-        return Stored(self.blobs + other.blobs, self.size_bytes + other.size_bytes)
+    def __init__(self, disk: ThreadPoolExecutor, batch: Batch) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._disk = disk
+        self._batch = batch
+        self.due_s: float | None = None
+        """When to call `add` at the latest, if only with nothing, on the loop's clock."""
+        self.blobs = 0
+        self.size_bytes = 0
+
+    async def add(self, blobs: Sequence[Packed]) -> None:
+        """Unpacks, verifies and stores blobs."""
+        is_due = self.due_s is not None and self._loop.time() >= self.due_s
+        await self._run(lambda: self._add(blobs, is_due))
+        if not self._batch.size_bytes:
+            self.due_s = None
+        elif self.due_s is None:
+            self.due_s = self._loop.time() + COMMIT_AFTER_S
+
+    async def commit(self) -> None:
+        """Makes all that was added durable and visible."""
+        await self._run(self._commit)
+
+    async def _run(self, work: Callable[[], None]) -> None:
+        await self._loop.run_in_executor(self._disk, work)
+
+    def _add(self, blobs: Sequence[Packed], is_due: bool) -> None:
+        self._batch.add((blob.digest, blob.unpack()) for blob in blobs)
+        if is_due or self._batch.size_bytes >= COMMIT_BYTES:
+            self._commit()
+
+    def _commit(self) -> None:
+        committed = self._batch.commit()
+        self.blobs += committed.blobs
+        self.size_bytes += committed.size_bytes
 
 
 class Content:
@@ -99,17 +136,22 @@ class Content:
         """Those of the digests that the store lacks, in order."""
         return await self.run(lambda store: store.missing(digests))
 
-    async def put(self, blobs: Iterable[Packed]) -> Stored:
-        """Unpacks, verifies and stores blobs; durable on return."""
-        return await self.run(lambda store: _put(store, blobs))
+    @contextlib.asynccontextmanager
+    async def upload(self) -> AsyncIterator[Upload]:
+        """Takes blobs that come bit by bit; what was not committed when the block ends is dropped.
+
+        A blob that was there already may be of a batch that is not durable yet: only `commit` makes
+        sure of it.
+        """
+        batch = self.store.batch()
+        try:
+            yield Upload(self._disk, batch)
+        finally:
+            # In the executor, behind what a call that was cancelled may still be doing there. A
+            # daemon that stops leaves the rest to `remove_leftovers`.
+            with contextlib.suppress(RuntimeError):
+                self._disk.submit(batch.close)
 
     async def read(self, digest: str) -> bytes:
         """The verified bytes of a blob."""
         return await self.run(lambda store: store.read(digest))
-
-
-def _put(store: ContentStore, blobs: Iterable[Packed]) -> Stored:
-    unpacked = {blob.digest: blob.unpack() for blob in blobs}
-    new = store.missing(unpacked)
-    store.put_many(unpacked.items())
-    return Stored(len(new), sum(len(unpacked[digest]) for digest in new))

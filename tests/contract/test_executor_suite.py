@@ -181,7 +181,8 @@ async def test_executor_stops_with_sigterm_first(workshop: Workshop, by: str) ->
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
         "print('ready', flush=True)\n"
-        "time.sleep(60)\n"
+        # Python runs a handler between two steps: one long sleep could begin just before it.
+        "while True: time.sleep(0.05)\n"
     )
     follower = Recorder()
     async with workshop.agent() as executor:

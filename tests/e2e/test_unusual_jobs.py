@@ -90,7 +90,8 @@ def test_cancelled_job_gets_sigterm_and_time_to_save(shared_house: House) -> Non
         {
             "train.py": "import signal, sys, time\n"
             "def save(*_):\n    open('outputs/saved.txt', 'w').write('saved')\n    sys.exit(0)\n"
-            "signal.signal(signal.SIGTERM, save)\nprint('up', flush=True)\ntime.sleep(100)"
+            "signal.signal(signal.SIGTERM, save)\nprint('up', flush=True)\n"
+            "while True: time.sleep(0.05)"
         },
         name="saves",
     )

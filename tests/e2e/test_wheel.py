@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -32,37 +34,58 @@ def installed(house: House) -> Path:
     return venv / "bin"
 
 
-def test_wheel_runs_a_first_session_and_adds_few_distributions(
-    house: House, installed: Path
-) -> None:
-    folder = house.project(
-        {
-            "train.py": "from runyard import Run\n"
-            "Run.get_context().log('accuracy', 0.97)\nprint('hi')"
-        }
-    )
+def first_session() -> tuple[str, list[tuple[str, list[str]]]]:
+    """The README's script, and its commands with the lines that each is said to print."""
+    section = (CHECKOUT / "README.md").read_text().split("## A first session")[1]
+    script = section.split("```python\n")[1].split("```")[0]
+    console = section.split("```console\n")[1].split("```")[0]
+    commands = []
+    for block in console.split("$ ")[1:]:
+        command, _, printed = block.partition("\n")
+        commands.append((command, printed.split("\n")))
+    return script, commands
+
+
+def comparable(lines: list[str]) -> list[str]:
+    """Lines without what is another at each run: ids, times, the interpreter's place."""
+    found = []
+    for line in lines:
+        line = re.sub(r"\w+_\d{10}_[0-9a-f]{8}", "RUN", line)
+        line = re.sub(r"with \S+ \(.*\)", "with PYTHON", line)
+        line = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+", "TIME", line)
+        line = re.sub(r"\d+(\.\d+)? m?s\b", "DURATION", line)
+        found.append(re.sub(r"\s+", " ", line).strip())
+    return [line for line in found if line]
+
+
+def test_wheel_runs_the_first_session_of_the_readme(house: House, installed: Path) -> None:
+    script, commands = first_session()
+    folder = house.project({"train.py": script}, name="ridge")
     environment = {**house.environment, "PATH": f"{installed}:{os.environ['PATH']}"}
 
-    def runyard(*args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [installed / "runyard", *args],
+    def typed(line: str) -> list[str]:
+        done = subprocess.run(
+            [installed / "runyard", *shlex.split(line)[1:]],
             cwd=folder,
             env=environment,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             check=False,
             timeout=120,
         )
+        return done.stdout.split("\n")
 
     try:
-        done = runyard("run", "train.py")
-        assert done.returncode == 0, done.stderr
-        assert done.stdout == "hi\n"
-        run_id = runyard("runs", "list", "--json").stdout.split('"run_id": "')[1].split('"')[0]
-        assert '"accuracy": 0.97' in runyard("runs", "metrics", "--json", run_id).stdout
+        assert len(commands) >= 4
+        for line, printed in commands:
+            assert comparable(typed(line)) == comparable(printed), line
     finally:
-        runyard("daemon", "stop", "--cancel-runs")
+        typed("runyard daemon stop --cancel-runs")
 
+
+def test_base_install_adds_few_distributions(installed: Path) -> None:
     listed = subprocess.run(
         [
             installed / "python",
@@ -73,4 +96,6 @@ def test_wheel_runs_a_first_session_and_adds_few_distributions(
         text=True,
         check=True,
     ).stdout.split()
+
+    assert "runyard" in listed
     assert len(listed) <= MOST_DISTRIBUTIONS, listed

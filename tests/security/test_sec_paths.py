@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from runyard_contract import manifest, paths
-from runyard_contract.content.store import ContentStore, check_blob
+from runyard_contract.content.batch import check_size
+from runyard_contract.content.store import ContentStore
 from runyard_contract.digest import digest_bytes
 from runyard_contract.errors import (
     BlobCorrupt,
@@ -265,7 +266,7 @@ def test_sec_19_wrong_hash_is_refused_and_leaves_nothing(
 @pytest.mark.parametrize("size_bytes", [0, 2, -1, 1 << 63])
 def test_sec_19_right_hash_with_a_wrong_size_is_refused(size_bytes: int) -> None:
     with pytest.raises(DigestMismatch):
-        check_blob(DIGEST, size_bytes, b"x")
+        check_size(DIGEST, size_bytes, b"x")
 
 
 def test_sec_19_more_bytes_than_a_blob_can_have_are_refused(

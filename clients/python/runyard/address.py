@@ -30,6 +30,11 @@ class Address(ABC):
     def home(self) -> Path | None:
         """The data directory on this machine in which the client may remember things."""
 
+    @property
+    @abstractmethod
+    def is_near(self) -> bool:
+        """Whether it is surely on this machine, so that packing bytes for the way is in vain."""
+
     @abstractmethod
     def __str__(self) -> str: ...
 
@@ -59,6 +64,11 @@ class GivenAddress(Address):
     def home(self) -> Path | None:
         """See Address."""
         return self._home
+
+    @property
+    def is_near(self) -> bool:
+        """See Address: ssh may forward the socket from anywhere."""
+        return False
 
     def __str__(self) -> str:
         return f"{_UNIX}{self._socket}"

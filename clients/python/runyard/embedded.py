@@ -29,6 +29,7 @@ from runyard_contract.home import (
     grpc_target,
     read_daemon_record,
 )
+from runyard_contract.logfile import open_log
 from runyard_contract.version import build_id
 
 START_LIMIT_S = 30.0
@@ -75,6 +76,11 @@ class EmbeddedAddress(Address):
     def home(self) -> Path | None:
         """See Address."""
         return self._home
+
+    @property
+    def is_near(self) -> bool:
+        """See Address."""
+        return True
 
     def __str__(self) -> str:
         return str(self._home)
@@ -183,7 +189,7 @@ class _Starting:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._log = home / _LOG
-        self._log_start = self._log.stat().st_size if self._log.exists() else 0
+        self._log_start = 0  # bytes that were there before
         self._pid_fd = _open_pid(self._spawn())
 
     def _spawn(self) -> int:
@@ -199,27 +205,26 @@ class _Starting:
             for name, value in os.environ.items()
             if not name.startswith("PYTHON") and name not in _JOB_VARIABLES
         }
-        log_fd = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            detached = subprocess.run(
-                [sys.executable, "-I", "-S", "-c", _DETACH, *daemon, "--home", str(self._home)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log_fd,
-                cwd=self._home,
-                env=environment,
-                start_new_session=True,
-                check=True,
-                timeout=START_LIMIT_S,
-            )
+            with os.fdopen(open_log(self._log), "ab", buffering=0) as log:
+                self._log_start = os.fstat(log.fileno()).st_size
+                detached = subprocess.run(
+                    [sys.executable, "-I", "-S", "-c", _DETACH, *daemon, "--home", str(self._home)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    cwd=self._home,
+                    env=environment,
+                    start_new_session=True,
+                    check=True,
+                    timeout=START_LIMIT_S,
+                )
         except (OSError, subprocess.SubprocessError) as error:
             raise DaemonStartFailed(
                 f"the daemon could not be started: {error}",
                 hint="see `runyard doctor`",
                 log=str(self._log),
             ) from None
-        finally:
-            os.close(log_fd)
         return int(detached.stdout)
 
     def wait(self, deadline: float) -> DaemonRecord | None:

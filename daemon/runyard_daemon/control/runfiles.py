@@ -165,12 +165,13 @@ def _key(run: RunRecord) -> AttemptKey:
 
 
 def _check_content(store: ContentStore, found: Sequence[FileRecord]) -> None:
-    missing = store.missing(file.digest for file in found)
+    held = store.sizes(file.digest for file in found)
+    missing = [file.digest for file in found if file.digest not in held]
     if missing:
         raise BlobMissing.of(missing)
     for file in found:
         if not file.is_chunked:
-            is_right = file.size_bytes == store.size_bytes(file.digest)
+            is_right = file.size_bytes == held[file.digest]
             if not is_right or file.size_bytes > CHUNKED_ABOVE_BYTES:
                 raise _wrong_size(file)
             continue

@@ -117,16 +117,15 @@ class _Walk:
 
     def _files(self, files: list[manifest.FileEntry]) -> None:
         """Notes the blobs that are lacking; those that are there must have the announced size."""
-        lacking = set(self._content.missing(entry.digest for entry in files))
-        self._lacks(sorted(lacking))
+        held = self._content.sizes(entry.digest for entry in files)
+        self._lacks(sorted({entry.digest for entry in files} - held.keys()))
         for entry in files:
-            if entry.digest in lacking:
+            size_bytes = held.get(entry.digest)
+            if size_bytes is None:
                 continue
             if entry.is_chunked:
                 self._chunks(entry)
-                continue
-            size_bytes = self._content.size_bytes(entry.digest)
-            if size_bytes != entry.size_bytes:
+            elif size_bytes != entry.size_bytes:
                 raise ManifestInvalid(
                     f"{shown(entry.name)!r} is announced with {entry.size_bytes} bytes, its blob "
                     f"has {size_bytes}",

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from runyard_contract.logfile import open_log
 from runyard_daemon.instance import lock_holder
 from runyard_daemon.journal import Journal
 
@@ -124,11 +125,7 @@ def pause_s(failures: int, chance: float) -> float:
 
 
 def _start(place: AgentPlace) -> subprocess.Popen[bytes]:
-    log = os.open(
-        place.home / "agent.log",
-        os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC,
-        0o600,
-    )
+    log = open_log(place.home / "agent.log")
     try:
         return subprocess.Popen(
             place.command(),

@@ -9,7 +9,7 @@ from runyard_contract.digest import DIGEST_BYTES, is_digest
 from runyard_contract.errors import SnapshotNotFound, SpecInvalid
 from runyard_contract.ids import WorkspaceName
 from runyard_contract.limits import UPLOAD_BATCH_BYTES
-from runyard_daemon.content import Content, Packed, Stored
+from runyard_daemon.content import Content, Packed, Upload
 from runyard_daemon.control import catalog
 from runyard_daemon.control.declare import Declarer
 from runyard_daemon.control.live import Live
@@ -23,7 +23,7 @@ from runyardpb.v1.snapshots_pb2_grpc import SnapshotServiceServicer
 DIGESTS_MAX = 20_000
 _QUEUED_MESSAGES = 4
 """Received messages that wait for the disk: 64 MiB at most."""
-_BATCH_MESSAGES = 16
+_COMPRESSIONS = frozenset(pb.Blob.Compression.values())
 
 
 class SnapshotService(SnapshotServiceServicer):
@@ -49,29 +49,12 @@ class SnapshotService(SnapshotServiceServicer):
     ) -> pb.UploadBlobsResponse:
         """Stores blobs; a stream cut off keeps what was committed."""
         queue: asyncio.Queue[list[Packed] | None] = asyncio.Queue(_QUEUED_MESSAGES)
-        async with asyncio.TaskGroup() as group:
-            storing = group.create_task(self._store(queue), name="upload-store")
+        async with self._content.upload() as upload, asyncio.TaskGroup() as group:
+            group.create_task(_store(queue, upload), name="upload-store")
             async for request in incoming(context, self._upload_idle_s):
                 await queue.put([_packed(blob) for blob in request.blobs])
             await queue.put(None)
-        stored = storing.result()
-        return pb.UploadBlobsResponse(stored_count=stored.blobs, stored_bytes=stored.size_bytes)
-
-    async def _store(self, queue: asyncio.Queue[list[Packed] | None]) -> Stored:
-        """Stores what has come, all that waits in one batch: each batch is synced once."""
-        total = Stored()
-        while (blobs := await queue.get()) is not None:
-            is_last = False
-            for _ in range(_BATCH_MESSAGES):
-                if queue.empty():
-                    break
-                more = queue.get_nowait()
-                is_last = more is None
-                blobs += more or []
-            total += await self._content.put(blobs)
-            if is_last:
-                break
-        return total
+        return pb.UploadBlobsResponse(stored_count=upload.blobs, stored_bytes=upload.size_bytes)
 
     async def ReadBlobs(  # type: ignore[override]  # a coroutine that uses write
         self, request: pb.ReadBlobsRequest, context: Writable[pb.ReadBlobsResponse]
@@ -128,11 +111,27 @@ def _digests(raw: Iterable[bytes]) -> list[str]:
 
 
 def _packed(blob: pb.Blob) -> Packed:
-    if blob.compression not in pb.Blob.Compression.values():
-        raise SpecInvalid(violations=[("blobs.compression", f"{blob.compression} is unknown")])
-    is_zstd = blob.compression == pb.Blob.COMPRESSION_ZSTD
-    (digest,) = _digests([blob.digest])
-    return Packed(digest, blob.size_bytes, is_zstd, blob.data)
+    compression, digest = blob.compression, blob.digest
+    if compression not in _COMPRESSIONS:
+        raise SpecInvalid(violations=[("blobs.compression", f"{compression} is unknown")])
+    if len(digest) != DIGEST_BYTES:
+        raise SpecInvalid(violations=[("blobs.digest", f"must have {DIGEST_BYTES} bytes")])
+    is_zstd = compression == pb.Blob.COMPRESSION_ZSTD
+    return Packed(digest.hex(), blob.size_bytes, is_zstd, blob.data)
+
+
+async def _store(queue: asyncio.Queue[list[Packed] | None], upload: Upload) -> None:
+    """Stores what comes, until None does."""
+    while True:
+        try:
+            async with asyncio.timeout_at(upload.due_s):
+                blobs = await queue.get()
+        except TimeoutError:
+            blobs = []  # nothing came in time: what is there is committed
+        if blobs is None:
+            break
+        await upload.add(blobs)
+    await upload.commit()
 
 
 def _to_snapshot(record: SnapshotRecord) -> pb.Snapshot:

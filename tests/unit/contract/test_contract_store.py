@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runyard_contract.content.store import ContentStore, check_blob
+from runyard_contract.content.batch import check_size
+from runyard_contract.content.store import ContentStore
 from runyard_contract.digest import Hasher, digest_bytes
 from runyard_contract.errors import (
     BlobCorrupt,
@@ -52,7 +53,7 @@ def test_stored_blobs_are_no_longer_missing_and_read_back(store: ContentStore, c
     assert store.missing(digests) == []
     assert store.put_many(blobs) == 0
     assert [store.read(digest) for digest in digests] == [data for _, data in blobs]
-    assert store.size_bytes(digests[0]) == len(blobs[0][1])
+    assert store.sizes(digests) == {digest: len(data) for digest, data in blobs}
 
 
 def test_empty_blob_and_largest_blob_are_stored(store: ContentStore) -> None:
@@ -88,8 +89,7 @@ def test_what_is_not_there_is_missing(store: ContentStore, digest: str) -> None:
     assert store.missing([digest]) == [digest]
     with pytest.raises(BlobMissing):
         store.read(digest)
-    with pytest.raises(BlobMissing):
-        store.size_bytes(digest)
+    assert store.sizes([digest]) == {}
 
 
 def test_copy_gives_a_verified_file_and_replaces_none(store: ContentStore, tmp_path: Path) -> None:
@@ -180,11 +180,57 @@ def test_folders_of_the_store_are_private(store: ContentStore, tmp_path: Path) -
     assert all(p.stat().st_mode & 0o077 == 0 for p in folders)
 
 
-def test_announced_size_and_digest_are_both_checked() -> None:
+def test_announced_size_is_checked() -> None:
     digest, data = blob("abc")
 
-    check_blob(digest, 3, data)
+    check_size(digest, 3, data)
     with pytest.raises(DigestMismatch):
-        check_blob(digest, 2, data)
-    with pytest.raises(DigestMismatch):
-        check_blob(digest_bytes(b""), 3, data)
+        check_size(digest, 2, data)
+
+
+def test_batch_becomes_visible_with_its_commit_and_can_be_filled_again(
+    store: ContentStore, tmp_path: Path
+) -> None:
+    first, second, third = blob("first"), blob("second"), blob("third")
+    store.put_many([first])
+    with store.batch() as batch:
+        batch.add([first, second])
+        batch.add([second])
+        waiting_bytes = batch.size_bytes
+        before = store.missing([second[0]])
+        committed = batch.commit()
+        batch.add([third])
+        again = batch.commit()
+
+        assert waiting_bytes == len(second[1])
+        assert before == [second[0]]
+        assert (committed, again) == ((1, len(second[1])), (1, len(third[1])))
+        assert batch.commit() == (0, 0)
+    assert store.sizes([second[0], third[0], "0" * 64]) == {
+        second[0]: len(second[1]),
+        third[0]: len(third[1]),
+    }
+    assert list((tmp_path / "blobs/tmp").iterdir()) == []
+
+
+def test_batch_that_is_left_without_a_commit_stores_nothing(
+    store: ContentStore, tmp_path: Path
+) -> None:
+    with store.batch() as batch:
+        batch.add([blob("x")])
+
+    assert store.missing([blob("x")[0]]) == [blob("x")[0]]
+    assert list((tmp_path / "blobs/tmp").iterdir()) == []
+    with pytest.raises(RuntimeError):
+        batch.add([blob("y")])
+
+
+def test_batches_of_the_same_blob_count_it_once(store: ContentStore, tmp_path: Path) -> None:
+    with store.batch() as one, store.batch() as other:
+        one.add([blob("x")])
+        other.add([blob("x"), blob("y")])
+
+        assert one.commit().blobs == 1
+        assert other.commit().blobs == 1
+    assert store.missing([blob("x")[0], blob("y")[0]]) == []
+    assert list((tmp_path / "blobs/tmp").iterdir()) == []

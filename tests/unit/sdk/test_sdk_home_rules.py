@@ -63,6 +63,18 @@ def test_network_file_systems_are_known_by_their_mount(path: str, kind: str | No
     assert network_filesystem(Path(path), MOUNTS) == kind
 
 
+def test_home_on_a_network_file_system_is_refused_with_the_variable_to_set(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = f"24 1 0:5 / / rw - ext4 /dev/sda rw\n25 24 0:9 / {folder} rw - nfs4 srv:/x rw\n"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: mounts)
+
+    with pytest.raises(HomeUnusable, match=r"network file system \(nfs4\)") as caught:
+        check_home(folder / "h")
+
+    assert "RUNYARD_HOME" in caught.value.hint
+
+
 def test_home_is_made_private(folder: Path) -> None:
     check_home(folder / "a/b")
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from runyard.address import Address
+from runyard.channel import Connection
 from runyard.snapshot.take import LocalSnapshot
 from runyard.workspace import Workspace
 from runyard_contract.errors import FileChanged
@@ -23,6 +25,30 @@ def source(tmp_path: Path) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(NOISE.randbytes(2000))
     return folder
+
+
+class StillThere(Address):
+    """The address of a daemon on this machine, which outlives its connections."""
+
+    def __init__(self, control: FakeControl) -> None:
+        self._control = control
+
+    def target(self) -> str:
+        return f"unix:{self._control.socket}"
+
+    def revive(self, error: Exception) -> None:
+        del error
+
+    @property
+    def home(self) -> None:
+        return None
+
+    @property
+    def is_near(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return "here"
 
 
 def upload(workspace: Workspace, source: Path, folder: Path | None = None) -> LocalSnapshot:
@@ -100,23 +126,7 @@ def test_upload_that_was_cut_off_goes_on_where_it_was(
         (heavy / f"f{n}").write_bytes(NOISE.randbytes(900_000))
     control.state.upload_limit = 3
 
-    class StillThere:
-        """The address of a daemon whose connection broke without the daemon being gone."""
-
-        home = None
-
-        def target(self) -> str:
-            return f"unix:{control.socket}"
-
-        def revive(self, error: Exception) -> None:
-            del error
-
-        def __str__(self) -> str:
-            return "here"
-
-    from runyard.channel import Connection
-
-    with Connection(StillThere()) as connection:  # type: ignore[arg-type]
+    with Connection(StillThere(control)) as connection:
         LocalSnapshot(str(heavy), None).upload(connection, "default")
 
     assert len(control.state.snapshots) == 1
@@ -155,6 +165,19 @@ def test_text_is_packed_and_noise_is_not(
 
     assert packed < 20_000
     assert 1_000_000 <= raw < 1_001_000
+
+
+def test_nothing_is_packed_for_a_daemon_on_this_machine(
+    control: FakeControl, tmp_path: Path
+) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t/text").write_text("the same line\n" * 10_000)
+    snapshot = LocalSnapshot(str(tmp_path / "t"), None)
+
+    with Connection(StillThere(control)) as connection:
+        snapshot.upload(connection, "default")
+
+    assert 140_000 <= snapshot.statistics.bytes_sent < 141_000
 
 
 def test_file_that_changed_after_the_scan_is_scanned_again(

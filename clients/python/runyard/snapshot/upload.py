@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import zstandard
-
 from runyard.snapshot.hashing import changed, read_chunks, read_small_file
 from runyard.snapshot.plan import Missing, Plan, Planner
 from runyard.snapshot.tree import Tree
@@ -18,6 +16,8 @@ from runyard_contract.manifest import encode_chunks
 from runyardpb.v1 import snapshots_pb2, snapshots_pb2_grpc
 
 if TYPE_CHECKING:
+    import zstandard
+
     from runyard.channel import Connection
 
 _QUERY_DIGESTS = 20_000
@@ -84,7 +84,11 @@ class Uploader:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._packer = zstandard.ZstdCompressor(level=_PACK_LEVEL, write_content_size=True)
+        self._packer: zstandard.ZstdCompressor | None = None
+        if not connection.address.is_near:
+            import zstandard
+
+            self._packer = zstandard.ZstdCompressor(level=_PACK_LEVEL, write_content_size=True)
         self.sent = Sent()
 
     def missing(self, digests: Iterable[str]) -> set[str]:
@@ -134,19 +138,21 @@ class Uploader:
             yield snapshots_pb2.UploadBlobsRequest(blobs=batch)
 
     def _packed(self, digest: str, data: bytes) -> snapshots_pb2.Blob:
-        """The blob, packed where that makes it smaller."""
+        """The blob, packed where there is a way to save and that makes it smaller."""
         blob = snapshots_pb2.Blob(
             digest=bytes.fromhex(digest),
             size_bytes=len(data),
             compression=snapshots_pb2.Blob.COMPRESSION_NONE,
             data=data,
         )
-        if len(data) < _PACK_FROM_BYTES:
+        if self._packer is None or len(data) < _PACK_FROM_BYTES:
             return blob
         sample = data[:_SAMPLE_BYTES]
-        if len(self._packer.compress(sample)) >= len(sample) * 0.95:
+        packed = self._packer.compress(sample)
+        if len(packed) >= len(sample) * 0.95:
             return blob  # packed already: pictures, archives, weights
-        packed = self._packer.compress(data)
+        if len(data) > len(sample):
+            packed = self._packer.compress(data)
         if len(packed) < len(data):
             blob.compression = snapshots_pb2.Blob.COMPRESSION_ZSTD
             blob.data = packed

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from runyard_contract.content.durable import SYNCFS_ABOVE_FILES, sync_file_system, sync_names
-from runyard_contract.paths import write_all
+from runyard_contract.digest import digest_bytes
+from runyard_contract.errors import DigestMismatch, MessageTooLarge
+from runyard_contract.limits import CHUNKED_ABOVE_BYTES
+from runyard_contract.paths import shown, write_all
 
 TEMPORARY = "tmp"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -40,6 +43,36 @@ class _Written(NamedTuple):
 
     temporary: str
     size_bytes: int
+
+
+def check_size(digest: str, announced_bytes: int, data: bytes | memoryview) -> None:
+    """Raises DigestMismatch unless `data` has the size that was announced for this digest."""
+    if len(data) != announced_bytes:
+        raise DigestMismatch(
+            f"{len(data)} bytes came for the blob {digest}, announced were {announced_bytes}",
+            digest=shown(digest),
+            announced_bytes=str(announced_bytes),
+            received_bytes=str(len(data)),
+        )
+
+
+def _check_digest(digest: str, data: bytes | memoryview) -> None:
+    """Raises DigestMismatch unless `data` has this digest, MessageTooLarge over a blob's limit."""
+    if len(data) > CHUNKED_ABOVE_BYTES:
+        raise MessageTooLarge(
+            f"a blob of {len(data)} bytes is over the limit of {CHUNKED_ABOVE_BYTES}",
+            hint="send a file of that size as chunks",
+            size_bytes=str(len(data)),
+            limit_bytes=str(CHUNKED_ABOVE_BYTES),
+        )
+    found = digest_bytes(data)
+    if found != digest:
+        raise DigestMismatch(
+            f"bytes sent as {shown(digest)} have the digest {found}",
+            hint="submit again; if it repeats, check the network and memory of both machines",
+            digest=shown(digest),
+            found=found,
+        )
 
 
 class Batch:
@@ -91,10 +124,11 @@ class Batch:
     def add(self, blobs: Iterable[tuple[str, bytes | memoryview]]) -> None:
         """Writes what the store lacks of these (digest, bytes), without a name.
 
-        The digests are the caller's to verify. Raises DiskFull.
+        Raises DigestMismatch, MessageTooLarge over a blob's limit, DiskFull.
         """
         with self._at_work():
             for digest, data in blobs:
+                _check_digest(digest, data)
                 if digest in self._written:
                     continue
                 if self._holds(digest):

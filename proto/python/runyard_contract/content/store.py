@@ -1,8 +1,9 @@
 """Blobs as files named by their digest: `blobs/ab/cdef…`.
 
-A blob is visible under its digest only when all its bytes are on the disk, and `put_many` returns
-only when the names are too. Every read verifies the digest; what does not have it is moved to
-`quarantine/`, so that it is never served and can be sent again. No link is followed.
+A blob is visible under its digest only when all its bytes are on the disk, and `put_many`, or a
+batch's `commit`, returns only when the names are too. Every read verifies the digest; what does not
+have it is moved to `quarantine/`, so that it is never served and can be sent again. No link is
+followed.
 
 One process writes (it holds the data directory's lock), any number read. Methods block and may be
 called from any thread.
@@ -15,59 +16,18 @@ import errno
 import os
 import secrets
 import stat
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from runyard_contract.content.durable import SYNCFS_ABOVE_FILES, sync_file_system, sync_names
+from runyard_contract.content.batch import TEMPORARY, Batch, Shared
 from runyard_contract.digest import digest_bytes, is_digest
-from runyard_contract.errors import (
-    BlobCorrupt,
-    BlobMissing,
-    DigestMismatch,
-    DiskFull,
-    MessageTooLarge,
-    ReadOnly,
-)
+from runyard_contract.errors import BlobCorrupt, BlobMissing, DiskFull, ReadOnly
 from runyard_contract.limits import CHUNKED_ABOVE_BYTES
-from runyard_contract.paths import shown, write_all, write_file_at
+from runyard_contract.paths import shown, write_file_at
 
-_TEMPORARY = "tmp"
 _QUARANTINE = "quarantine"
 _NO_FOLLOW = os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | _NO_FOLLOW  # a FIFO in a blob's place must not block
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
-
-
-def check_blob(digest: str, size_bytes: int, data: bytes | memoryview) -> None:
-    """Raises DigestMismatch unless `data` has this digest and this size."""
-    if len(data) != size_bytes:
-        raise DigestMismatch(
-            f"{len(data)} bytes came for the blob {digest}, announced were {size_bytes}",
-            digest=shown(digest),
-            announced_bytes=str(size_bytes),
-            received_bytes=str(len(data)),
-        )
-    _check_digest(digest, data)
-
-
-def _check_digest(digest: str, data: bytes | memoryview) -> None:
-    """Raises DigestMismatch unless `data` has this digest, MessageTooLarge over a blob's limit."""
-    if len(data) > CHUNKED_ABOVE_BYTES:
-        raise MessageTooLarge(
-            f"a blob of {len(data)} bytes is over the limit of {CHUNKED_ABOVE_BYTES}",
-            hint="send a file of that size as chunks",
-            size_bytes=str(len(data)),
-            limit_bytes=str(CHUNKED_ABOVE_BYTES),
-        )
-    found = digest_bytes(data)
-    if found != digest:
-        raise DigestMismatch(
-            f"bytes sent as {shown(digest)} have the digest {found}",
-            hint="submit again; if it repeats, check the network and memory of both machines",
-            digest=shown(digest),
-            found=found,
-        )
 
 
 def _location(digest: str) -> str:
@@ -88,11 +48,9 @@ class ContentStore:
     def __init__(self, root: Path, *, read_only: bool = False) -> None:
         self._root = root
         self._read_only = read_only
-        self._lock = threading.Lock()
-        # Blobs that have their names, but not durably yet: until then they count as missing.
-        self._settling: set[str] = set()
+        self._shared = Shared()
         if not read_only:
-            for folder in (root, root / _TEMPORARY, root / _QUARANTINE):
+            for folder in (root, root / TEMPORARY, root / _QUARANTINE):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -113,18 +71,20 @@ class ContentStore:
     def missing(self, digests: Iterable[str]) -> list[str]:
         """Those of the digests that the store does not hold, each once, in the order given."""
         unique = dict.fromkeys(digests)
-        held = {digest for digest in unique if self._holds(digest)}
-        with self._lock:  # after the look, which may have met a name that is not durable yet
-            held -= self._settling
+        held = self.sizes(unique)
         return [digest for digest in unique if digest not in held]
 
-    def size_bytes(self, digest: str) -> int:
-        """The size of a blob, from its file. Raises BlobMissing."""
-        try:
-            status = os.stat(_location(digest), dir_fd=self._root_fd, follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
-            raise BlobMissing.of([digest]) from None
-        return status.st_size
+    def sizes(self, digests: Iterable[str]) -> dict[str, int]:
+        """The sizes in bytes, from their files, of those that the store holds."""
+        held: dict[str, int] = {}
+        for digest in digests:
+            size_bytes = self._plain_size(digest)
+            if size_bytes is not None:
+                held[digest] = size_bytes
+        with self._shared.lock:  # after the look, which may have met a name not durable yet
+            for digest in self._shared.settling & held.keys():
+                del held[digest]
+        return held
 
     def read(self, digest: str) -> bytes:
         """The verified bytes of a blob.
@@ -160,15 +120,15 @@ class ContentStore:
         write_file_at(dir_fd, name, data, mode)
         return len(data)
 
-    def _holds(self, digest: str) -> bool:
-        """Whether there is a plain file for this digest."""
+    def _plain_size(self, digest: str) -> int | None:
+        """The size of the plain file for this digest, None where there is none."""
         if not is_digest(digest):
-            return False
+            return None
         try:
             status = os.stat(_location(digest), dir_fd=self._root_fd, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
-            return False
-        return stat.S_ISREG(status.st_mode)
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     @staticmethod
     def _read_file(fd: int) -> bytes | None:
@@ -203,6 +163,18 @@ class ContentStore:
 
     # ---- writing
 
+    def batch(self) -> Batch:
+        """A batch of new blobs, empty; close it. Raises ReadOnly."""
+        if self._read_only:
+            raise ReadOnly(f"the content store {self._root} is open for reading only")
+        return Batch(
+            self._root_fd,
+            self._shared,
+            holds=lambda digest: self._plain_size(digest) is not None,
+            locate=_location,
+            guard=lambda: _disk_full(self._root),
+        )
+
     def put_many(self, blobs: Iterable[tuple[str, bytes | memoryview]]) -> int:
         """Stores (digest, bytes) pairs, durable on return; returns how many were new.
 
@@ -210,89 +182,19 @@ class ContentStore:
         MessageTooLarge is raised before the first blob gets its name. DiskFull where the disk is.
         Blobs that are there already cost a look each. Several threads may write the same blob.
         """
-        if self._read_only:
-            raise ReadOnly(f"the content store {self._root} is open for reading only")
-        written: dict[str, str] = {}
-        try:
-            with _disk_full(self._root):
-                present = self._write_temporaries(blobs, written)
-                return self._publish(written, present)
-        finally:
-            for temporary in written.values():
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary, dir_fd=self._root_fd)
+        with self.batch() as batch:
+            batch.add(blobs)
+            return batch.commit().blobs
 
     def remove_leftovers(self) -> int:
         """Removes temporary files of writers that died; returns their number.
 
         Only for a process that knows itself the only writer, before it writes.
         """
-        names = os.listdir(self._root / _TEMPORARY)
+        names = os.listdir(self._root / TEMPORARY)
         for name in names:
-            os.unlink(f"{_TEMPORARY}/{name}", dir_fd=self._root_fd)
+            os.unlink(f"{TEMPORARY}/{name}", dir_fd=self._root_fd)
         return len(names)
-
-    def _write_temporaries(
-        self, blobs: Iterable[tuple[str, bytes | memoryview]], written: dict[str, str]
-    ) -> set[str]:
-        """Writes what is new, and notes it in `written` (digest to temporary name).
-
-        Returns what was there already.
-        """
-        present: set[str] = set()
-        prefix = f"{_TEMPORARY}/{secrets.token_hex(8)}"
-        for digest, data in blobs:
-            _check_digest(digest, data)
-            if digest in written:
-                continue
-            if self._holds(digest):
-                present.add(digest)
-                continue
-            temporary = f"{prefix}.{len(written)}"
-            fd = os.open(temporary, _CREATE, 0o600, dir_fd=self._root_fd)
-            written[digest] = temporary
-            try:
-                write_all(fd, data)
-            finally:
-                os.close(fd)
-        return present
-
-    def _publish(self, written: dict[str, str], present: set[str]) -> int:
-        """Makes the bytes durable, gives the blobs their names, makes the names durable.
-
-        Returns how many names are new. Of the blobs that were there already, those are made
-        durable whose writer is not done yet, or failed at its last step.
-        """
-        with self._lock:
-            settling = self._settling & present
-        if not written and not settling:
-            return 0
-        at_once = bool(settling) or len(written) > SYNCFS_ABOVE_FILES
-        if written and not (at_once and sync_file_system(self._root_fd)):
-            sync_names(self._root_fd, written.values())
-        with self._lock:  # another writer may have been faster: what is durable stays so
-            fresh = {d for d in written if d in self._settling or not self._holds(d)}
-            self._settling |= fresh
-        folders = {digest[:2] for digest in fresh | settling}
-        is_root_changed = bool(settling)
-        for digest in fresh:
-            is_root_changed |= self._rename(written[digest], _location(digest))
-        if not (at_once and sync_file_system(self._root_fd)):
-            sync_names(self._root_fd, (*folders, ".") if is_root_changed else folders)
-        with self._lock:
-            self._settling -= fresh | settling
-        return len(fresh)
-
-    def _rename(self, temporary: str, location: str) -> bool:
-        """Gives a written file its name. True where the folder for it had to be made."""
-        try:
-            os.rename(temporary, location, src_dir_fd=self._root_fd, dst_dir_fd=self._root_fd)
-        except FileNotFoundError:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(location[:2], 0o700, dir_fd=self._root_fd)
-            os.rename(temporary, location, src_dir_fd=self._root_fd, dst_dir_fd=self._root_fd)
-            return True
-        return False
 
 
 @contextlib.contextmanager
