@@ -4,7 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../proto"
 bin=$(realpath "../$1")
 
-newest=$(find released -name '*.binpb' 2>/dev/null | sort -V | tail -n 1)
+newest=""
+[ ! -d released ] || newest=$(find released -name '*.binpb' | sort -V | tail -n 1)
 if [ -n "$newest" ]; then
   "$bin/buf" breaking . --against "$newest"
 else
