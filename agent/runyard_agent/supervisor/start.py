@@ -24,6 +24,7 @@ from runyard_agent.supervisor.parent import Parent
 EXIT_ALREADY_SERVED = 75
 EXIT_FAILED = 70
 LOCK = "parent.lock"
+START_LOCK = "start.lock"
 
 
 def main() -> None:
@@ -42,11 +43,15 @@ def main() -> None:
         for signum in (signal.SIGHUP, signal.SIGINT):
             signal.signal(signum, signal.SIG_IGN)
         _open_standard_streams(log)
+        # One start at a time: who finds the parent's lock taken finds its socket bound, too.
+        start_fd = _open_lock(sockets, START_LOCK)
+        fcntl.flock(start_fd, fcntl.LOCK_EX)
         lock_fd = _lock(sockets)
         if lock_fd < 0:
             os.write(writer, bytes([EXIT_ALREADY_SERVED]))
             os._exit(EXIT_ALREADY_SERVED)
         parent = Parent(sockets, lock_fd, ctypes.CDLL(None).prctl)
+        os.close(start_fd)
         os.write(writer, b"\0")
         os.close(writer)
         parent.run()
@@ -68,9 +73,14 @@ def _open_standard_streams(log: str) -> None:
             os.close(fd)
 
 
+def _open_lock(sockets: str, name: str) -> int:
+    """A descriptor of a lock file in the folder of the sockets."""
+    return os.open(os.path.join(sockets, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
 def _lock(sockets: str) -> int:
     """The descriptor that holds the folder's lock; -1 where another parent has it."""
-    fd = os.open(os.path.join(sockets, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = _open_lock(sockets, LOCK)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -57,7 +57,6 @@ def test_help_imports_the_parser_and_little_else(tmp_path: Path) -> None:
         "runyard.cli",
         "runyard.cli.command_line",
         "runyard.cli.failure",
-        "runyard.cli.import_path",
         "runyard.cli.main",
         "runyard.cli.output",
         "runyard.cli.render",

@@ -123,7 +123,7 @@ def _to_workdir(workdir: WorkdirRecord) -> pb.WorkdirSummary:
             for file in workdir.files
         ],
         file_count=workdir.file_count,
-        expire_time=to_timestamp(workdir.expire_time_us),
+        expire_time=to_timestamp(workdir.expire_time_us or None),
     )
 
 
