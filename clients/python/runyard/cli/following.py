@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _ENVIRONMENT_TAIL_BYTES = 4096
 _CANCEL_REASON = "Ctrl-C"
+_CANCEL_SEND_S = 1.0
 
 
 class Follower:
@@ -46,6 +47,7 @@ class Follower:
         is_raw: bool = False,
         environment_stream: str = "",
     ) -> None:
+        self._canceling: threading.Thread | None = None
         self._connection = connection
         self._run = run
         self._output = output
@@ -73,6 +75,8 @@ class Follower:
                 return self._follow()
         except LeaveNow:
             self._streams.finish()
+            if self._canceling is not None:  # a promise was printed: give it time to be sent
+                self._canceling.join(_CANCEL_SEND_S)
             self._say_how_to_go_on()
             raise Left(EXIT_INTERRUPTED) from None
         except BrokenPipeError:
@@ -111,7 +115,10 @@ class Follower:
     def _cancel(self) -> None:
         """Asks the daemon to end the run; runs in a signal handler, so another thread does it."""
         self.was_interrupted = True
-        threading.Thread(target=self._send_cancel, name="runyard-cancel", daemon=True).start()
+        self._canceling = threading.Thread(
+            target=self._send_cancel, name="runyard-cancel", daemon=True
+        )
+        self._canceling.start()
 
     def _send_cancel(self) -> None:
         self._status.clear()
