@@ -61,6 +61,8 @@ class SessionRequest(google.protobuf.message.Message):
     HELLO_FIELD_NUMBER: builtins.int
     REPORT_FIELD_NUMBER: builtins.int
     WORKDIR_COLLECTED_FIELD_NUMBER: builtins.int
+    REPORTS_FIELD_NUMBER: builtins.int
+    RETURNED_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Number of this message in this session, from 1."""
     acknowledged: builtins.int
@@ -77,6 +79,14 @@ class SessionRequest(google.protobuf.message.Message):
     def workdir_collected(self) -> global___WorkdirCollected:
         """A working folder was collected."""
 
+    @property
+    def reports(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AttemptReport]:
+        """Several reports at once, in the order in which they happened; the daemon applies them in one transaction."""
+
+    @property
+    def returned(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AttemptRef]:
+        """Leases sent ahead that were not begun and never will be: their runs wait again, in their old places."""
+
     def __init__(
         self,
         *,
@@ -85,9 +95,11 @@ class SessionRequest(google.protobuf.message.Message):
         hello: global___Hello | None = ...,
         report: global___AttemptReport | None = ...,
         workdir_collected: global___WorkdirCollected | None = ...,
+        reports: collections.abc.Iterable[global___AttemptReport] | None = ...,
+        returned: collections.abc.Iterable[global___AttemptRef] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["hello", b"hello", "message", b"message", "report", b"report", "workdir_collected", b"workdir_collected"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "hello", b"hello", "message", b"message", "report", b"report", "sequence", b"sequence", "workdir_collected", b"workdir_collected"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "hello", b"hello", "message", b"message", "report", b"report", "reports", b"reports", "returned", b"returned", "sequence", b"sequence", "workdir_collected", b"workdir_collected"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "report", "workdir_collected"] | None: ...
 
 global___SessionRequest = SessionRequest
@@ -106,6 +118,8 @@ class SessionResponse(google.protobuf.message.Message):
     FORGET_FIELD_NUMBER: builtins.int
     COLLECT_WORKDIR_FIELD_NUMBER: builtins.int
     GOODBYE_FIELD_NUMBER: builtins.int
+    LEASES_FIELD_NUMBER: builtins.int
+    FORGETS_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Number of this message in this session, from 1."""
     acknowledged: builtins.int
@@ -134,6 +148,14 @@ class SessionResponse(google.protobuf.message.Message):
     def goodbye(self) -> global___Goodbye:
         """The daemon ends; come back."""
 
+    @property
+    def leases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Lease]:
+        """Several leases at once, in the order in which they are to begin."""
+
+    @property
+    def forgets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ForgetAttempt]:
+        """Several folders that may go."""
+
     def __init__(
         self,
         *,
@@ -145,9 +167,11 @@ class SessionResponse(google.protobuf.message.Message):
         forget: global___ForgetAttempt | None = ...,
         collect_workdir: global___CollectAttemptWorkdir | None = ...,
         goodbye: global___Goodbye | None = ...,
+        leases: collections.abc.Iterable[global___Lease] | None = ...,
+        forgets: collections.abc.Iterable[global___ForgetAttempt] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["cancel", b"cancel", "collect_workdir", b"collect_workdir", "forget", b"forget", "goodbye", b"goodbye", "lease", b"lease", "message", b"message", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "collect_workdir", b"collect_workdir", "forget", b"forget", "goodbye", b"goodbye", "lease", b"lease", "message", b"message", "sequence", b"sequence", "welcome", b"welcome"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "collect_workdir", b"collect_workdir", "forget", b"forget", "forgets", b"forgets", "goodbye", b"goodbye", "lease", b"lease", "leases", b"leases", "message", b"message", "sequence", b"sequence", "welcome", b"welcome"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "lease", "cancel", "forget", "collect_workdir", "goodbye"] | None: ...
 
 global___SessionResponse = SessionResponse
@@ -172,6 +196,7 @@ class Hello(google.protobuf.message.Message):
     GPU_NAMES_FIELD_NUMBER: builtins.int
     ATTEMPTS_FIELD_NUMBER: builtins.int
     PID_FIELD_NUMBER: builtins.int
+    MAX_LEASES_AHEAD_FIELD_NUMBER: builtins.int
     node_id: builtins.str
     """Stable name of the node."""
     hostname: builtins.str
@@ -194,6 +219,8 @@ class Hello(google.protobuf.message.Message):
     """The account that jobs run as."""
     pid: builtins.int
     """Process id of the agent."""
+    max_leases_ahead: builtins.int
+    """Leases that it takes beyond what its slots can start at once; 0: none."""
     @property
     def capacity(self) -> runyardpb.v1.common_pb2.Resources:
         """What the machine has."""
@@ -223,9 +250,10 @@ class Hello(google.protobuf.message.Message):
         gpu_names: collections.abc.Iterable[builtins.str] | None = ...,
         attempts: collections.abc.Iterable[global___AttemptReport] | None = ...,
         pid: builtins.int = ...,
+        max_leases_ahead: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["capacity", b"capacity"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "attempts", b"attempts", "boot_id", b"boot_id", "capacity", b"capacity", "compute_target", b"compute_target", "gpu_names", b"gpu_names", "hostname", b"hostname", "job_account", b"job_account", "machine_id", b"machine_id", "node_id", b"node_id", "pid", b"pid", "platform", b"platform", "protocol_version", b"protocol_version", "slots", b"slots"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "attempts", b"attempts", "boot_id", b"boot_id", "capacity", b"capacity", "compute_target", b"compute_target", "gpu_names", b"gpu_names", "hostname", b"hostname", "job_account", b"job_account", "machine_id", b"machine_id", "max_leases_ahead", b"max_leases_ahead", "node_id", b"node_id", "pid", b"pid", "platform", b"platform", "protocol_version", b"protocol_version", "slots", b"slots"]) -> None: ...
 
 global___Hello = Hello
 
@@ -308,6 +336,7 @@ class AttemptReport(google.protobuf.message.Message):
     WARNINGS_FIELD_NUMBER: builtins.int
     WORKDIR_FIELD_NUMBER: builtins.int
     LENGTHS_FIELD_NUMBER: builtins.int
+    PIECES_FIELD_NUMBER: builtins.int
     phase: global___AttemptReport.Phase.ValueType
     """How far."""
     status_message: builtins.str
@@ -340,6 +369,12 @@ class AttemptReport(google.protobuf.message.Message):
     def lengths(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___FileLength]:
         """Final lengths of the files that grow, from EXITED on: the daemon seals the logs there."""
 
+    @property
+    def pieces(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___FilePiece]:
+        """The last bytes of files that grow, up to 64 KiB together, so that a short run needs no AppendFiles. The daemon appends
+        them before it applies the report; what it has already is passed over.
+        """
+
     def __init__(
         self,
         *,
@@ -352,11 +387,38 @@ class AttemptReport(google.protobuf.message.Message):
         warnings: collections.abc.Iterable[builtins.str] | None = ...,
         workdir: runyardpb.v1.runs_pb2.WorkdirSummary | None = ...,
         lengths: collections.abc.Iterable[global___FileLength] | None = ...,
+        pieces: collections.abc.Iterable[global___FilePiece] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["end", b"end", "ref", b"ref", "start_time", b"start_time", "workdir", b"workdir"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["end", b"end", "lengths", b"lengths", "phase", b"phase", "phases", b"phases", "ref", b"ref", "start_time", b"start_time", "status_message", b"status_message", "warnings", b"warnings", "workdir", b"workdir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end", b"end", "lengths", b"lengths", "phase", b"phase", "phases", b"phases", "pieces", b"pieces", "ref", b"ref", "start_time", b"start_time", "status_message", b"status_message", "warnings", b"warnings", "workdir", b"workdir"]) -> None: ...
 
 global___AttemptReport = AttemptReport
+
+@typing.final
+class FilePiece(google.protobuf.message.Message):
+    """A piece of a growing file within a report."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: builtins.int
+    OFFSET_BYTES_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    file: global___AppendFilesRequest.File.ValueType
+    """Which file."""
+    offset_bytes: builtins.int
+    """Where the bytes belong."""
+    data: builtins.bytes
+    """The bytes."""
+    def __init__(
+        self,
+        *,
+        file: global___AppendFilesRequest.File.ValueType = ...,
+        offset_bytes: builtins.int = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "file", b"file", "offset_bytes", b"offset_bytes"]) -> None: ...
+
+global___FilePiece = FilePiece
 
 @typing.final
 class FileLength(google.protobuf.message.Message):
@@ -561,6 +623,11 @@ class Lease(google.protobuf.message.Message):
     LOCK_FIELD_NUMBER: builtins.int
     ENVIRONMENT_FIELD_NUMBER: builtins.int
     LOCKS_FIELD_NUMBER: builtins.int
+    IS_AHEAD_FIELD_NUMBER: builtins.int
+    is_ahead: builtins.bool
+    """Sent before the node has room, so that the next short run starts without a round trip. The agent begins it when a slot is
+    free and returns it when it could not begin within a second.
+    """
     @property
     def ref(self) -> global___AttemptRef:
         """Which; its grant is durable."""
@@ -594,9 +661,10 @@ class Lease(google.protobuf.message.Message):
         lock: runyardpb.v1.environments_pb2.EnvironmentLock | None = ...,
         environment: runyardpb.v1.environments_pb2.EnvironmentSpec | None = ...,
         locks: collections.abc.Iterable[runyardpb.v1.environments_pb2.EnvironmentLock] | None = ...,
+        is_ahead: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["environment", b"environment", "lock", b"lock", "ref", b"ref", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["environment", b"environment", "lock", b"lock", "locks", b"locks", "manifests", b"manifests", "ref", b"ref", "spec", b"spec"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["environment", b"environment", "is_ahead", b"is_ahead", "lock", b"lock", "locks", b"locks", "manifests", b"manifests", "ref", b"ref", "spec", b"spec"]) -> None: ...
 
 global___Lease = Lease
 
