@@ -46,11 +46,12 @@ format: $(VENV)/.installed-dev ## Format the code and mend what ruff can
 
 bench: $(VENV)/.installed-dev ## Measure against physical floors and peers; figures belong in docs/benchmarks.md
 	@$(BIN)/python -m compileall -q $(SOURCES)
+	@benchmarks/peers/install.sh .bench $(BIN)/uv
 	@$(BIN)/python benchmarks/run_all.py
 
 proto: ## Write the stubs of the contract again
 	@proto/generate.sh
 
 clean: ## Remove what the targets made
-	@rm -rf $(VENV) .proto-venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .proto-venv .bench dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find $(SOURCES) tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
