@@ -16,6 +16,9 @@ _STATEMENTS: Final = 256
 _WRITER_CACHE_KIB: Final = 8192
 _READER_CACHE_KIB: Final = 1024
 
+INCREMENTAL: Final = 2
+"""The mode of auto_vacuum in which free pages are given back when they are asked for."""
+
 
 def check_place(path: Path) -> None:
     """Refuses a place where a database would be lost, or be another's. Creates an empty file.
@@ -79,6 +82,8 @@ def connect(path: Path, cache_kib: int = _WRITER_CACHE_KIB) -> sqlite3.Connectio
 
 def make_writer(conn: sqlite3.Connection) -> None:
     """Makes this the only connection that writes and checkpoints, each commit durable."""
+    # Takes effect on a new database only, and only before its first page is written.
+    conn.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")
     conn.execute("PRAGMA journal_mode = WAL").fetchone()
     conn.execute("PRAGMA synchronous = FULL")
     conn.execute("PRAGMA foreign_keys = ON")

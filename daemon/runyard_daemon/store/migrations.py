@@ -11,13 +11,17 @@ from typing import Final
 
 from runyard_contract.errors import DatabaseNewer, HomeUnusable
 from runyard_contract.paths import sync_dir
-from runyard_daemon.store.schema import APPLICATION_ID, FIRST_SCHEMA
+from runyard_daemon.store.connection import INCREMENTAL
+from runyard_daemon.store.schema import APPLICATION_ID, FIRST_SCHEMA, SECOND_SCHEMA
 
 Migration = Sequence[str]
 """The statements of one step."""
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (FIRST_SCHEMA,)
+MIGRATIONS: Final[tuple[Migration, ...]] = (FIRST_SCHEMA, SECOND_SCHEMA)
 """Step n brings a database of schema n to schema n + 1. Released steps never change."""
+
+COPIES_KEPT: Final = 2
+"""Copies made before migrations that stay beside the database, the newest schemas."""
 
 
 def check_known(conn: sqlite3.Connection, path: Path, latest: int = len(MIGRATIONS)) -> int:
@@ -48,13 +52,17 @@ def migrate(
 ) -> Path | None:
     """Applies the steps that a database lacks; gives the copy made of an existing one before.
 
-    The copy lies beside it, is named by its schema and is durable before the first step. A step
-    that fails leaves the schema before it.
+    The copy lies beside it, is named by its schema and is durable before the first step; older
+    copies go. A step that fails, or a kill at any moment, leaves the schema before that step.
     """
     number = check_known(conn, path, len(steps))
     if number == len(steps):
         return None
-    copy = _copy(conn, path, number) if number else None
+    copy = None
+    if number:
+        copy = _copy(conn, path, number)
+        _remove_old_copies(path)
+        _make_shrinkable(conn)
     for statements in steps[number:]:
         number += 1
         conn.execute("BEGIN IMMEDIATE")
@@ -96,6 +104,25 @@ def _newer(conn: sqlite3.Connection, path: Path, number: int, latest: int) -> Da
         known_schema=str(latest),
         version=version,
     )
+
+
+def _make_shrinkable(conn: sqlite3.Connection) -> None:
+    """Lets a database give space back bit by bit, as new ones can from their start."""
+    (mode,) = conn.execute("PRAGMA auto_vacuum").fetchone()
+    if mode != INCREMENTAL:
+        conn.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")
+        conn.execute("VACUUM")
+
+
+def _remove_old_copies(path: Path) -> None:
+    """Removes all but the newest copies that migrations made."""
+    numbered = [
+        (int(suffix), copy)
+        for copy in path.parent.glob(f"{path.name}.schema-*")
+        if (suffix := copy.name.rpartition("-")[2]).isdecimal()
+    ]
+    for _, copy in sorted(numbered)[:-COPIES_KEPT]:
+        copy.unlink()
 
 
 def _copy(conn: sqlite3.Connection, path: Path, number: int) -> Path:

@@ -1,4 +1,4 @@
-"""The tables, as the statements of the first migration.
+"""The tables, as the statements of the migrations.
 
 Names compare without case (NOCASE: names are ASCII). Listings need no index on a time: a run's
 `seq` grows with each submit, and every index of SQLite ends with it, so each index below is in
@@ -234,6 +234,22 @@ FIRST_SCHEMA: Final = (
         last_seen_us INTEGER NOT NULL,
         PRIMARY KEY (workspace, compute, node_id),
         FOREIGN KEY (workspace, compute) REFERENCES computes (workspace, name) ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID
+    """,
+)
+
+SECOND_SCHEMA: Final = (
+    # A run without a name of its own is called by its id: it costs nothing here.
+    """
+    CREATE INDEX runs_by_name ON runs (workspace, display_name) WHERE display_name != run_id
+    """,
+    # Runs on their way out. A row is written before anything of its run is removed and goes last,
+    # after the run's folder, so that a removal that was cut off is taken up again.
+    """
+    CREATE TABLE removals (
+        run_id TEXT NOT NULL PRIMARY KEY,
+        experiment TEXT NOT NULL,
+        is_erased INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID
     """,
 )

@@ -10,7 +10,6 @@ import pytest
 from runyard_contract.errors import DatabaseNewer, HomeUnusable
 from runyard_daemon.store import meta, migrations, workspaces
 from runyard_daemon.store.database import Store
-from runyard_daemon.store.schema import FIRST_SCHEMA
 from support.records import NOW_US, fresh_database
 
 
@@ -122,36 +121,6 @@ def test_read_sees_one_state_while_others_write(tmp_path: Path) -> None:
         return found
 
     assert asyncio.run(go()) == ([], [])
-
-
-STEP = ("ALTER TABLE workspaces ADD COLUMN note TEXT NOT NULL DEFAULT 'none'",)
-
-
-def test_migration_copies_an_existing_database_before_its_first_step(tmp_path: Path) -> None:
-    path = tmp_path / "runyard.db"
-    conn = fresh_database(path)
-
-    copy = migrations.migrate(conn, path, (FIRST_SCHEMA, STEP))
-
-    assert copy is not None
-    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    old = sqlite3.connect(copy)
-    assert old.execute("SELECT * FROM workspaces").fetchall() == [("default", NOW_US)]
-    assert conn.execute("SELECT * FROM workspaces").fetchall() == [("default", NOW_US, "none")]
-    old.close()
-    conn.close()
-
-
-def test_migration_that_fails_leaves_the_schema_before_it(tmp_path: Path) -> None:
-    path = tmp_path / "runyard.db"
-    conn = fresh_database(path)
-
-    with pytest.raises(sqlite3.OperationalError):
-        migrations.migrate(conn, path, (FIRST_SCHEMA, (*STEP, "NONSENSE")))
-
-    assert conn.execute("SELECT * FROM workspaces").fetchall() == [("default", NOW_US)]
-    assert migrations.check_known(conn, path) == 1
-    conn.close()
 
 
 def test_epochs_grow_over_restarts_and_restores(tmp_path: Path) -> None:
