@@ -28,6 +28,7 @@ from runyard_daemon.content import Content
 from runyard_daemon.control import startup
 from runyard_daemon.control.attemptlogs import AttemptLogs
 from runyard_daemon.control.background import Background
+from runyard_daemon.control.backup import Backup
 from runyard_daemon.control.cancel import Canceler
 from runyard_daemon.control.collect import Collector
 from runyard_daemon.control.declare import Declarer
@@ -35,7 +36,9 @@ from runyard_daemon.control.grants import Grants
 from runyard_daemon.control.hello import Greeter
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.orders import Goodbye
+from runyard_daemon.control.removal import Remover
 from runyard_daemon.control.reports import Reports
+from runyard_daemon.control.restore import complete_restore
 from runyard_daemon.control.runfiles import RunFiles
 from runyard_daemon.control.submit import Submitter
 from runyard_daemon.control.tags import JobTags
@@ -118,6 +121,7 @@ class App:
         self.gate = Gate(build_id())
         self.edge = Edge(self.gate, journal, self.live.note_activity)
         self.grants = Grants(self.live, content, environment_hash)
+        self.remover = Remover(self.live, self.logs.root)
         self.serving = asyncio.Event()
         """Set when calls are answered."""
         self._start_time_us = wall_us()
@@ -137,7 +141,9 @@ class App:
         submitter = Submitter(live, self.content, self.grants, principal(), secrets.token_bytes)
         return Services(
             runs=RunService(
-                RunParts(config, live, logs, submitter, canceler, collector, files, pager)
+                RunParts(
+                    config, live, logs, submitter, canceler, collector, files, self.remover, pager
+                )
             ),
             snapshots=SnapshotService(
                 live, self.content, Declarer(live, self.content), config.upload_idle_s
@@ -158,6 +164,7 @@ class App:
                     canceler,
                     self._start_time_us,
                     self._agent.pid,
+                    Backup(live, self.content, config.home, build_id()),
                     lambda: self.stop.ask(is_stop=True),
                 )
             ),
@@ -191,7 +198,7 @@ class App:
         loops: list[tuple[str, Loop]] = [
             ("dispatch", lambda: dispatch(live, self.grants)),
             ("leases", lambda: watch_leases(live, config.out_of_touch_s)),
-            ("janitor", lambda: clean_up(live, config.janitor_s)),
+            ("janitor", lambda: clean_up(live, self.remover, config)),
         ]
         if config.has_local_agent:
             loops.append(("local-agent", self._agent.keep))
@@ -255,6 +262,7 @@ async def running(config: Config, journal: Journal) -> AsyncIterator[App]:
         journal.error("store_failed", cause=cause)
         os._exit(EXIT_DISK)
 
+    complete_restore(config.home, wall_us())
     store = Store.open(
         config.home / "runyard.db",
         version=build_id(),

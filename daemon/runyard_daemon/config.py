@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.home import data_home
+from runyard_daemon.core.retention import RetentionPolicy
+from runyard_daemon.settings import DiskLimits, read_settings
 
 IDLE_END_VARIABLE = "RUNYARD_IDLE_END_S"
+IDLE_END_S = 3 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Config:
     """The data directory, absolute."""
     is_embedded: bool = False
     """Started by a client for one user, rather than by `daemon serve`."""
-    idle_end_s: float = 3 * 3600.0
+    idle_end_s: float = IDLE_END_S
     """An embedded daemon ends after that long without runs, clients or attached targets."""
     has_local_agent: bool = True
     """Whether the daemon keeps an agent for the target `local` on its own machine."""
@@ -43,15 +46,24 @@ class Config:
     """How long a node keeps what a script wrote outside outputs/ and logs/."""
     janitor_s: float = 600.0
     """Pause between two rounds of clean-up."""
+    retention: RetentionPolicy | None = None
+    """What each round removes of ended runs; None: nothing."""
+    disk: DiskLimits = field(default_factory=DiskLimits)
+    """When the disk counts as full."""
 
 
 def load(environ: Mapping[str, str], *, home: Path | None, is_embedded: bool) -> Config:
-    """Puts the settings together. Raises SpecInvalid for a variable that can't be read."""
+    """Puts the settings together. Raises SpecInvalid for a variable or `daemon.toml` at fault."""
     chosen = home.absolute() if home is not None else data_home(environ)
     idle_text = environ.get(IDLE_END_VARIABLE)
-    if not idle_text:
-        return Config(home=chosen, is_embedded=is_embedded)
-    return Config(home=chosen, is_embedded=is_embedded, idle_end_s=_seconds(idle_text))
+    settings = read_settings(chosen)
+    return Config(
+        home=chosen,
+        is_embedded=is_embedded,
+        idle_end_s=_seconds(idle_text) if idle_text else IDLE_END_S,
+        retention=settings.retention,
+        disk=settings.disk,
+    )
 
 
 def _seconds(text: str) -> float:

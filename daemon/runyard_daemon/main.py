@@ -1,20 +1,25 @@
-"""`python -P -m runyard_daemon serve`: arguments, signals, exit codes."""
+"""`python -P -m runyard_daemon serve` and `restore`: arguments, signals, exit codes."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from runyard_contract.errors import RunyardError
+from runyard_contract.errors import HomeUnusable, RunyardError
+from runyard_contract.version import build_id
 from runyard_daemon import config as configuration
 from runyard_daemon import instance
-from runyard_daemon.app import App, running
+from runyard_daemon.app import App, running, wall_us
 from runyard_daemon.config import Config
+from runyard_daemon.control import restore as restoring
 from runyard_daemon.journal import Journal, take_over_logging
 from runyard_daemon.preload import preload
 
@@ -27,15 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     journal = Journal(STDERR_FD)
     os.umask(0o077)
     try:
-        config = configuration.load(os.environ, home=given.home, is_embedded=given.embedded)
+        is_embedded = given.command == "serve" and given.embedded
+        config = configuration.load(os.environ, home=given.home, is_embedded=is_embedded)
         instance.prepare_home(config.home)
         lock_fd = instance.take_lock(config.home)
         try:
-            _serve(config, journal)
+            if given.command == "restore":
+                _restore(config, given)
+            else:
+                _serve(config, journal)
         finally:
             os.close(lock_fd)
     except RunyardError as error:
-        _say(journal, error, is_embedded=given.embedded)
+        if given.command == "restore":
+            _answer({"reason": error.reason, "message": error.message, "hint": error.hint})
+        else:
+            _say(journal, error, is_embedded=given.embedded)
         return error.exit_code
     return 0
 
@@ -52,7 +64,36 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="started by a client: log to stderr as JSON only, end when idle",
     )
+    restore = commands.add_parser("restore", help="restore the data directory from a backup")
+    restore.add_argument("--home", type=Path, help="the data directory (default: $RUNYARD_HOME)")
+    restore.add_argument("--force", action="store_true", help="move data that is there aside")
+    restore.add_argument("--keep-queue", action="store_true", help="runs that waited go on waiting")
+    restore.add_argument("file", type=Path, help="the backup")
     return parser
+
+
+def _restore(config: Config, given: argparse.Namespace) -> None:
+    """Restores and answers the command that asked for it with one line of JSON on stdout."""
+    try:
+        facts = restoring.restore(
+            config.home,
+            given.file,
+            now_us=wall_us(),
+            version=build_id(),
+            is_forced=given.force,
+            keeps_queue=given.keep_queue,
+        )
+    except OSError as error:
+        raise HomeUnusable(
+            f"the restore failed: {error}",
+            hint="nothing was changed; free space or mend what the message names, then try again",
+            home=str(config.home),
+        ) from error
+    _answer(asdict(facts))
+
+
+def _answer(values: dict[str, Any]) -> None:
+    print(json.dumps(values), flush=True)
 
 
 def _serve(config: Config, journal: Journal) -> None:

@@ -186,7 +186,7 @@ def test_sec_36_old_request_ids_are_forgotten() -> None:
         assert live.store.peek(lambda conn: conn.execute(count).fetchone()) == (1,)
         real_now_us = live.now_us
         live.now_us = lambda: real_now_us() + 8 * 86_400 * 1_000_000
-        await tidy(live)
+        await tidy(live, daemon.app.remover, None)
 
         assert live.store.peek(lambda conn: conn.execute(count).fetchone()) == (0,)
 

@@ -17,7 +17,7 @@ from runyard_daemon.control.reports import NO_END, apply, core_record
 from runyard_daemon.core import attempts as core_attempts
 from runyard_daemon.core.attempts import Action, AttemptPhase, Decision, event_of, reconcile
 from runyard_daemon.core.types import AttemptRef, Node, NodeId
-from runyard_daemon.store import Connection, attempts, computes, runs
+from runyard_daemon.store import Connection, attempts, computes, meta, runs
 from runyard_daemon.store.computes import NodeRecord
 from runyard_daemon.store.details import AttemptEndRecord
 
@@ -81,6 +81,11 @@ class Greeter:
                 older.supersede()
             live.in_touch(_board_node(node, hello))
         said = {report.ref: report for report in hello.attempts}
+        live.found[node] = tuple(
+            said[decision.ref].target
+            for decision in settled.decisions
+            if decision.action is Action.FOUND
+        )
         for run_id in settled.over:
             held = live.attempts.get(run_id)
             live.let_go(run_id)
@@ -131,7 +136,13 @@ class Greeter:
         newest = attempts.current(conn, ref.run_id)
         if record is None or run is None or newest is None or record.ref != ref:
             return None
-        return core_record(record, run, is_current=newest.ref == ref, boot_id=boot_id)
+        return core_record(
+            record,
+            run,
+            is_current=newest.ref == ref,
+            boot_id=boot_id,
+            incarnation=meta.get(conn).incarnation,
+        )
 
     def _write(
         self,

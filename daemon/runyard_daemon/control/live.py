@@ -64,6 +64,8 @@ class Live:
     """By run id."""
     waiting: set[str] = field(default_factory=set)
     """Ids of the runs that wait for a node."""
+    found: dict[NodeId, tuple[RunRef, ...]] = field(default_factory=dict)
+    """What agents hold and the records don't know, as after a restore, by their last Hello."""
     nodes: dict[NodeId, Node] = field(default_factory=dict)
     """All that are known, connected or not."""
     unseen: dict[NodeId, BootTime] = field(default_factory=dict)
@@ -73,6 +75,8 @@ class Live:
     """Set when a run may have become able to start."""
     wake_leases: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a node lost touch."""
+    removal: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while anything that the records named is removed, and while a backup is made."""
     last_activity: float = 0.0
     """When something last happened that puts off the daemon's idle end, by the boot clock."""
 

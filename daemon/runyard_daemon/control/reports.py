@@ -191,7 +191,12 @@ def apply(conn: Connection, node: NodeId, report: AttemptReport, now_us: int) ->
 
 
 def core_record(
-    record: AttemptRecord, run: RunRecord, *, is_current: bool, boot_id: str = ""
+    record: AttemptRecord,
+    run: RunRecord,
+    *,
+    is_current: bool,
+    boot_id: str = "",
+    incarnation: int = 0,
 ) -> core.AttemptRecord:
     """An attempt's record as the core judges it."""
     return core.AttemptRecord(
@@ -202,6 +207,7 @@ def core_record(
         is_current=is_current,
         is_over=record.end_time_us is not None,
         is_cancel_wanted=bool(run.canceled_by) and not run.state.is_final,
+        is_restored=core.is_of_earlier(incarnation, record.epoch),
     )
 
 

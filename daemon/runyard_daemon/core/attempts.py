@@ -47,6 +47,9 @@ class AttemptRecord:
     is_over: bool = False
     """The run is final, or the attempt was given up: nothing more is wanted of it."""
     is_cancel_wanted: bool = False
+    is_restored: bool = False
+    """Granted before the records went back to a backup: its agent may have ended and forgotten it
+    since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +124,17 @@ def next_epoch(incarnation: int, last_epoch: int) -> int:
     return max(last_epoch, incarnation << COUNTER_BITS) + 1
 
 
+def is_of_earlier(incarnation: int, epoch: int) -> bool:
+    """Says whether an epoch was given before the data directory came to this incarnation."""
+    return epoch >> COUNTER_BITS < incarnation
+
+
 def incarnation_after_restore(incarnations: Iterable[int], epochs: Iterable[int]) -> int:
     """Gives the incarnation of a restored data directory.
 
-    Arguments are what the backup and, where there is one, the replaced directory knew: the result
-    is above them all, so that no grant made after the backup shares an epoch with one made now.
+    Arguments are what the backup and, where there is one, the replaced directory knew, and a
+    number that grows with time, for a directory that is lost: the result is above them all, so
+    that no grant made after the backup shares an epoch with one made now.
     """
     return max((*incarnations, *(epoch >> COUNTER_BITS for epoch in epochs)), default=0) + 1
 
@@ -227,6 +236,8 @@ def _not_on_disk(record: AttemptRecord, boot_id: str) -> Decision:
     """The records count on it and the agent has nothing of it."""
     if record.phase >= AttemptPhase.EXITED:
         return Decision(Action.SEAL, record.ref)
+    if record.is_restored:
+        return Decision(Action.END, record.ref, reason=EndReason.RESTORED)
     if boot_id != record.boot_id:
         return Decision(Action.END, record.ref, reason=EndReason.NODE_RESTARTED)
     if record.phase > AttemptPhase.GRANTED:

@@ -33,6 +33,8 @@ class EndReason(StrEnum):
     AGENT_FAILED = "agent_failed"
     ATTEMPT_LOST = "attempt_lost"
     """The node is back and no longer has the attempt's folder."""
+    RESTORED = "restored"
+    """The records went back to a backup made before the end, and no node has the attempt now."""
     ABANDONED = "abandoned"
     """Somebody gave the attempt up while its node was out of touch."""
 
@@ -323,6 +325,12 @@ _OTHER_WORDS = {
         EndClass.INFRASTRUCTURE,
         "the agent could not go on with the run",
         "run `runyard doctor` and read agent.log, then submit again",
+    ),
+    EndReason.RESTORED: (
+        EndClass.INFRASTRUCTURE,
+        "the records were restored from a backup that was made before it ended, and what became "
+        "of it since is not known",
+        "submit it again if it did not finish; nothing was started again by itself",
     ),
     EndReason.ATTEMPT_LOST: (
         EndClass.INFRASTRUCTURE,

@@ -44,6 +44,8 @@ class Event(StrEnum):
     """The attempt is over without a result (never started, or its lease ended)."""
     CANCEL_REQUESTED = "cancel requested"
     """Somebody asked for the run to end."""
+    RESTORED = "restored"
+    """The records went back to a backup, and nobody knows what became of the run since."""
     ABANDONED = "abandoned"
     """Somebody gave up on an attempt whose node is out of touch; it is fenced for good."""
 
@@ -100,10 +102,16 @@ TABLE: Mapping[RunState, Mapping[Event, RunState]] = MappingProxyType(
     {
         _S.NOT_STARTED: _row(SUBMITTED=_S.QUEUED, CANCEL_REQUESTED=_S.CANCELED),
         _S.QUEUED: _row(
-            NODE_ORDERED=_S.PROVISIONING, GRANTED=_S.STARTING, CANCEL_REQUESTED=_S.CANCELED
+            NODE_ORDERED=_S.PROVISIONING,
+            GRANTED=_S.STARTING,
+            CANCEL_REQUESTED=_S.CANCELED,
+            RESTORED=_S.FAILED,
         ),
         _S.PROVISIONING: _row(
-            GRANTED=_S.STARTING, REQUEUED=_S.QUEUED, CANCEL_REQUESTED=_S.CANCELED
+            GRANTED=_S.STARTING,
+            REQUEUED=_S.QUEUED,
+            CANCEL_REQUESTED=_S.CANCELED,
+            RESTORED=_S.FAILED,
         ),
         _S.STARTING: _row(
             PREPARING=_S.PREPARING,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from runyard_contract.paths import open_dir, sync_dir
+from runyard_contract.paths import check_component, open_dir, sync_dir
 
 METRICS_SUMMARY = "metrics.summary.json"
 _MODE = 0o700
@@ -79,6 +82,32 @@ def open_to_read(root: Path, key: AttemptKey, name: str) -> int | None:
         return None
     finally:
         os.close(folder_fd)
+
+
+def remove_runs(root: Path, experiment: str, run_ids: Iterable[str]) -> None:
+    """Removes the folders of runs with all in them, durably; no link is followed. Idempotent.
+
+    Raises OSError where something can't be removed.
+    """
+    try:
+        root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        folder_fd = open_dir(root_fd, (experiment,))
+        try:
+            for run_id in run_ids:
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.rmtree(check_component(run_id), dir_fd=folder_fd)
+            os.fsync(folder_fd)
+        finally:
+            os.close(folder_fd)
+        with contextlib.suppress(OSError):  # other runs are in it
+            os.rmdir(experiment, dir_fd=root_fd)
+    except FileNotFoundError:
+        return
+    finally:
+        os.close(root_fd)
 
 
 def _open_folder(root: Path, key: AttemptKey, *, create: bool) -> int:

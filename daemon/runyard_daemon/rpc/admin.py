@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -10,13 +11,16 @@ from dataclasses import dataclass
 
 from runyard_contract.version import PROTOCOL_VERSION, build_id
 from runyard_daemon.config import Config
+from runyard_daemon.control.backup import Backup, BackupFacts
 from runyard_daemon.control.cancel import Canceler
 from runyard_daemon.control.hello import WORKSPACE
 from runyard_daemon.control.live import Live
 from runyard_daemon.rpc.convert.times import to_timestamp
 from runyard_daemon.rpc.edge import Context
+from runyard_daemon.rpc.idle import Writable
 from runyard_daemon.rpc.lookup import ANY
 from runyard_daemon.store import SQLITE_VERSION, experiments
+from runyard_daemon.store.space import space
 from runyardpb.v1 import admin_pb2 as pb
 from runyardpb.v1.admin_pb2_grpc import AdminServiceServicer
 
@@ -31,6 +35,7 @@ class AdminParts:
     start_time_us: int
     agent_pid: Callable[[], int | None]
     """The process of the local agent, if one lives."""
+    backup: Backup
     stop: Callable[[], None]
     """Begins to stop the daemon and its local agent; returns at once."""
 
@@ -46,6 +51,7 @@ class AdminService(AdminServiceServicer):
     ) -> pb.GetServerInfoResponse:
         """What this daemon is and does."""
         live = self._parts.live
+        database = live.store.peek(space)
         return pb.GetServerInfoResponse(
             version=build_id(),
             protocol_version=PROTOCOL_VERSION,
@@ -59,6 +65,13 @@ class AdminService(AdminServiceServicer):
             sqlite_version=SQLITE_VERSION,
             interpreter=sys.executable,
             is_embedded=self._parts.config.is_embedded,
+            database_bytes=database.total_bytes,
+            free_database_bytes=database.free_bytes,
+            found_attempts=[
+                pb.FoundAttempt(run=found.name, attempt=found.ref.attempt, node=node)
+                for node, attempts in live.found.items()
+                for found in attempts
+            ],
         )
 
     async def StopServer(
@@ -75,6 +88,18 @@ class AdminService(AdminServiceServicer):
         self._parts.stop()
         return answer
 
+    async def BackUpServer(  # type: ignore[override]  # a coroutine that uses write
+        self, request: pb.BackUpServerRequest, context: Writable[pb.BackUpServerResponse]
+    ) -> None:
+        """Streams a backup."""
+        async with contextlib.aclosing(self._parts.backup.stream()) as pieces:
+            async for piece in pieces:
+                await context.write(
+                    pb.BackUpServerResponse(summary=_to_summary(piece))
+                    if isinstance(piece, BackupFacts)
+                    else pb.BackUpServerResponse(data=piece)
+                )
+
     async def _cancel_all(self) -> int:
         """Cancels all runs that have not ended and waits for their ends; gives how many."""
         live = self._parts.live
@@ -90,3 +115,14 @@ class AdminService(AdminServiceServicer):
             except TimeoutError:
                 live.journal.warning("stop_without_all_ends", left=len(live.attempts))
         return sum(run_id not in live.attempts for run_id in wanted)
+
+
+def _to_summary(facts: BackupFacts) -> pb.BackupSummary:
+    return pb.BackupSummary(
+        digest=facts.digest,
+        size_bytes=facts.size_bytes,
+        run_count=facts.run_count,
+        blob_count=facts.blob_count,
+        file_count=facts.file_count,
+        time=to_timestamp(facts.time_us),
+    )

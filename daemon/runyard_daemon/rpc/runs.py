@@ -15,6 +15,7 @@ from runyard_daemon.control.changerun import change_run
 from runyard_daemon.control.collect import Collector
 from runyard_daemon.control.explained import explain
 from runyard_daemon.control.live import Live
+from runyard_daemon.control.removal import Remover
 from runyard_daemon.control.runfiles import LogListing, RunFiles
 from runyard_daemon.control.submit import Submission, Submitter
 from runyard_daemon.rpc.convert.changes import to_change
@@ -33,6 +34,7 @@ from runyard_daemon.rpc.follow import Following
 from runyard_daemon.rpc.idle import Writable
 from runyard_daemon.rpc.lookup import ANY, find_run, split_parent, split_run_name
 from runyard_daemon.rpc.paging import Pager
+from runyard_daemon.rpc.prune import prune_runs
 from runyard_daemon.rpc.watch import watch_runs
 from runyard_daemon.store import Connection, events, listing
 from runyard_daemon.store.listing import RunFilter
@@ -52,6 +54,7 @@ class RunParts:
     canceler: Canceler
     collector: Collector
     files: RunFiles
+    remover: Remover
     pager: Pager
 
 
@@ -186,6 +189,19 @@ class RunService(RunServiceServicer):
         """Brings the working folder of an ended run."""
         count = await self._parts.collector.collect(find_run(self._live, request.name))
         return pb.CollectWorkdirResponse(file_count=count)
+
+    async def DeleteRun(
+        self, request: pb.DeleteRunRequest, context: Context
+    ) -> pb.DeleteRunResponse:
+        """Removes an ended run for good."""
+        await self._parts.remover.delete(*split_run_name(request.name))
+        return pb.DeleteRunResponse()
+
+    async def PruneRuns(  # type: ignore[override]  # a coroutine that uses write
+        self, request: pb.PruneRunsRequest, context: Writable[pb.PruneRunsResponse]
+    ) -> None:
+        """Removes ended runs by age, number or size."""
+        await prune_runs(context, self._parts.remover, request)
 
     def _read(self, record: RunRecord) -> pb.Run:
         now_us = self._live.now_us()

@@ -32,6 +32,14 @@ class FileRecord:
     is_executable: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class NeededFile:
+    """The content of a registered file."""
+
+    digest: str
+    is_chunked: bool
+
+
 def put(conn: sqlite3.Connection, run_id: str, files: Iterable[FileRecord]) -> None:
     """Registers files; a path that exists is replaced."""
     conn.executemany(

@@ -26,6 +26,14 @@ def index(conn: sqlite3.Connection, sequence: int, kind: int, labels: Mapping[st
         )
 
 
+def unindex(conn: sqlite3.Connection, sequence: int, kind: int, held: Mapping[str, str]) -> None:
+    """Makes the run of this sequence no longer findable by labels that it has."""
+    conn.executemany(
+        "DELETE FROM run_labels WHERE kind = ? AND key = ? AND value = ? AND seq = ?",
+        [(kind, key, value, sequence) for key, value in held.items()],
+    )
+
+
 def set_tags(
     conn: sqlite3.Connection, run_id: str, tags: Mapping[str, str], remove: Collection[str] = ()
 ) -> dict[str, str]:
@@ -36,11 +44,7 @@ def set_tags(
     sequence, before = _read(conn, run_id, TAG)
     after = {key: value for key, value in before.items() if key not in remove} | dict(tags)
     if after != before:
-        gone = dict(before.items() - after.items())
-        conn.executemany(
-            "DELETE FROM run_labels WHERE kind = ? AND key = ? AND value = ? AND seq = ?",
-            [(TAG, key, value, sequence) for key, value in gone.items()],
-        )
+        unindex(conn, sequence, TAG, dict(before.items() - after.items()))
         index(conn, sequence, TAG, dict(after.items() - before.items()))
         _write(conn, sequence, TAG, after)
     return after

@@ -40,9 +40,11 @@ def next_epoch(conn: sqlite3.Connection) -> int:
     return int(row[0]) << _INCARNATION_SHIFT | int(row[1])
 
 
-def raise_incarnation(conn: sqlite3.Connection) -> int:
-    """Starts a new incarnation, whose epochs are above all of the last; returns its number."""
-    (row,) = conn.execute(
-        "UPDATE meta SET incarnation = incarnation + 1, grants = 0 RETURNING incarnation"
-    ).fetchall()
-    return int(row[0])
+def raise_incarnation(conn: sqlite3.Connection, incarnation: int) -> None:
+    """Starts a new incarnation, above the last, whose epochs are above all given before.
+
+    Page tokens of the last one die with it.
+    """
+    conn.execute(
+        "UPDATE meta SET incarnation = ?, grants = 0, page_key = randomblob(32)", (incarnation,)
+    )

@@ -1,4 +1,4 @@
-"""`runyard daemon`: serve, look at and stop the daemon."""
+"""`runyard daemon`: serve, look at and stop the daemon. Backups are in `daemon_backup`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runyard.cli.command_line import Group, json_option, output_of
+from runyard.cli.command_line import Entry, Group, json_option, output_of
 from runyard.cli.output import STDOUT_FD, Output
 from runyard.cli.render.amounts import count_text, local_time, message_time, utc_time
 from runyard.cli.render.status_line import StatusLine
@@ -31,7 +31,19 @@ _CANCEL_LIMIT_S = 3700.0
 
 @click.group(
     cls=Group,
-    examples=["runyard daemon status", "runyard daemon stop", "runyard daemon stop --cancel-runs"],
+    entries={
+        "backup": Entry(
+            "runyard.cli.daemon_backup", "backup", "Back everything up while the daemon works."
+        ),
+        "restore": Entry(
+            "runyard.cli.daemon_backup", "restore", "Put a backup in the place of the data."
+        ),
+    },
+    examples=[
+        "runyard daemon status",
+        "runyard daemon stop",
+        "runyard daemon backup runyard.backup",
+    ],
 )
 def daemon() -> None:
     """Serve, look at or stop the daemon, which keeps runs and their history.
@@ -157,6 +169,8 @@ def _wait_until_gone(pids: Iterable[int]) -> None:
 
 
 def _print_info(output: Output, info: admin_pb2.GetServerInfoResponse) -> None:
+    from runyard.snapshot.limits import size_text
+
     kind = "started by a command" if info.is_embedded else "served"
     output.print(output.paint("running", "green", STDOUT_FD) + f" (process {info.pid}, {kind})")
     for name, value in (
@@ -169,10 +183,20 @@ def _print_info(output: Output, info: admin_pb2.GetServerInfoResponse) -> None:
             f"{info.total_runs:,} on record",
         ),
         ("agents", f"{info.connected_agents:,} connected"),
+        (
+            "database",
+            f"{size_text(info.database_bytes)}, {size_text(info.free_database_bytes)} of it free",
+        ),
         ("interpreter", info.interpreter),
         ("SQLite", info.sqlite_version),
     ):
         output.fact(name, value)
+    for found in info.found_attempts:
+        run_id = found.run.rpartition("/")[2]
+        output.say(
+            f"runyard: {found.node} holds attempt {found.attempt} of {run_id}, which is not on "
+            "record (after a restore?); it goes on, and nothing ends or repeats it"
+        )
 
 
 def _info_json(info: admin_pb2.GetServerInfoResponse) -> dict[str, Any]:
@@ -190,4 +214,10 @@ def _info_json(info: admin_pb2.GetServerInfoResponse) -> dict[str, Any]:
         "sqlite_version": info.sqlite_version,
         "interpreter": info.interpreter,
         "is_embedded": info.is_embedded,
+        "database_bytes": info.database_bytes,
+        "free_database_bytes": info.free_database_bytes,
+        "found_attempts": [
+            {"run": found.run, "attempt": found.attempt, "node": found.node}
+            for found in info.found_attempts
+        ],
     }

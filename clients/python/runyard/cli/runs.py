@@ -1,4 +1,7 @@
-"""`runyard runs`: list, show, follow and end runs; their metrics and files."""
+"""`runyard runs`: list, show, follow and end runs; their metrics and files.
+
+Removing runs is in `runs_removal`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runyard.cli import parameters
-from runyard.cli.command_line import AnyCallable, Group, json_option, output_of
+from runyard.cli.command_line import AnyCallable, Entry, Group, json_option, output_of
 from runyard.cli.session import complete_run, find_run, open_workspace
 
 if TYPE_CHECKING:
@@ -28,6 +31,12 @@ def run_argument(function: AnyCallable) -> AnyCallable:
 
 @click.group(
     cls=Group,
+    entries={
+        "delete": Entry("runyard.cli.runs_removal", "delete", "Remove ended runs for good."),
+        "prune": Entry(
+            "runyard.cli.runs_removal", "prune", "Remove ended runs by age, number or total size."
+        ),
+    },
     examples=["runyard runs list -e iris", "runyard runs show last", "runyard runs cancel 3f2a"],
 )
 def runs() -> None:

@@ -38,7 +38,8 @@ The tree (class, reason)::
     │   ├── VersionMismatch         VERSION_MISMATCH
     │   ├── AlreadyRunning          ALREADY_RUNNING, local
     │   ├── DatabaseNewer           DATABASE_NEWER, local
-    │   └── HomeUnusable            HOME_UNUSABLE, local
+    │   ├── HomeUnusable            HOME_UNUSABLE, local
+    │   └── BackupInvalid           BACKUP_INVALID, local
     ├── Exhausted                   RESOURCE_EXHAUSTED: too much of something
     │   ├── MessageTooLarge         MESSAGE_TOO_LARGE
     │   └── DiskFull                DISK_FULL
@@ -105,6 +106,7 @@ from runyard_contract.errors.request import (
 )
 from runyard_contract.errors.system import (
     AlreadyRunning,
+    BackupInvalid,
     BlobCorrupt,
     BlobMissing,
     DaemonStartFailed,
@@ -133,6 +135,7 @@ from runyard_contract.errors.system import (
 
 __all__ = [
     "AlreadyRunning",
+    "BackupInvalid",
     "BlobCorrupt",
     "BlobMissing",
     "ComputeNotFound",

@@ -94,6 +94,13 @@ class HomeUnusable(Refused):
     exit_code = EXIT_UNAVAILABLE
 
 
+class BackupInvalid(Refused):
+    """A file is no whole backup: cut off, changed, or made by something else. Metadata: `what`."""
+
+    reason = "BACKUP_INVALID"
+    is_local = True
+
+
 class Exhausted(RunyardError):
     """Too much of something: send less or free some."""
 

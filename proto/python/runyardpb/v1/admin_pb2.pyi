@@ -43,6 +43,9 @@ class GetServerInfoResponse(google.protobuf.message.Message):
     SQLITE_VERSION_FIELD_NUMBER: builtins.int
     INTERPRETER_FIELD_NUMBER: builtins.int
     IS_EMBEDDED_FIELD_NUMBER: builtins.int
+    DATABASE_BYTES_FIELD_NUMBER: builtins.int
+    FREE_DATABASE_BYTES_FIELD_NUMBER: builtins.int
+    FOUND_ATTEMPTS_FIELD_NUMBER: builtins.int
     version: builtins.str
     """Version, with a build mark for a checkout."""
     protocol_version: builtins.str
@@ -65,9 +68,17 @@ class GetServerInfoResponse(google.protobuf.message.Message):
     """The interpreter that runs it."""
     is_embedded: builtins.bool
     """Started by a client rather than by `daemon serve`."""
+    database_bytes: builtins.int
+    """Bytes of the database's file."""
+    free_database_bytes: builtins.int
+    """Bytes of it that are free; they are given back in the background."""
     @property
     def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it started."""
+
+    @property
+    def found_attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___FoundAttempt]:
+        """Attempts that agents hold and the records don't know, as after a restore. They go on; nothing ends or repeats them."""
 
     def __init__(
         self,
@@ -84,11 +95,40 @@ class GetServerInfoResponse(google.protobuf.message.Message):
         sqlite_version: builtins.str = ...,
         interpreter: builtins.str = ...,
         is_embedded: builtins.bool = ...,
+        database_bytes: builtins.int = ...,
+        free_database_bytes: builtins.int = ...,
+        found_attempts: collections.abc.Iterable[global___FoundAttempt] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["active_runs", b"active_runs", "connected_agents", b"connected_agents", "home", b"home", "interpreter", b"interpreter", "is_embedded", b"is_embedded", "pid", b"pid", "protocol_version", b"protocol_version", "queued_runs", b"queued_runs", "sqlite_version", b"sqlite_version", "start_time", b"start_time", "total_runs", b"total_runs", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["active_runs", b"active_runs", "connected_agents", b"connected_agents", "database_bytes", b"database_bytes", "found_attempts", b"found_attempts", "free_database_bytes", b"free_database_bytes", "home", b"home", "interpreter", b"interpreter", "is_embedded", b"is_embedded", "pid", b"pid", "protocol_version", b"protocol_version", "queued_runs", b"queued_runs", "sqlite_version", b"sqlite_version", "start_time", b"start_time", "total_runs", b"total_runs", "version", b"version"]) -> None: ...
 
 global___GetServerInfoResponse = GetServerInfoResponse
+
+@typing.final
+class FoundAttempt(google.protobuf.message.Message):
+    """An attempt that an agent holds and the records don't know."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    NODE_FIELD_NUMBER: builtins.int
+    run: builtins.str
+    """Full name of its run, which may not be on record either."""
+    attempt: builtins.int
+    """Number of the attempt in its run, from 1."""
+    node: builtins.str
+    """Target and node, such as `local/gpu1`."""
+    def __init__(
+        self,
+        *,
+        run: builtins.str = ...,
+        attempt: builtins.int = ...,
+        node: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "node", b"node", "run", b"run"]) -> None: ...
+
+global___FoundAttempt = FoundAttempt
 
 @typing.final
 class StopServerRequest(google.protobuf.message.Message):
@@ -135,3 +175,81 @@ class StopServerResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["active_runs", b"active_runs", "canceled_runs", b"canceled_runs", "pids", b"pids"]) -> None: ...
 
 global___StopServerResponse = StopServerResponse
+
+@typing.final
+class BackUpServerRequest(google.protobuf.message.Message):
+    """Asks for a backup."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___BackUpServerRequest = BackUpServerRequest
+
+@typing.final
+class BackUpServerResponse(google.protobuf.message.Message):
+    """A piece of a backup."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """The next bytes of the file."""
+    @property
+    def summary(self) -> global___BackupSummary:
+        """In the last message only."""
+
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+        summary: global___BackupSummary | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["summary", b"summary"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "summary", b"summary"]) -> None: ...
+
+global___BackUpServerResponse = BackUpServerResponse
+
+@typing.final
+class BackupSummary(google.protobuf.message.Message):
+    """What a backup holds."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    RUN_COUNT_FIELD_NUMBER: builtins.int
+    BLOB_COUNT_FIELD_NUMBER: builtins.int
+    FILE_COUNT_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    digest: builtins.str
+    """BLAKE3 of the file, hexadecimal."""
+    size_bytes: builtins.int
+    """Size of the file in bytes."""
+    run_count: builtins.int
+    """Runs on record in it."""
+    blob_count: builtins.int
+    """Blobs in it."""
+    file_count: builtins.int
+    """Files of runs (logs, metrics) in it."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The moment that it shows."""
+
+    def __init__(
+        self,
+        *,
+        digest: builtins.str = ...,
+        size_bytes: builtins.int = ...,
+        run_count: builtins.int = ...,
+        blob_count: builtins.int = ...,
+        file_count: builtins.int = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["blob_count", b"blob_count", "digest", b"digest", "file_count", b"file_count", "run_count", b"run_count", "size_bytes", b"size_bytes", "time", b"time"]) -> None: ...
+
+global___BackupSummary = BackupSummary

@@ -6,7 +6,7 @@ from runyardpb.v1 import admin_pb2 as runyardpb_dot_v1_dot_admin__pb2
 
 
 class AdminServiceStub(object):
-    """Looks at and stops the daemon.
+    """Looks at, backs up and stops the daemon.
     """
 
     def __init__(self, channel):
@@ -25,10 +25,15 @@ class AdminServiceStub(object):
                 request_serializer=runyardpb_dot_v1_dot_admin__pb2.StopServerRequest.SerializeToString,
                 response_deserializer=runyardpb_dot_v1_dot_admin__pb2.StopServerResponse.FromString,
                 )
+        self.BackUpServer = channel.unary_stream(
+                '/runyardpb.v1.AdminService/BackUpServer',
+                request_serializer=runyardpb_dot_v1_dot_admin__pb2.BackUpServerRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_v1_dot_admin__pb2.BackUpServerResponse.FromString,
+                )
 
 
 class AdminServiceServicer(object):
-    """Looks at and stops the daemon.
+    """Looks at, backs up and stops the daemon.
     """
 
     def GetServerInfo(self, request, context):
@@ -41,6 +46,15 @@ class AdminServiceServicer(object):
     def StopServer(self, request, context):
         """Ends the daemon and its local agent. Active runs go on and are adopted at the next start, unless asked to be cancelled.
         Idempotent. Served to clients of any version. The answer comes before the end; the socket is gone after it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BackUpServer(self, request, context):
+        """Streams a backup of the whole data directory, as it was at one moment, while the daemon works. The pieces make one file;
+        the last message has its digest and no data. A stream that ends without it brought no whole backup.
+        Errors: RESOURCE_EXHAUSTED/DISK_FULL (no room for the copy of the records), DATA_LOSS/BLOB_CORRUPT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -59,6 +73,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=runyardpb_dot_v1_dot_admin__pb2.StopServerRequest.FromString,
                     response_serializer=runyardpb_dot_v1_dot_admin__pb2.StopServerResponse.SerializeToString,
             ),
+            'BackUpServer': grpc.unary_stream_rpc_method_handler(
+                    servicer.BackUpServer,
+                    request_deserializer=runyardpb_dot_v1_dot_admin__pb2.BackUpServerRequest.FromString,
+                    response_serializer=runyardpb_dot_v1_dot_admin__pb2.BackUpServerResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'runyardpb.v1.AdminService', rpc_method_handlers)
@@ -67,7 +86,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService(object):
-    """Looks at and stops the daemon.
+    """Looks at, backs up and stops the daemon.
     """
 
     @staticmethod
@@ -101,5 +120,22 @@ class AdminService(object):
         return grpc.experimental.unary_unary(request, target, '/runyardpb.v1.AdminService/StopServer',
             runyardpb_dot_v1_dot_admin__pb2.StopServerRequest.SerializeToString,
             runyardpb_dot_v1_dot_admin__pb2.StopServerResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def BackUpServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/runyardpb.v1.AdminService/BackUpServer',
+            runyardpb_dot_v1_dot_admin__pb2.BackUpServerRequest.SerializeToString,
+            runyardpb_dot_v1_dot_admin__pb2.BackUpServerResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -18,7 +18,7 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class AdminServiceStub:
-    """Looks at and stops the daemon."""
+    """Looks at, backs up and stops the daemon."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     GetServerInfo: grpc.UnaryUnaryMultiCallable[
@@ -35,8 +35,17 @@ class AdminServiceStub:
     Idempotent. Served to clients of any version. The answer comes before the end; the socket is gone after it.
     """
 
+    BackUpServer: grpc.UnaryStreamMultiCallable[
+        runyardpb.v1.admin_pb2.BackUpServerRequest,
+        runyardpb.v1.admin_pb2.BackUpServerResponse,
+    ]
+    """Streams a backup of the whole data directory, as it was at one moment, while the daemon works. The pieces make one file;
+    the last message has its digest and no data. A stream that ends without it brought no whole backup.
+    Errors: RESOURCE_EXHAUSTED/DISK_FULL (no room for the copy of the records), DATA_LOSS/BLOB_CORRUPT.
+    """
+
 class AdminServiceAsyncStub:
-    """Looks at and stops the daemon."""
+    """Looks at, backs up and stops the daemon."""
 
     GetServerInfo: grpc.aio.UnaryUnaryMultiCallable[
         runyardpb.v1.admin_pb2.GetServerInfoRequest,
@@ -52,8 +61,17 @@ class AdminServiceAsyncStub:
     Idempotent. Served to clients of any version. The answer comes before the end; the socket is gone after it.
     """
 
+    BackUpServer: grpc.aio.UnaryStreamMultiCallable[
+        runyardpb.v1.admin_pb2.BackUpServerRequest,
+        runyardpb.v1.admin_pb2.BackUpServerResponse,
+    ]
+    """Streams a backup of the whole data directory, as it was at one moment, while the daemon works. The pieces make one file;
+    the last message has its digest and no data. A stream that ends without it brought no whole backup.
+    Errors: RESOURCE_EXHAUSTED/DISK_FULL (no room for the copy of the records), DATA_LOSS/BLOB_CORRUPT.
+    """
+
 class AdminServiceServicer(metaclass=abc.ABCMeta):
-    """Looks at and stops the daemon."""
+    """Looks at, backs up and stops the daemon."""
 
     @abc.abstractmethod
     def GetServerInfo(
@@ -71,6 +89,17 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[runyardpb.v1.admin_pb2.StopServerResponse, collections.abc.Awaitable[runyardpb.v1.admin_pb2.StopServerResponse]]:
         """Ends the daemon and its local agent. Active runs go on and are adopted at the next start, unless asked to be cancelled.
         Idempotent. Served to clients of any version. The answer comes before the end; the socket is gone after it.
+        """
+
+    @abc.abstractmethod
+    def BackUpServer(
+        self,
+        request: runyardpb.v1.admin_pb2.BackUpServerRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[runyardpb.v1.admin_pb2.BackUpServerResponse], collections.abc.AsyncIterator[runyardpb.v1.admin_pb2.BackUpServerResponse]]:
+        """Streams a backup of the whole data directory, as it was at one moment, while the daemon works. The pieces make one file;
+        the last message has its digest and no data. A stream that ends without it brought no whole backup.
+        Errors: RESOURCE_EXHAUSTED/DISK_FULL (no room for the copy of the records), DATA_LOSS/BLOB_CORRUPT.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -838,6 +838,8 @@ class ListRunsRequest(google.protobuf.message.Message):
     TAGS_FIELD_NUMBER: builtins.int
     PROPERTIES_FIELD_NUMBER: builtins.int
     COMPUTE_TARGET_FIELD_NUMBER: builtins.int
+    FILTER_FIELD_NUMBER: builtins.int
+    ORDER_BY_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """`workspaces/{workspace}/experiments/{experiment}`; `-` for all experiments."""
     page_size: builtins.int
@@ -846,6 +848,14 @@ class ListRunsRequest(google.protobuf.message.Message):
     """`next_page_token` of the page before, else empty; all else must be the same."""
     compute_target: builtins.str
     """Only runs on this target."""
+    filter: builtins.str
+    """Only runs for which all of these comparisons hold, joined by AND, such as
+    `status IN (Failed, Canceled) AND tag.model = small AND created >= 2026-01-31 AND name = "base*"`. Fields: `status`,
+    `experiment`, `target`, `name` (display name or id; a `*` at the end matches any rest), `created` (RFC 3339 time or
+    date, with <, <=, >, >=), `tag.KEY`, `property.KEY`. At most 4,096 bytes. It only narrows what the fields above say.
+    """
+    order_by: builtins.str
+    """`create_time desc` (default: newest first) or `create_time asc`."""
     @property
     def states(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___Run.State.ValueType]:
         """Only runs in one of these states. Default: all."""
@@ -868,8 +878,10 @@ class ListRunsRequest(google.protobuf.message.Message):
         tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         properties: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         compute_target: builtins.str = ...,
+        filter: builtins.str = ...,
+        order_by: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["compute_target", b"compute_target", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "properties", b"properties", "states", b"states", "tags", b"tags"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compute_target", b"compute_target", "filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "properties", b"properties", "states", b"states", "tags", b"tags"]) -> None: ...
 
 global___ListRunsRequest = ListRunsRequest
 
@@ -1348,3 +1360,110 @@ class CollectWorkdirResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["file_count", b"file_count"]) -> None: ...
 
 global___CollectWorkdirResponse = CollectWorkdirResponse
+
+@typing.final
+class DeleteRunRequest(google.protobuf.message.Message):
+    """Names a run to remove."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Full name; `-` for the experiment where only the id is known."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___DeleteRunRequest = DeleteRunRequest
+
+@typing.final
+class DeleteRunResponse(google.protobuf.message.Message):
+    """Answers DeleteRun: the run is gone."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___DeleteRunResponse = DeleteRunResponse
+
+@typing.final
+class PruneRunsRequest(google.protobuf.message.Message):
+    """Says which ended runs are to go."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    OLDER_THAN_FIELD_NUMBER: builtins.int
+    KEEP_LAST_FIELD_NUMBER: builtins.int
+    MAX_SIZE_BYTES_FIELD_NUMBER: builtins.int
+    STATES_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """`workspaces/{workspace}/experiments/{experiment}`; `-` for all experiments."""
+    keep_last: builtins.int
+    """The newest so many ended runs of each experiment stay in any case. Alone: all others go. Default: none."""
+    max_size_bytes: builtins.int
+    """Of the runs below the parent, the newest stay up to this total size of logs, metrics and registered files; older ones
+    go. Default: size does not count.
+    """
+    dry_run: builtins.bool
+    """Only say what would go."""
+    @property
+    def older_than(self) -> google.protobuf.duration_pb2.Duration:
+        """Runs go that ended longer ago than this. Default: age does not count."""
+
+    @property
+    def states(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___Run.State.ValueType]:
+        """Only runs in one of these final states go. Default: any."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        older_than: google.protobuf.duration_pb2.Duration | None = ...,
+        keep_last: builtins.int = ...,
+        max_size_bytes: builtins.int = ...,
+        states: collections.abc.Iterable[global___Run.State.ValueType] | None = ...,
+        dry_run: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["older_than", b"older_than"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "keep_last", b"keep_last", "max_size_bytes", b"max_size_bytes", "older_than", b"older_than", "parent", b"parent", "states", b"states"]) -> None: ...
+
+global___PruneRunsRequest = PruneRunsRequest
+
+@typing.final
+class PruneRunsResponse(google.protobuf.message.Message):
+    """How far a PruneRuns is."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHOSEN_RUNS_FIELD_NUMBER: builtins.int
+    CHOSEN_BYTES_FIELD_NUMBER: builtins.int
+    REMOVED_RUNS_FIELD_NUMBER: builtins.int
+    RUN_IDS_FIELD_NUMBER: builtins.int
+    chosen_runs: builtins.int
+    """Runs that are to go, of those looked at."""
+    chosen_bytes: builtins.int
+    """Their total size in bytes: logs, metrics and registered files, each counted for each run that has it."""
+    removed_runs: builtins.int
+    """Runs removed so far."""
+    @property
+    def run_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Ids of the first 100 runs that are to go; in the first message that follows the look only."""
+
+    def __init__(
+        self,
+        *,
+        chosen_runs: builtins.int = ...,
+        chosen_bytes: builtins.int = ...,
+        removed_runs: builtins.int = ...,
+        run_ids: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chosen_bytes", b"chosen_bytes", "chosen_runs", b"chosen_runs", "removed_runs", b"removed_runs", "run_ids", b"run_ids"]) -> None: ...
+
+global___PruneRunsResponse = PruneRunsResponse

@@ -75,6 +75,16 @@ class RunServiceStub(object):
                 request_serializer=runyardpb_dot_v1_dot_runs__pb2.CollectWorkdirRequest.SerializeToString,
                 response_deserializer=runyardpb_dot_v1_dot_runs__pb2.CollectWorkdirResponse.FromString,
                 )
+        self.DeleteRun = channel.unary_unary(
+                '/runyardpb.v1.RunService/DeleteRun',
+                request_serializer=runyardpb_dot_v1_dot_runs__pb2.DeleteRunRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_v1_dot_runs__pb2.DeleteRunResponse.FromString,
+                )
+        self.PruneRuns = channel.unary_stream(
+                '/runyardpb.v1.RunService/PruneRuns',
+                request_serializer=runyardpb_dot_v1_dot_runs__pb2.PruneRunsRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_v1_dot_runs__pb2.PruneRunsResponse.FromString,
+                )
 
 
 class RunServiceServicer(object):
@@ -176,6 +186,23 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteRun(self, request, context):
+        """Removes a run that has ended for good: its records, logs and metrics. Its blobs go when nothing else needs them.
+        Idempotent in effect: a repeat finds no run. Errors: NOT_FOUND/RUN_NOT_FOUND, FAILED_PRECONDITION/STATE_NOT_ALLOWED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PruneRuns(self, request, context):
+        """Removes ended runs by age, number or total size, and says as it goes how far it is. At least one of `older_than`,
+        `keep_last` and `max_size_bytes` must be given. A caller that goes away ends it; what was removed stays so. Repeat it
+        to go on. Errors: INVALID_ARGUMENT/SPEC_INVALID, NOT_FOUND/EXPERIMENT_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -238,6 +265,16 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.CollectWorkdir,
                     request_deserializer=runyardpb_dot_v1_dot_runs__pb2.CollectWorkdirRequest.FromString,
                     response_serializer=runyardpb_dot_v1_dot_runs__pb2.CollectWorkdirResponse.SerializeToString,
+            ),
+            'DeleteRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRun,
+                    request_deserializer=runyardpb_dot_v1_dot_runs__pb2.DeleteRunRequest.FromString,
+                    response_serializer=runyardpb_dot_v1_dot_runs__pb2.DeleteRunResponse.SerializeToString,
+            ),
+            'PruneRuns': grpc.unary_stream_rpc_method_handler(
+                    servicer.PruneRuns,
+                    request_deserializer=runyardpb_dot_v1_dot_runs__pb2.PruneRunsRequest.FromString,
+                    response_serializer=runyardpb_dot_v1_dot_runs__pb2.PruneRunsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -451,5 +488,39 @@ class RunService(object):
         return grpc.experimental.unary_unary(request, target, '/runyardpb.v1.RunService/CollectWorkdir',
             runyardpb_dot_v1_dot_runs__pb2.CollectWorkdirRequest.SerializeToString,
             runyardpb_dot_v1_dot_runs__pb2.CollectWorkdirResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def DeleteRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/runyardpb.v1.RunService/DeleteRun',
+            runyardpb_dot_v1_dot_runs__pb2.DeleteRunRequest.SerializeToString,
+            runyardpb_dot_v1_dot_runs__pb2.DeleteRunResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def PruneRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/runyardpb.v1.RunService/PruneRuns',
+            runyardpb_dot_v1_dot_runs__pb2.PruneRunsRequest.SerializeToString,
+            runyardpb_dot_v1_dot_runs__pb2.PruneRunsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -111,6 +111,23 @@ class RunServiceStub:
     FAILED_PRECONDITION/STATE_NOT_ALLOWED (the run has not ended).
     """
 
+    DeleteRun: grpc.UnaryUnaryMultiCallable[
+        runyardpb.v1.runs_pb2.DeleteRunRequest,
+        runyardpb.v1.runs_pb2.DeleteRunResponse,
+    ]
+    """Removes a run that has ended for good: its records, logs and metrics. Its blobs go when nothing else needs them.
+    Idempotent in effect: a repeat finds no run. Errors: NOT_FOUND/RUN_NOT_FOUND, FAILED_PRECONDITION/STATE_NOT_ALLOWED.
+    """
+
+    PruneRuns: grpc.UnaryStreamMultiCallable[
+        runyardpb.v1.runs_pb2.PruneRunsRequest,
+        runyardpb.v1.runs_pb2.PruneRunsResponse,
+    ]
+    """Removes ended runs by age, number or total size, and says as it goes how far it is. At least one of `older_than`,
+    `keep_last` and `max_size_bytes` must be given. A caller that goes away ends it; what was removed stays so. Repeat it
+    to go on. Errors: INVALID_ARGUMENT/SPEC_INVALID, NOT_FOUND/EXPERIMENT_NOT_FOUND.
+    """
+
 class RunServiceAsyncStub:
     """Submits, reads and steers runs."""
 
@@ -202,6 +219,23 @@ class RunServiceAsyncStub:
     """Brings what the script wrote outside outputs/ and logs/ from the node, where it is kept for 24 hours, into the run's
     record, under `workdir/`. Idempotent. Errors: UNAVAILABLE/NODE_UNREACHABLE, NOT_FOUND/FILE_NOT_FOUND (no longer kept),
     FAILED_PRECONDITION/STATE_NOT_ALLOWED (the run has not ended).
+    """
+
+    DeleteRun: grpc.aio.UnaryUnaryMultiCallable[
+        runyardpb.v1.runs_pb2.DeleteRunRequest,
+        runyardpb.v1.runs_pb2.DeleteRunResponse,
+    ]
+    """Removes a run that has ended for good: its records, logs and metrics. Its blobs go when nothing else needs them.
+    Idempotent in effect: a repeat finds no run. Errors: NOT_FOUND/RUN_NOT_FOUND, FAILED_PRECONDITION/STATE_NOT_ALLOWED.
+    """
+
+    PruneRuns: grpc.aio.UnaryStreamMultiCallable[
+        runyardpb.v1.runs_pb2.PruneRunsRequest,
+        runyardpb.v1.runs_pb2.PruneRunsResponse,
+    ]
+    """Removes ended runs by age, number or total size, and says as it goes how far it is. At least one of `older_than`,
+    `keep_last` and `max_size_bytes` must be given. A caller that goes away ends it; what was removed stays so. Repeat it
+    to go on. Errors: INVALID_ARGUMENT/SPEC_INVALID, NOT_FOUND/EXPERIMENT_NOT_FOUND.
     """
 
 class RunServiceServicer(metaclass=abc.ABCMeta):
@@ -319,6 +353,27 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         """Brings what the script wrote outside outputs/ and logs/ from the node, where it is kept for 24 hours, into the run's
         record, under `workdir/`. Idempotent. Errors: UNAVAILABLE/NODE_UNREACHABLE, NOT_FOUND/FILE_NOT_FOUND (no longer kept),
         FAILED_PRECONDITION/STATE_NOT_ALLOWED (the run has not ended).
+        """
+
+    @abc.abstractmethod
+    def DeleteRun(
+        self,
+        request: runyardpb.v1.runs_pb2.DeleteRunRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.v1.runs_pb2.DeleteRunResponse, collections.abc.Awaitable[runyardpb.v1.runs_pb2.DeleteRunResponse]]:
+        """Removes a run that has ended for good: its records, logs and metrics. Its blobs go when nothing else needs them.
+        Idempotent in effect: a repeat finds no run. Errors: NOT_FOUND/RUN_NOT_FOUND, FAILED_PRECONDITION/STATE_NOT_ALLOWED.
+        """
+
+    @abc.abstractmethod
+    def PruneRuns(
+        self,
+        request: runyardpb.v1.runs_pb2.PruneRunsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[runyardpb.v1.runs_pb2.PruneRunsResponse], collections.abc.AsyncIterator[runyardpb.v1.runs_pb2.PruneRunsResponse]]:
+        """Removes ended runs by age, number or total size, and says as it goes how far it is. At least one of `older_than`,
+        `keep_last` and `max_size_bytes` must be given. A caller that goes away ends it; what was removed stays so. Repeat it
+        to go on. Errors: INVALID_ARGUMENT/SPEC_INVALID, NOT_FOUND/EXPERIMENT_NOT_FOUND.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -127,7 +127,7 @@ def test_epochs_grow_over_restarts_and_restores(tmp_path: Path) -> None:
     conn = fresh_database(tmp_path / "runyard.db")
 
     first, second = meta.next_epoch(conn), meta.next_epoch(conn)
-    meta.raise_incarnation(conn)
+    meta.raise_incarnation(conn, 1)
     restored = meta.next_epoch(conn)
 
     assert 0 < first < second < restored

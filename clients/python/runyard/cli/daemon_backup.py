@@ -1,0 +1,216 @@
+"""`runyard daemon backup` and `runyard daemon restore`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from runyard.cli.command_line import Command, json_option, output_of
+from runyard.cli.failure import UsageInvalid
+from runyard.cli.render.amounts import count_text, message_time, utc_time
+from runyard.cli.render.status_line import StatusLine
+from runyard.cli.session import connect
+from runyard.home import home
+from runyard_contract.errors import (
+    BackupInvalid,
+    DaemonUnavailable,
+    RemoteError,
+    StateNotAllowed,
+    class_for_reason,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runyard.channel import Connection
+    from runyardpb.v1 import admin_pb2
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "runyard daemon backup runyard.backup",
+        "runyard daemon backup /mnt/nas/runyard-$(date +%F).backup --json",
+    ],
+)
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@json_option
+@click.pass_context
+def backup(ctx: click.Context, file: Path) -> None:
+    """Back everything up into FILE while the daemon works.
+
+    It holds the records as they are at one moment and all that they need: snapshots, outputs,
+    logs, metrics. FILE is a tar packed with zstd; it appears under its name when it is whole and
+    its bytes are on the disk. It holds what runs read and wrote, so keep it as private as those.
+    """
+    from runyard.snapshot.limits import size_text
+
+    output = output_of(ctx)
+    if file.exists():
+        raise UsageInvalid(f"{file} exists", hint="name a file that does not exist yet")
+    with StatusLine(output) as line:
+        line.show("backing up")
+        summary = _fetch(connect(can_start=True), file)
+    if output.is_json:
+        output.print_json(
+            {
+                "file": str(file.absolute()),
+                "size_bytes": summary.size_bytes,
+                "blake3": summary.digest,
+                "time": utc_time(message_time(summary, "time")),
+                "run_count": summary.run_count,
+                "blob_count": summary.blob_count,
+                "file_count": summary.file_count,
+            }
+        )
+    output.say(
+        f"runyard: {file} holds {count_text(summary.run_count, 'run')} "
+        f"({size_text(summary.size_bytes)}); restore it with `runyard daemon restore {file}`"
+    )
+
+
+def _fetch(connection: Connection, file: Path) -> admin_pb2.BackupSummary:
+    """Writes the backup under another name, checks it and gives it its own."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageInvalid(
+            f"{file} can't be written: {error.strerror}", hint="name a file in a folder of yours"
+        ) from None
+    try:
+        with os.fdopen(fd, "wb") as written:
+            summary = _write(_pieces(connection), written)
+            written.flush()
+            os.fsync(written.fileno())
+        partial.rename(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return summary
+
+
+def _pieces(connection: Connection) -> Iterator[admin_pb2.BackUpServerResponse]:
+    from runyardpb.v1 import admin_pb2, admin_pb2_grpc
+
+    with connection.stream(
+        admin_pb2_grpc.AdminServiceStub,
+        lambda stub: stub.BackUpServer,
+        admin_pb2.BackUpServerRequest(),
+    ) as answers:
+        yield from answers
+
+
+def _write(
+    pieces: Iterator[admin_pb2.BackUpServerResponse], written: IO[bytes]
+) -> admin_pb2.BackupSummary:
+    """Writes what comes; gives the summary, which says the same of the bytes as they do."""
+    import blake3
+
+    digest = blake3.blake3()
+    summary: admin_pb2.BackupSummary | None = None
+    for piece in pieces:
+        written.write(piece.data)
+        digest.update(piece.data)
+        if piece.HasField("summary"):
+            summary = piece.summary
+    if summary is None or summary.digest != digest.hexdigest():
+        raise BackupInvalid(
+            "the backup came in other bytes than the daemon sent",
+            hint="try again",
+            what="digest",
+        )
+    return summary
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "runyard daemon restore runyard.backup",
+        "RUNYARD_HOME=/data/runyard runyard daemon restore runyard.backup",
+    ],
+)
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--force", is_flag=True, help="Move data that is there aside.")
+@click.option(
+    "--keep-queue",
+    is_flag=True,
+    help="Runs that waited go on waiting. Only where nothing was executed since the backup.",
+)
+@json_option
+@click.pass_context
+def restore(ctx: click.Context, file: Path, force: bool, keep_queue: bool) -> None:
+    """Put a backup in the place of this user's data directory. No daemon may run.
+
+    Runs that waited in the backup may have been executed since, so they are ended and never
+    started again by themselves. Runs that were active go on where an agent still holds them, and
+    are ended where none does.
+    """
+    output = output_of(ctx)
+    if not file.is_file():
+        raise UsageInvalid(f"{file} is no file", hint="name a file of `runyard daemon backup`")
+    _refuse_running()
+    arguments = [sys.executable, "-P", "-m", "runyard_daemon", "restore", "--home", str(home())]
+    arguments += ["--force"] * force + ["--keep-queue"] * keep_queue
+    with StatusLine(output) as line:
+        line.show("restoring")
+        done = subprocess.run(
+            [*arguments, str(file.absolute())], stdout=subprocess.PIPE, check=False
+        )
+    facts = _facts(done)
+    if output.is_json:
+        output.print_json({"home": str(home()), **facts})
+    output.say(f"runyard: {home()} holds {count_text(facts['run_count'], 'run')} again")
+    if facts["ended_runs"]:
+        output.say(
+            f"runyard: {count_text(facts['ended_runs'], 'run')} that waited in the backup "
+            "ended; see them with `runyard runs list`"
+        )
+    if facts["active_runs"]:
+        output.say(
+            f"runyard: {count_text(facts['active_runs'], 'run')} active in the backup will be "
+            "settled with their agents"
+        )
+    if facts["replaced"]:
+        output.say(f"runyard: what was there before is kept in {facts['replaced']}")
+
+
+def _refuse_running() -> None:
+    """Raises StateNotAllowed where a daemon runs: what it does next would be lost."""
+    from runyardpb.v1 import admin_pb2, admin_pb2_grpc
+
+    try:
+        with connect(can_start=False, any_version=True) as connection:
+            info = connection.unary(
+                admin_pb2_grpc.AdminServiceStub,
+                lambda stub: stub.GetServerInfo,
+                admin_pb2.GetServerInfoRequest(),
+            )
+    except DaemonUnavailable:
+        return
+    raise StateNotAllowed(
+        f"a daemon runs on this data directory (process {info.pid})",
+        hint="stop it with `runyard daemon stop`, then restore",
+        pid=str(info.pid),
+    )
+
+
+def _facts(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
+    """What the restore says of itself; its error is raised here."""
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        raise BackupInvalid(
+            f"the restore ended with code {done.returncode} without a word",
+            hint="try again; what it wrote to stderr is above",
+            what="no answer",
+        ) from None
+    if done.returncode == 0:
+        return answer
+    found = class_for_reason(answer["reason"]) or RemoteError
+    raise found.restore(answer["message"], answer["hint"], {})

@@ -1,0 +1,108 @@
+"""`daemon.toml` in the data directory: what a person may set for a daemon."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from runyard_contract.errors import SpecInvalid
+from runyard_contract.nearest import nearest
+from runyard_daemon.core.retention import RetentionPolicy
+
+SETTINGS_NAME: Final = "daemon.toml"
+_DAY_US: Final = 86_400_000_000
+_GIB: Final = 1 << 30
+_KEYS: Final = {
+    "retention": ("max_age_days", "max_size_gib", "keep_last"),
+    "disk": ("full_percent", "enough_free_gib"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DiskLimits:
+    """When the disk of the data directory counts as full."""
+
+    full_percent: float = 90.0
+    """Used, of what the daemon's account may use."""
+    enough_free_bytes: int = 5 * _GIB
+    """With more than this free it is not full, however large it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the file says; without one, the defaults."""
+
+    retention: RetentionPolicy | None = None
+    disk: DiskLimits = field(default_factory=DiskLimits)
+
+
+def read_settings(home: Path) -> Settings:
+    """Reads the file of a data directory. Raises SpecInvalid, naming the key at fault."""
+    path = home / SETTINGS_NAME
+    try:
+        document = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return Settings()
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _fault(path, "", f"can't be read: {error}") from None
+    for section, values in document.items():
+        if section not in _KEYS or not isinstance(values, dict):
+            raise _fault(path, section, f"is no section{_close(section, _KEYS)}")
+        for key in values:
+            if key not in _KEYS[section]:
+                close = _close(key, _KEYS[section])
+                raise _fault(path, f"{section}.{key}", f"is no setting{close}")
+    return Settings(_retention(path, document.get("retention", {})), _disk(path, document))
+
+
+def _retention(path: Path, values: Mapping[str, Any]) -> RetentionPolicy | None:
+    if not values:
+        return None
+    days = _number(path, values, "retention.max_age_days")
+    gib = _number(path, values, "retention.max_size_gib")
+    keep_last = _number(path, values, "retention.keep_last")
+    return RetentionPolicy(
+        max_age_us=None if days is None else round(days * _DAY_US),
+        max_size_bytes=None if gib is None else round(gib * _GIB),
+        keep_last=int(keep_last or 0),
+    )
+
+
+def _disk(path: Path, document: Mapping[str, Any]) -> DiskLimits:
+    values = document.get("disk", {})
+    percent = _number(path, values, "disk.full_percent")
+    gib = _number(path, values, "disk.enough_free_gib")
+    if percent is not None and percent > 100:
+        raise _fault(path, "disk.full_percent", "is over 100")
+    return DiskLimits(
+        full_percent=DiskLimits().full_percent if percent is None else percent,
+        enough_free_bytes=DiskLimits().enough_free_bytes if gib is None else round(gib * _GIB),
+    )
+
+
+def _number(path: Path, values: Mapping[str, Any], name: str) -> float | None:
+    """The number of a key, None where it is not set."""
+    value = values.get(name.partition(".")[2])
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < 1e9:
+        raise _fault(path, name, f"is {value!r}, which is no number from 0 on")
+    return float(value)
+
+
+def _close(name: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
+    found = nearest(name, list(known))
+    return f'; did you mean "{found}"?' if found else f": use one of {', '.join(known)}"
+
+
+def _fault(path: Path, key: str, what: str) -> SpecInvalid:
+    return SpecInvalid(
+        f"{path}: {key + ' ' if key else ''}{what}",
+        hint=f"mend {path}, then start the daemon again",
+        path=str(path),
+        key=key,
+    )
