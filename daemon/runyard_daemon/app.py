@@ -33,7 +33,7 @@ from runyard_daemon.control.cancel import Canceler
 from runyard_daemon.control.collect import Collector
 from runyard_daemon.control.declare import Declarer
 from runyard_daemon.control.grants import Grants
-from runyard_daemon.control.hello import Greeter
+from runyard_daemon.control.hello import LOCAL, Greeter
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.orders import Goodbye
 from runyard_daemon.control.removal import Remover
@@ -237,7 +237,7 @@ class App:
     async def _end(self, server: grpc.aio.Server) -> None:
         """Refuses new calls, says goodbye to agents, ends streams, lets short calls finish."""
         self.gate.is_draining = True
-        is_told = any(node.startswith(f"{startup.LOCAL}/") for node in self.live.sessions)
+        is_told = any(node.startswith(f"{LOCAL}/") for node in self.live.sessions)
         if self.stop.is_stop and self.config.has_local_agent and not is_told:
             self._agent.end()
         for session in list(self.live.sessions.values()):

@@ -82,9 +82,9 @@ def test_restore_after_the_loss_of_the_machine_executes_nothing_twice(house: Hou
         log = house.runyard("runs", "logs", run_id)
         assert log.stdout == f"counted {number}\n".encode()
     assert house.show(held)["status"] == "Failed"
-    assert "restored from a backup" in house.show(held)["end"]["message"]
+    assert "restored from a backup" in house.show(held)["cause"]["message"]
     lost = house.wait_for_state(active, "Failed")
-    assert "restored from a backup" in lost["end"]["message"]
+    assert "restored from a backup" in lost["cause"]["message"]
     assert house.runyard("runs", "show", later).returncode == 3
     again = house.submit("counted.py", str(counts), "again", cwd=project)
     house.wait_for_state(again, "Completed")
@@ -105,9 +105,11 @@ def test_restore_in_place_takes_up_what_agents_still_hold(house: House) -> None:
     refused = house.runyard("daemon", "restore", str(file))
     restored = house.json("daemon", "restore", "--force", str(file))
     found = eventually(
-        lambda: house.json("daemon", "status").get("found_attempts")
-        if house.runyard("runs", "list").returncode == 0
-        else None,
+        lambda: (
+            house.json("daemon", "status").get("found_attempts")
+            if house.runyard("runs", "list").returncode == 0
+            else None
+        ),
         what="the attempt that the backup does not know",
     )
     go.touch()

@@ -23,6 +23,8 @@ from runyard_daemon.store.details import AttemptEndRecord
 
 WORKSPACE = "default"
 """The workspace of agents: they name a target only."""
+LOCAL = "local"
+"""The target on the daemon's own machine."""
 
 
 @dataclass(slots=True)
@@ -72,6 +74,8 @@ class Greeter:
         live = self._live
         node = session.node
         mine = live.held_by(node)
+        if _is_local(node):
+            mine = [held for held in live.attempts.values() if _is_local(held.node)]
         settled = await live.store.write(lambda conn: self._settle(conn, node, hello, mine))
 
         if session.is_open:
@@ -122,6 +126,7 @@ class Greeter:
             hello.boot_id,
             [report.summary for report in hello.attempts],
             [record for record in records if record is not None],
+            is_only_node=_is_local(node),
         ):
             settled.decisions.append(decision)
             self._write(conn, node, decision, said.get(decision.ref), settled, now_us)
@@ -225,6 +230,11 @@ class Greeter:
         del live.sessions[session.node]
         live.lost_touch(session.node)
         return True
+
+
+def _is_local(node: NodeId) -> bool:
+    """Whether a node is of the target that has one node only: the agent beside the daemon."""
+    return node.startswith(f"{LOCAL}/")
 
 
 def _board_node(node: NodeId, hello: Hello) -> Node:

@@ -7,15 +7,13 @@ again because the daemon was away.
 from __future__ import annotations
 
 from runyard_contract.states import RunState
-from runyard_daemon.control.hello import WORKSPACE
+from runyard_daemon.control.hello import LOCAL, WORKSPACE
 from runyard_daemon.control.live import HeldAttempt, Live
 from runyard_daemon.core.lifecycle import WAITING
 from runyard_daemon.core.types import ActiveAttempt, AttemptRef, Node, NodeId, QueuedRun
 from runyard_daemon.store import Connection, computes, listing, runs, workspaces
 from runyard_daemon.store.computes import ComputeRecord, NodeRecord
 from runyard_daemon.store.listing import UnfinishedRun
-
-LOCAL = "local"
 
 
 async def prepare_store(live: Live) -> None:

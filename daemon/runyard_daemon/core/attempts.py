@@ -192,12 +192,19 @@ def judge(report: Report, sender: NodeId, record: AttemptRecord | None) -> Judge
 
 
 def reconcile(
-    node: NodeId, boot_id: str, reports: Iterable[Report], records: Iterable[AttemptRecord]
+    node: NodeId,
+    boot_id: str,
+    reports: Iterable[Report],
+    records: Iterable[AttemptRecord],
+    *,
+    is_only_node: bool = False,
 ) -> tuple[Decision, ...]:
     """Settles everything between a node that said Hello and the records, in one go.
 
     `reports` is every attempt that the agent found on its disk. `records` is every attempt on
     record that is not over on this node, and every one that `reports` names, of whatever node.
+    On a target that has one node only, this node stands in for those that restored records name:
+    they are gone with the data directory that was lost.
     The decisions are ordered by (run, attempt, epoch) and are the same when asked again.
     """
     known = {record.ref: record for record in records}
@@ -205,7 +212,9 @@ def reconcile(
     mine = {
         ref
         for ref, record in known.items()
-        if record.node == node and record.is_current and not record.is_over
+        if (record.node == node or (is_only_node and record.is_restored))
+        and record.is_current
+        and not record.is_over
     }
     decisions = []
     for ref in sorted(mine | said.keys(), key=lambda ref: (ref.run_id, ref.attempt, ref.epoch)):
