@@ -49,13 +49,18 @@ def run_record(sequence: int, experiment: str = "iris", **fields: Any) -> RunRec
 
 
 def add_run(
-    conn: sqlite3.Connection, sequence: int, experiment: str = "iris", **fields: Any
+    conn: sqlite3.Connection,
+    sequence: int,
+    experiment: str = "iris",
+    *,
+    spec: bytes = b"spec",
+    **fields: Any,
 ) -> RunRecord:
-    """Adds a run and its experiment."""
+    """Adds a run and its experiment; a daemon serves it only with a specification that is one."""
     admitted = experiments.admit(conn, WORKSPACE, experiment, sequence, NOW_US + sequence)
     run = run_record(sequence, experiment, number=admitted.last_number, **fields)
     history = [TransitionRecord(run.state, run.create_time_us, "submitted", "user")]
-    return runs.insert(conn, run, SpecRecord(b"spec"), history)
+    return runs.insert(conn, run, SpecRecord(spec), history)
 
 
 def request_uuid(number: int) -> str:

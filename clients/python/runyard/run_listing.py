@@ -26,6 +26,7 @@ def list_runs(
     tags: Labels | None = None,
     properties: Labels | None = None,
     compute_target: str = "",
+    where: str = "",
     limit: int | None = None,
 ) -> Iterator[RunRecord]:
     """The records of runs that fit, newest first; pages are asked for as they are needed.
@@ -33,6 +34,7 @@ def list_runs(
     Args:
         experiment: its name; "-" for all.
         tags, properties: one key, or keys with values; None and "" match any value.
+        where: comparisons joined by AND, as `ListRunsRequest.filter` has them.
         limit: at most so many. Default: all.
     """
     numbers = [number for state in states if (number := state_number(state)) is not None]
@@ -43,6 +45,7 @@ def list_runs(
         tags=_labels(tags),
         properties=_labels(properties),
         compute_target=compute_target,
+        filter=where,
     )
     left = limit
     while True:

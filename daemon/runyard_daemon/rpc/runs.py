@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from runyard_contract.errors import SpecInvalid
 from runyard_contract.ids import ExperimentName
 from runyard_daemon.config import Config
-from runyard_daemon.control import catalog
 from runyard_daemon.control.attemptlogs import AttemptLogs
 from runyard_daemon.control.cancel import Canceler
 from runyard_daemon.control.changerun import change_run
@@ -21,7 +19,6 @@ from runyard_daemon.control.submit import Submission, Submitter
 from runyard_daemon.rpc.convert.changes import to_change
 from runyard_daemon.rpc.convert.runs import (
     from_file,
-    from_state,
     read_run,
     to_explanation,
     to_file,
@@ -32,12 +29,12 @@ from runyard_daemon.rpc.convert.times import from_duration, to_timestamp
 from runyard_daemon.rpc.edge import Context
 from runyard_daemon.rpc.follow import Following
 from runyard_daemon.rpc.idle import Writable
-from runyard_daemon.rpc.lookup import ANY, find_run, split_parent, split_run_name
+from runyard_daemon.rpc.lookup import find_run, split_run_name
 from runyard_daemon.rpc.paging import Pager
 from runyard_daemon.rpc.prune import prune_runs
+from runyard_daemon.rpc.selection import is_oldest_first, read_filter, with_workspace
 from runyard_daemon.rpc.watch import watch_runs
 from runyard_daemon.store import Connection, events, listing
-from runyard_daemon.store.listing import RunFilter
 from runyard_daemon.store.runs import RunRecord, SpecRecord
 from runyardpb.v1 import runs_pb2 as pb
 from runyardpb.v1.runs_pb2_grpc import RunServiceServicer
@@ -93,16 +90,19 @@ class RunService(RunServiceServicer):
         return pb.GetRunResponse(run=self._read(find_run(self._live, request.name)))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
-        """A page of runs, newest first."""
+        """A page of runs in order of submission."""
         page = self._parts.pager.read(request)
         after = int(page.after[0]) if page.after else None
-        workspace, experiment = split_parent(request.parent)
+        asked, is_ascending = read_filter(request), is_oldest_first(request)
+        if asked is None:
+            cursor = self._live.store.peek(events.latest)
+            return pb.ListRunsResponse(watch_cursor=str(cursor))
         now_us = self._live.now_us()
 
         def look(conn: Connection) -> tuple[list[RunRecord], list[pb.Run], int]:
             cursor = events.latest(conn)
-            wanted = _filter(conn, request, workspace, experiment)
-            rows = listing.page(conn, wanted, after, page.size + 1)
+            wanted = with_workspace(conn, asked)
+            rows = listing.page(conn, wanted, after, page.size + 1, is_oldest_first=is_ascending)
             shown = [read_run(conn, row, now_us, with_history=False) for row in rows[: page.size]]
             return rows, shown, cursor
 
@@ -214,20 +214,3 @@ def _body_hash(request: pb.CreateRunRequest) -> str:
     plain.CopyFrom(request)
     plain.request_id = ""
     return hashlib.blake2b(plain.SerializeToString(deterministic=True), digest_size=16).hexdigest()
-
-
-def _filter(
-    conn: Connection, request: pb.ListRunsRequest, workspace: str, experiment: str
-) -> RunFilter:
-    """Which runs a listing has. Raises SpecInvalid for a state that no run has."""
-    states = [from_state(number) for number in request.states]
-    if None in states:
-        raise SpecInvalid(violations=[("states", "names a state that no run has")])
-    return RunFilter(
-        workspace=catalog.workspace(conn, workspace).name,
-        experiment="" if experiment == ANY else experiment,
-        states=frozenset(state for state in states if state is not None),
-        compute=request.compute_target,
-        tags=dict(request.tags),
-        properties=dict(request.properties),
-    )

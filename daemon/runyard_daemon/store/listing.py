@@ -1,8 +1,9 @@
-"""Listings of runs, newest submit first, at the cost of the page.
+"""Listings of runs in order of submission, at the cost of the page.
 
-Each state of a listing is one cursor over an index that ends with the sequence; the cursors are
-merged lazily, so that a page of 50 out of 100,000 reads about 50 rows whatever states are wanted.
-A listing by tag or property walks the first label's own index.
+A listing walks one index that is in order of submission: by label, name, target, or by state with
+or without experiment. An index by state has one cursor for each, merged lazily, so that a page of
+50 out of a million reads about 50 rows whatever states are wanted. The other conditions are looked
+up for each run that the walk finds.
 """
 
 # ruff: noqa: S608  names of columns are constants of this module, values are bound
@@ -11,10 +12,10 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from runyard_contract.states import FINAL, RunState
@@ -25,6 +26,8 @@ from runyard_daemon.store.runs import COLUMNS, RunRecord, from_row
 _RUN_COLUMNS = ", ".join(f"r.{column.strip()}" for column in COLUMNS.split(","))
 _sequence = attrgetter("sequence")
 _MAX_SEQUENCE = (1 << 63) - 1
+_COUNTED = 2000
+_CLOCK_SLACK_US = 86_400_000_000
 _STORED = tuple(state for state in RunState if state is not RunState.NOT_STARTED)
 _STATES = {state.value: state for state in _STORED}
 _UNFINISHED = ", ".join(f"'{state}'" for state in _STORED if state not in FINAL)
@@ -47,6 +50,19 @@ _HELD_QUERY = f"""
 
 
 @dataclass(frozen=True, slots=True)
+class NamePattern:
+    """A name, or the beginning of one."""
+
+    text: str
+    is_beginning: bool = False
+
+    @property
+    def range(self) -> tuple[str, str]:
+        """The first and the last text that fits."""
+        return self.text, self.text + "\U0010ffff" if self.is_beginning else self.text
+
+
+@dataclass(frozen=True, slots=True)
 class RunFilter:
     """Which runs a listing has. What is empty does not count."""
 
@@ -58,6 +74,10 @@ class RunFilter:
     """All of them; an empty value matches any."""
     properties: Mapping[str, str] = field(default_factory=dict)
     """All of them; an empty value matches any."""
+    name: NamePattern | None = None
+    """Of the display name or the id."""
+    created_from_us: int | None = None
+    created_before_us: int | None = None
 
 
 class UnfinishedRun(NamedTuple):
@@ -86,61 +106,50 @@ class UnfinishedRun(NamedTuple):
     grant_time_us: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Driver:
+    """An index that a listing walks: what to select from, and the rows that it has."""
+
+    source: str
+    where: str
+    values: tuple[object, ...]
+    sequence: str = "r.seq"
+
+
 def page(
-    conn: sqlite3.Connection, wanted: RunFilter, after: int | None, limit: int
+    conn: sqlite3.Connection,
+    wanted: RunFilter,
+    after: int | None,
+    limit: int,
+    *,
+    is_oldest_first: bool = False,
 ) -> list[RunRecord]:
-    """Gives up to `limit` runs, newest first.
+    """Gives up to `limit` runs in order of submission, the newest first unless asked otherwise.
 
     `after` is the sequence of the last run of the page before; None: the first page. A run that is
     submitted meanwhile never moves others between pages.
     """
-    below = _MAX_SEQUENCE if after is None else after
-    if wanted.tags or wanted.properties:
-        rows: Iterator[Any] = _by_label(conn, wanted, below, limit)
-    elif wanted.compute and not wanted.experiment and not wanted.states:
-        rows = conn.execute(
-            f"SELECT {COLUMNS} FROM runs INDEXED BY runs_by_compute "
-            "WHERE workspace = ? AND compute = ? AND seq < ? ORDER BY seq DESC LIMIT ?",
-            (wanted.workspace, wanted.compute, below, limit),
+    above, below = _bounds(conn, wanted)
+    if after is not None:
+        above, below = (max(above, after), below) if is_oldest_first else (above, min(below, after))
+    where, values = _conditions(wanted)
+    direction = "ASC" if is_oldest_first else "DESC"
+    cursors = []
+    for driver in _drivers(conn, wanted):
+        query = (
+            f"SELECT {_RUN_COLUMNS} FROM {driver.source} WHERE {driver.where} "
+            f"AND {driver.sequence} > ? AND {driver.sequence} < ? {where} "
+            f"ORDER BY {driver.sequence} {direction} LIMIT ?"
         )
-    else:
-        rows = _by_state(conn, wanted, below, limit)
+        cursors.append(conn.execute(query, (*driver.values, above, below, *values, limit)))
+    rows = heapq.merge(*cursors, key=itemgetter(0), reverse=not is_oldest_first)
     return [from_row(row) for row in islice(rows, limit)]
 
 
-def _by_state(conn: sqlite3.Connection, wanted: RunFilter, below: int, limit: int) -> Iterator[Any]:
-    """Merges one cursor for each state."""
-    where, values = "workspace = ?", [wanted.workspace]
-    index = "runs_by_state"
-    if wanted.experiment:
-        where, values = where + " AND experiment = ?", [*values, wanted.experiment]
-        index = "runs_by_experiment"
-    if wanted.compute:
-        where, values = where + " AND compute = ?", [*values, wanted.compute]
-    query = (
-        f"SELECT {COLUMNS} FROM runs INDEXED BY {index} "
-        f"WHERE {where} AND state = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
-    )
-    states = [state for state in _STORED if not wanted.states or state in wanted.states]
-    cursors = [conn.execute(query, (*values, state.value, below, limit)) for state in states]
-    return heapq.merge(*cursors, key=lambda row: -row[0])
-
-
-def _by_label(conn: sqlite3.Connection, wanted: RunFilter, below: int, limit: int) -> Iterator[Any]:
-    """Walks the runs that have the first label; the others are looked up for each."""
-    labels = [(TAG, *label) for label in wanted.tags.items()]
-    labels += [(PROPERTY, *label) for label in wanted.properties.items()]
-    labels.sort(key=lambda label: label[2] == "")  # a given value finds fewer than any value
-    where: list[str] = []
-    values: list[object] = []
-    for n, (kind, key, value) in enumerate(labels):
-        where.append(f"l{n}.kind = ? AND l{n}.key = ?")
-        values += [kind, key]
-        if value:
-            where.append(f"l{n}.value = ?")
-            values.append(value)
-    where.append("l0.seq < ? AND r.workspace = ?")
-    values += [below, wanted.workspace]
+def _conditions(wanted: RunFilter) -> tuple[str, list[object]]:
+    """All that a run must fulfil, whatever index it was found by, but for its state."""
+    where = ["r.workspace = ?"]
+    values: list[object] = [wanted.workspace]
     for column in ("experiment", "compute"):
         if text := getattr(wanted, column):
             where.append(f"r.{column} = ?")
@@ -148,15 +157,124 @@ def _by_label(conn: sqlite3.Connection, wanted: RunFilter, below: int, limit: in
     if wanted.states:
         where.append(f"r.state IN ({', '.join('?' * len(wanted.states))})")
         values += sorted(state.value for state in wanted.states)
-    others = "".join(
-        f" CROSS JOIN run_labels l{n} ON l{n}.seq = l0.seq" for n in range(1, len(labels))
+    if wanted.name is not None:
+        low, high = wanted.name.range
+        where.append("(r.display_name BETWEEN ? AND ? OR r.run_id BETWEEN ? AND ?)")
+        values += [low, high, low, high]
+    for kind, key, value in _labels(wanted):
+        given = " AND l.value = ?" if value else ""
+        where.append(
+            f"EXISTS (SELECT 1 FROM run_labels l WHERE l.kind = ? AND l.key = ?{given}"
+            " AND l.seq = r.seq)"
+        )
+        values += [kind, key, *([value] if value else [])]
+    for sign, time_us in ((">=", wanted.created_from_us), ("<", wanted.created_before_us)):
+        if time_us is not None:
+            where.append(f"r.create_time_us {sign} ?")
+            values.append(time_us)
+    return "".join(f" AND {condition}" for condition in where), values
+
+
+def _labels(wanted: RunFilter) -> list[tuple[int, str, str]]:
+    """Kind, key and value (empty: any) of all labels that are asked for."""
+    labels = [(TAG, *label) for label in wanted.tags.items()]
+    return labels + [(PROPERTY, *label) for label in wanted.properties.items()]
+
+
+def _drivers(conn: sqlite3.Connection, wanted: RunFilter) -> list[_Driver]:
+    """The index to walk, as one driver for each of its parts that is in order of submission.
+
+    Of several conditions the one that fewest runs fulfil; that is found by counting a little.
+    """
+    single = [_label_driver(*label) for label in _labels(wanted)]
+    if wanted.name is not None:
+        single.append(_name_driver(wanted.workspace, wanted.name))
+    if wanted.compute:
+        single.append(
+            _Driver(
+                "runs r INDEXED BY runs_by_compute",
+                "r.workspace = ? AND r.compute = ?",
+                (wanted.workspace, wanted.compute),
+            )
+        )
+    choices = [[driver] for driver in single]
+    if wanted.experiment or not single:
+        choices.append(_state_drivers(wanted))
+    if len(choices) == 1:
+        return choices[0]
+    return min(choices, key=lambda choice: sum(_count(conn, driver) for driver in choice))
+
+
+def _count(conn: sqlite3.Connection, driver: _Driver) -> int:
+    """How many runs a driver has, up to a number beyond which any other is as good."""
+    (count,) = conn.execute(
+        f"SELECT count(*) FROM (SELECT 1 FROM {driver.source} WHERE {driver.where} LIMIT ?)",
+        (*driver.values, _COUNTED),
+    ).fetchone()
+    return int(count)
+
+
+def _state_drivers(wanted: RunFilter) -> list[_Driver]:
+    """One for each state: an index by state is in order of submission within each."""
+    index, where, values = "runs_by_state", "r.workspace = ?", [wanted.workspace]
+    if wanted.experiment:
+        index, where = "runs_by_experiment", f"{where} AND r.experiment = ?"
+        values.append(wanted.experiment)
+    return [
+        _Driver(f"runs r INDEXED BY {index}", f"{where} AND r.state = ?", (*values, state.value))
+        for state in _STORED
+        if not wanted.states or state in wanted.states
+    ]
+
+
+def _label_driver(kind: int, key: str, value: str) -> _Driver:
+    source = "run_labels d CROSS JOIN runs r ON r.seq = d.seq"
+    if value:
+        where, values = "d.kind = ? AND d.key = ? AND d.value = ?", (kind, key, value)
+        return _Driver(source, where, values, "d.seq")
+    return _Driver(source, "d.kind = ? AND d.key = ?", (kind, key), "d.seq")
+
+
+def _name_driver(workspace: str, name: NamePattern) -> _Driver:
+    """Runs by their own name or their id; sorts all that the name fits."""
+    low, high = name.range
+    source = (
+        "(SELECT seq FROM runs INDEXED BY runs_by_name WHERE workspace = ? "
+        "AND display_name != run_id AND display_name BETWEEN ? AND ? "
+        "UNION SELECT seq FROM runs WHERE run_id BETWEEN ? AND ?) d "
+        "CROSS JOIN runs r ON r.seq = d.seq"
     )
-    return conn.execute(
-        f"SELECT {_RUN_COLUMNS} FROM run_labels l0{others} "
-        f"CROSS JOIN runs r ON r.seq = l0.seq "
-        f"WHERE {' AND '.join(where)} ORDER BY l0.seq DESC LIMIT ?",
-        (*values, limit),
-    )
+    return _Driver(source, "TRUE", (workspace, low, high, low, high), "d.seq")
+
+
+def _bounds(conn: sqlite3.Connection, wanted: RunFilter) -> tuple[int, int]:
+    """The sequences that runs created in the wanted time lie between, both left out.
+
+    Sequences grow with time unless the clock is set back: a day to either side is looked at, too.
+    """
+    above, below = 0, _MAX_SEQUENCE
+    if wanted.created_from_us is not None:
+        above = _first_from(conn, wanted.created_from_us - _CLOCK_SLACK_US) - 1
+    if wanted.created_before_us is not None:
+        below = _first_from(conn, wanted.created_before_us + _CLOCK_SLACK_US)
+    return above, below
+
+
+def _first_from(conn: sqlite3.Connection, time_us: int) -> int:
+    """The sequence of the first run created at this time or later, by halving."""
+    low, high = conn.execute(
+        "SELECT coalesce(min(seq), 1), coalesce(max(seq), 0) + 1 FROM runs"
+    ).fetchone()
+    while low < high:
+        middle = (low + high) // 2
+        sequence, created_us = conn.execute(
+            "SELECT seq, create_time_us FROM runs WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,)
+        ).fetchone()
+        if created_us >= time_us:
+            high = middle
+        else:
+            low = sequence + 1
+    return int(low)
 
 
 def unfinished(conn: sqlite3.Connection) -> list[UnfinishedRun]:

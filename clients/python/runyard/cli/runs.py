@@ -52,6 +52,7 @@ def runs() -> None:
     examples=[
         "runyard runs list",
         "runyard runs list -e iris --status Failed --tag model=small -n 100",
+        "runyard runs list --filter 'created >= 2026-01-31 AND name = \"base*\"'",
         "runyard runs list --json | jq '.[0].run_id'",
     ],
 )
@@ -72,6 +73,14 @@ def runs() -> None:
     help="Only runs with this tag. Repeatable.",
 )
 @click.option(
+    "--filter",
+    "where",
+    metavar="TEXT",
+    default="",
+    help="Comparisons joined by AND, of status, experiment, target, name, created, tag.KEY and "
+    "property.KEY.",
+)
+@click.option(
     "-n",
     "--limit",
     type=parameters.COUNT,
@@ -85,6 +94,7 @@ def list_command(
     experiment: str | None,
     states: tuple[RunState, ...],
     tags: tuple[tuple[str, str], ...],
+    where: str,
     limit: int,
 ) -> None:
     """List runs, newest first."""
@@ -104,6 +114,7 @@ def list_command(
             experiment or ANY_EXPERIMENT,
             states=states,
             tags=dict(tags),
+            where=where,
             limit=limit,
         )
     )

@@ -11,7 +11,7 @@ from runyard_contract.states import FINAL, RunState
 from runyard_daemon.core.types import Resources
 from runyard_daemon.store import attempts, labels, listing, meta, runs
 from runyard_daemon.store.attempts import AttemptRecord
-from runyard_daemon.store.listing import RunFilter
+from runyard_daemon.store.listing import NamePattern, RunFilter
 from runyard_daemon.store.runs import RunRecord
 from runyard_daemon.store.transitions import TransitionRecord
 from support.records import NOW_US, WORKSPACE, add_run, fresh_database
@@ -34,6 +34,8 @@ def run_fields(draw: st.DrawFn) -> dict[str, object]:
         "compute": draw(st.sampled_from(["local", "gpu1"])),
         "tags": draw(LABELS),
         "properties": draw(LABELS),
+        "display_name": draw(st.sampled_from(["base", "baseline", "other"])),
+        "create_time_us": NOW_US + draw(st.integers(0, 4)),
     }
 
 
@@ -46,7 +48,17 @@ def filters(draw: st.DrawFn) -> RunFilter:
         compute=draw(st.sampled_from(["", "local", "GPU1"])),
         tags=draw(WANTED_LABELS),
         properties=draw(WANTED_LABELS),
+        name=draw(
+            st.none()
+            | st.builds(NamePattern, st.sampled_from(["base", "iris_", "%", "none"]), st.booleans())
+        ),
+        created_from_us=draw(st.none() | st.integers(NOW_US, NOW_US + 4)),
+        created_before_us=draw(st.none() | st.integers(NOW_US, NOW_US + 4)),
     )
+
+
+def fits(name: NamePattern, text: str) -> bool:
+    return text.startswith(name.text) if name.is_beginning else text == name.text
 
 
 def matches(run: RunRecord, wanted: RunFilter) -> bool:
@@ -55,6 +67,11 @@ def matches(run: RunRecord, wanted: RunFilter) -> bool:
         wanted.experiment.lower() in ("", run.experiment.lower())
         and (not wanted.states or run.state in wanted.states)
         and wanted.compute.lower() in ("", run.compute.lower())
+        and (
+            wanted.name is None or any(fits(wanted.name, n) for n in (run.display_name, run.run_id))
+        )
+        and (wanted.created_from_us or 0) <= run.create_time_us
+        and run.create_time_us < (wanted.created_before_us or NOW_US * 2)
         and all(
             key in has and value in ("", has[key])
             for want, has in ((wanted.tags, run.tags), (wanted.properties, run.properties))
@@ -63,27 +80,40 @@ def matches(run: RunRecord, wanted: RunFilter) -> bool:
     )
 
 
-def walk(conn: sqlite3.Connection, wanted: RunFilter, limit: int) -> list[RunRecord]:
+def walk(
+    conn: sqlite3.Connection, wanted: RunFilter, limit: int, is_oldest_first: bool
+) -> list[RunRecord]:
     found: list[RunRecord] = []
-    while page := listing.page(conn, wanted, found[-1].sequence if found else None, limit):
+    while page := listing.page(
+        conn,
+        wanted,
+        found[-1].sequence if found else None,
+        limit,
+        is_oldest_first=is_oldest_first,
+    ):
         assert len(page) <= limit
         found += page
     return found
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(run_fields(), max_size=12), filters(), st.integers(1, 5))
-def test_pages_give_every_matching_run_once_newest_first(
-    shared: sqlite3.Connection, fields: list[dict[str, object]], wanted: RunFilter, limit: int
+@given(st.lists(run_fields(), max_size=12), filters(), st.integers(1, 5), st.booleans())
+def test_pages_give_every_matching_run_once_in_order(
+    shared: sqlite3.Connection,
+    fields: list[dict[str, object]],
+    wanted: RunFilter,
+    limit: int,
+    is_oldest_first: bool,
 ) -> None:
     conn = shared
     conn.execute("BEGIN")
     stored = [add_run(conn, n, **fields[n - 1]) for n in range(1, len(fields) + 1)]  # type: ignore[arg-type]
 
-    found = walk(conn, wanted, limit)
+    found = walk(conn, wanted, limit, is_oldest_first)
 
     conn.execute("ROLLBACK")
-    assert found == [run for run in reversed(stored) if matches(run, wanted)]
+    matching = [run for run in stored if matches(run, wanted)]
+    assert found == (matching if is_oldest_first else matching[::-1])
 
 
 def test_pages_do_not_shift_when_runs_are_submitted_meanwhile(conn: sqlite3.Connection) -> None:
