@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
-from machine import percentile, row, temporary_home
+from machine import own_cpu_seconds, percentile, row, temporary_home
 
 from runyard_daemon.store import connection, migrations
-from runyardpb.v1 import admin_pb2, admin_pb2_grpc, runs_pb2, runs_pb2_grpc
+from runyardpb.v1 import admin_pb2, admin_pb2_grpc, common_pb2, runs_pb2, runs_pb2_grpc
 
 RUNS = 1_000_000
 EXPERIMENTS = 200
@@ -111,17 +111,18 @@ def serve(home: Path, log: Path) -> tuple[subprocess.Popen[bytes], float]:
     raise SystemExit(f"the daemon ended; see {log}")
 
 
-def timed(call: Callable[[int], object]) -> float:
-    """95th percentile of a call in milliseconds."""
+def timed(call: Callable[[int], object], daemon_pid: int) -> tuple[float, float]:
+    """95th percentile of a call, and the daemon's CPU time for one, in milliseconds."""
     taken = []
+    before_s = own_cpu_seconds(daemon_pid)
     for number in range(SAMPLES):
         begin = time.perf_counter()
         call(number)
         taken.append((time.perf_counter() - begin) * 1e3)
-    return percentile(taken, 0.95)
+    return percentile(taken, 0.95), (own_cpu_seconds(daemon_pid) - before_s) * 1e3 / SAMPLES
 
 
-def measure_reads(stub: runs_pb2_grpc.RunServiceStub, count: int) -> None:
+def measure_reads(stub: runs_pb2_grpc.RunServiceStub, count: int, daemon_pid: int) -> None:
     """Listings of 50 by every condition, a deep page, single runs."""
 
     def listing(**fields: object) -> Callable[[int], object]:
@@ -157,8 +158,10 @@ def measure_reads(stub: runs_pb2_grpc.RunServiceStub, count: int) -> None:
         "one run": show,
     }
     for what, call in calls.items():
-        took_ms = timed(call)
-        row(what, f"p95 {took_ms:.1f} ms", f"{count:,} runs", None, "< 50 ms", took_ms < 50)
+        took_ms, cpu_ms = timed(call, daemon_pid)
+        figure = f"p95 {took_ms:.1f} ms, CPU {cpu_ms:.1f} ms"
+        is_met = took_ms < LIST_BUDGET_MS
+        row(what, figure, f"{count:,} runs", None, "p95 < 50 ms", is_met)
 
 
 class Submitter:
@@ -175,7 +178,8 @@ class Submitter:
         ) as channel:
             stub = runs_pb2_grpc.RunServiceStub(channel)
             spec = runs_pb2.RunSpec(
-                command=runs_pb2.Command(argv=[b"true"]), resources=runs_pb2.Resources(cpus=512)
+                command=runs_pb2.Command(argv=[b"true"]),
+                resources=common_pb2.Resources(cpu_millicores=512_000),
             )
             while not self._is_over.wait(0.02):
                 begin = time.perf_counter()
@@ -249,7 +253,7 @@ def main() -> None:
             )
             with grpc.insecure_channel(f"unix:{home / 'daemon.sock'}", options=OPTIONS) as channel:
                 stub = runs_pb2_grpc.RunServiceStub(channel)
-                measure_reads(stub, count)
+                measure_reads(stub, count, daemon.pid)
                 measure_removal(stub, home, count)
                 info = admin_pb2_grpc.AdminServiceStub(channel).GetServerInfo(
                     admin_pb2.GetServerInfoRequest()

@@ -32,6 +32,7 @@ from runyard_daemon.control.backup import Backup
 from runyard_daemon.control.cancel import Canceler
 from runyard_daemon.control.collect import Collector
 from runyard_daemon.control.declare import Declarer
+from runyard_daemon.control.disk import DiskGuard
 from runyard_daemon.control.grants import Grants
 from runyard_daemon.control.hello import LOCAL, Greeter
 from runyard_daemon.control.live import Live
@@ -114,7 +115,9 @@ class App:
         self.config = config
         self.journal = journal
         self.stop = Stop(asyncio.Event())
-        self.live = Live(store, journal, wall_us, boot_now, Background())
+        self.live = Live(
+            store, journal, wall_us, boot_now, Background(), DiskGuard(config.home, config.disk)
+        )
         self.content = content
         self.logs = AttemptLogs(config.home / "runs")
         self.socket = instance.place_socket(config.home)

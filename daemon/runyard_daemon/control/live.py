@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from runyard_daemon.control.background import Background
 from runyard_daemon.control.changes import Changes
+from runyard_daemon.control.disk import DiskGuard
 from runyard_daemon.control.orders import Order, RunRef, Session
 from runyard_daemon.core.scheduler import Board
 from runyard_daemon.core.types import AttemptRef, BootTime, Node, NodeId, WallTime
@@ -57,6 +58,7 @@ class Live:
     boot_now: Callable[[], BootTime]
     """CLOCK_BOOTTIME of this machine."""
     background: Background
+    disk: DiskGuard
     board: Board = field(default_factory=Board)
     changes: Changes = field(default_factory=Changes)
     sessions: dict[NodeId, Session] = field(default_factory=dict)

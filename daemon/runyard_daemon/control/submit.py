@@ -86,7 +86,7 @@ class Submitter:
         """Submits a run and gives the serialized answer, after all of it is durable.
 
         Raises SpecInvalid, NotFound for target or environment, BlobMissing for a snapshot that was
-        not declared, RequestIdReused, RequestIdInvalid.
+        not declared, RequestIdReused, RequestIdInvalid, DiskFull.
         """
         _refuse_invalid(asked)
         key = None
@@ -100,6 +100,7 @@ class Submitter:
         resolved = self._live.store.peek(look)
         if isinstance(resolved, bytes):
             return resolved
+        self._live.disk.check()
         await self._check_script(asked)
         await self._grants.manifests(asked.wish.snapshot)
         kept = complete(resolved.environment)

@@ -58,6 +58,8 @@ class Appending:
             if held is None or held.ref != target.ref:
                 self._queue(target, request.file, 0, is_superseded=True)
                 return
+            if request.data:
+                self._live.disk.check()
             committed_bytes = await self._logs.appender.append(
                 held.key, file, request.offset_bytes, request.data
             )

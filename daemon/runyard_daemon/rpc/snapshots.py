@@ -48,6 +48,7 @@ class SnapshotService(SnapshotServiceServicer):
         self, requests: object, context: Readable[pb.UploadBlobsRequest]
     ) -> pb.UploadBlobsResponse:
         """Stores blobs; a stream cut off keeps what was committed."""
+        self._live.disk.check()
         queue: asyncio.Queue[list[Packed] | None] = asyncio.Queue(_QUEUED_MESSAGES)
         async with self._content.upload() as upload, asyncio.TaskGroup() as group:
             group.create_task(_store(queue, upload), name="upload-store")

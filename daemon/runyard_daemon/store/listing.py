@@ -27,7 +27,7 @@ _RUN_COLUMNS = ", ".join(f"r.{column.strip()}" for column in COLUMNS.split(","))
 _sequence = attrgetter("sequence")
 _MAX_SEQUENCE = (1 << 63) - 1
 _COUNTED = 2000
-_CLOCK_SLACK_US = 86_400_000_000
+_CLOCK_SLACK_US = 3_600_000_000
 _STORED = tuple(state for state in RunState if state is not RunState.NOT_STARTED)
 _STATES = {state.value: state for state in _STORED}
 _UNFINISHED = ", ".join(f"'{state}'" for state in _STORED if state not in FINAL)
@@ -250,7 +250,7 @@ def _name_driver(workspace: str, name: NamePattern) -> _Driver:
 def _bounds(conn: sqlite3.Connection, wanted: RunFilter) -> tuple[int, int]:
     """The sequences that runs created in the wanted time lie between, both left out.
 
-    Sequences grow with time unless the clock is set back: a day to either side is looked at, too.
+    Sequences grow with time unless the clock is set back: an hour to either side is looked at, too.
     """
     above, below = 0, _MAX_SEQUENCE
     if wanted.created_from_us is not None:
