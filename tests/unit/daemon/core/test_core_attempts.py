@@ -15,6 +15,7 @@ from runyard_daemon.core.attempts import (
     Standing,
     incarnation_after_restore,
     is_current,
+    is_of_earlier,
     judge,
     next_epoch,
     reconcile,
@@ -206,3 +207,41 @@ def test_hello_of_an_empty_node_settles_nothing_that_is_over_or_elsewhere() -> N
 
     assert reconcile(NODE, "boot-a", [], others[:1]) == ()
     assert reconcile(NODE, "boot-a", [], others[1:]) == ()
+
+
+@pytest.mark.parametrize("phase", [p for p in AttemptPhase if p < AttemptPhase.EXITED])
+def test_restored_attempt_that_its_agent_no_longer_has_is_ended_and_never_sent_again(
+    phase: AttemptPhase,
+) -> None:
+    record = replace(RECORD, phase=phase, is_restored=True)
+
+    assert settled(record, None) == Decision(Action.END, REF, reason=EndReason.RESTORED)
+    # The machine may have restarted after it had ended: what became of it is no better known.
+    assert settled(record, None, "boot-b").reason is EndReason.RESTORED
+
+
+def test_restored_attempt_that_its_agent_still_has_goes_on() -> None:
+    record = replace(RECORD, phase=AttemptPhase.RUNNING, is_restored=True)
+
+    assert settled(record, report(AttemptPhase.RUNNING)).action is Action.ADOPT
+
+
+def test_restored_attempts_of_a_lost_agent_are_ended_by_the_one_in_its_place() -> None:
+    elsewhere = replace(RECORD, node=OTHER)
+    restored = replace(elsewhere, is_restored=True)
+
+    def decisions(record: AttemptRecord, *, is_only_node: bool) -> list[Action]:
+        found = reconcile(NODE, "boot-b", (), (record,), is_only_node=is_only_node)
+        return [decision.action for decision in found]
+
+    assert decisions(restored, is_only_node=True) == [Action.END]
+    assert decisions(restored, is_only_node=False) == []
+    assert decisions(elsewhere, is_only_node=True) == []
+
+
+def test_epochs_from_before_a_restore_are_told_from_those_after_it() -> None:
+    before, after = next_epoch(3, 0), next_epoch(4, 0)
+
+    assert is_of_earlier(4, before)
+    assert not is_of_earlier(4, after)
+    assert not is_of_earlier(0, next_epoch(0, 7))
