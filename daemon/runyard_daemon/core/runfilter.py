@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
 from runyard_contract.errors import SpecInvalid
@@ -21,6 +20,8 @@ _FIELDS: Final = ("status", "experiment", "target", "name", "created", "tag.KEY"
 _TOKEN: Final = re.compile(
     r"""\s*(?:(?P<sign><=|>=|=|<|>|\(|\)|,)|"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<word>[^\s"<>=(),]+))"""
 )
+ReadTime = Callable[[str], int]
+"""Microseconds since the Unix epoch of a text; raises ValueError."""
 _TIMES: Final = ("<", "<=", ">", ">=")
 
 
@@ -54,11 +55,11 @@ class _Token:
 _END: Final = _Token("", -1, is_sign=True)
 
 
-def parse_filter(text: str) -> FilterTerms:
+def parse_filter(text: str, read_time: ReadTime) -> FilterTerms:
     """Gives what a filter says. Raises SpecInvalid, with the place of what is wrong."""
     if len(text.encode("utf-8", "surrogatepass")) > FILTER_BYTES:
         raise _fault(f"has over {FILTER_BYTES:,} bytes", 0)
-    return _Parser(_tokens(text)).terms() if text.strip() else FilterTerms()
+    return _Parser(_tokens(text), read_time).terms() if text.strip() else FilterTerms()
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -82,8 +83,9 @@ def _tokens(text: str) -> list[_Token]:
 class _Parser:
     """Reads comparisons one after another."""
 
-    def __init__(self, tokens: list[_Token]) -> None:
+    def __init__(self, tokens: list[_Token], read_time: ReadTime) -> None:
         self._tokens = tokens
+        self._read_time = read_time
         self._next = 0
         self._states: frozenset[RunState] | None = None
         self._texts: dict[str, str] = {}
@@ -159,11 +161,8 @@ class _Parser:
         sign = self._sign(_TIMES)
         token = self._value()
         try:
-            moment = datetime.fromisoformat(token.text)
-            at_us = round(
-                (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e6
-            )
-        except (ValueError, OverflowError):
+            at_us = self._read_time(token.text)
+        except ValueError:
             raise _fault(
                 f"has {_named(token)}, which is no time such as 2026-01-31 or 2026-01-31T12:00:00Z",
                 token.place,

@@ -8,6 +8,7 @@ from runyard_contract.errors import SpecInvalid
 from runyard_daemon.control import catalog
 from runyard_daemon.core.runfilter import FilterTerms, parse_filter
 from runyard_daemon.rpc.convert.runs import from_state
+from runyard_daemon.rpc.convert.times import read_time
 from runyard_daemon.rpc.lookup import ANY, split_parent
 from runyard_daemon.store import Connection
 from runyard_daemon.store.listing import NamePattern, RunFilter
@@ -43,7 +44,7 @@ def read_filter(request: pb.ListRunsRequest) -> RunFilter | None:
         tags=dict(request.tags),
         properties=dict(request.properties),
     )
-    return _narrowed(asked, parse_filter(request.filter))
+    return _narrowed(asked, parse_filter(request.filter, read_time))
 
 
 def with_workspace(conn: Connection, asked: RunFilter) -> RunFilter:

@@ -262,9 +262,9 @@ def _bounds(conn: sqlite3.Connection, wanted: RunFilter) -> tuple[int, int]:
 
 def _first_from(conn: sqlite3.Connection, time_us: int) -> int:
     """The sequence of the first run created at this time or later, by halving."""
-    low, high = conn.execute(
-        "SELECT coalesce(min(seq), 1), coalesce(max(seq), 0) + 1 FROM runs"
-    ).fetchone()
+    # Each its own query: one for both ends would read everything between them.
+    (low,) = conn.execute("SELECT coalesce(min(seq), 1) FROM runs").fetchone()
+    (high,) = conn.execute("SELECT coalesce(max(seq), 0) + 1 FROM runs").fetchone()
     while low < high:
         middle = (low + high) // 2
         sequence, created_us = conn.execute(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_timestamp(at_us: int | None) -> Timestamp | None:
@@ -17,6 +21,16 @@ def to_timestamp(at_us: int | None) -> Timestamp | None:
 def from_timestamp(at: Timestamp) -> int:
     """A Timestamp as microseconds since the Unix epoch, cut to whole ones."""
     return at.seconds * 1_000_000 + at.nanos // 1000
+
+
+def read_time(text: str) -> int:
+    """Microseconds since the Unix epoch of an RFC 3339 time or date, UTC where it names no zone.
+
+    Raises ValueError for anything else.
+    """
+    moment = datetime.fromisoformat(text)
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - _EPOCH) // timedelta(microseconds=1)
 
 
 def to_duration(seconds: float) -> Duration:

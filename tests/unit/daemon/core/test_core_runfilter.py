@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.states import RunState
 from runyard_daemon.core.runfilter import FilterTerms, parse_filter
+from runyard_daemon.rpc.convert.times import read_time
 
 JANUARY_31_US = 1_769_817_600_000_000
 
@@ -51,7 +52,7 @@ JANUARY_31_US = 1_769_817_600_000_000
     ],
 )
 def test_filter_says_what_it_says(text: str, terms: FilterTerms) -> None:
-    assert parse_filter(text) == terms
+    assert parse_filter(text, read_time) == terms
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_filter_says_what_it_says(text: str, terms: FilterTerms) -> None:
 )
 def test_filter_that_says_nothing_is_refused_with_what_is_wrong(text: str, complaint: str) -> None:
     with pytest.raises(SpecInvalid) as caught:
-        parse_filter(text)
+        parse_filter(text, read_time)
 
     assert complaint in caught.value.message
 
@@ -85,4 +86,4 @@ def test_filter_that_says_nothing_is_refused_with_what_is_wrong(text: str, compl
 @given(st.text(st.sampled_from("()<>=,\"\\ aA1.*%;'-\n\x00\ud800ANDIN")) | st.text())
 def test_any_text_is_a_filter_or_refused(text: str) -> None:
     with contextlib.suppress(SpecInvalid):
-        assert isinstance(parse_filter(text), FilterTerms)
+        assert isinstance(parse_filter(text, read_time), FilterTerms)
