@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runyard_contract.value import replace, value_class
+
+if TYPE_CHECKING:
+    import subprocess
 
 TIMEOUT_S = 5.0  # for all git processes together
 
@@ -20,7 +24,7 @@ _MISLEADING = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
 _SCP_LIKE = re.compile(r"(?:[^@/:]+@)?[^/:]+:(?!//)")
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class GitState:
     """What git says of a source directory. None: not known.
 
@@ -118,6 +122,8 @@ class _Repository:
         return state
 
     def _run(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+        import subprocess  # 2 ms of start-up, for those only that have a repository
+
         return subprocess.Popen(
             (*_GIT, *arguments),
             cwd=self._directory,
@@ -129,6 +135,8 @@ class _Repository:
 
     def _output(self, process: subprocess.Popen[bytes]) -> bytes | None:
         """All that the process writes, or None when it fails or is too late."""
+        import subprocess
+
         try:
             output, _ = process.communicate(timeout=max(0.0, self._deadline - time.monotonic()))
         except subprocess.TimeoutExpired:

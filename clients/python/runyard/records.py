@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from runyard_contract.ids import RunName
 from runyard_contract.states import EndClass, RunState
+from runyard_contract.value import value_class
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RunEnd:
     """How a run ended.
 
@@ -24,13 +24,13 @@ class RunEnd:
     message: str
     advice: str
     outcome: int
-    exit_code: int | None = None
-    signal: int | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    last_lines: bytes = b""
+    exit_code: int | None
+    signal: int | None
+    metadata: Mapping[str, str]
+    last_lines: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Phase:
     """A stretch of a run's time: waiting, snapshot, environment, start, first_output, …"""
 
@@ -39,7 +39,7 @@ class Phase:
     duration_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Transition:
     """A change of state: when, why and by whom ("user", "daemon", "agent")."""
 
@@ -49,7 +49,7 @@ class Transition:
     actor: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RunFile:
     """A file of a run. `digest` (hexadecimal) is None for logs, which grow.
 
@@ -64,7 +64,7 @@ class RunFile:
     is_executable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Workdir:
     """What the script wrote outside outputs/ and logs/: the first files, how many, until when."""
 
@@ -73,7 +73,7 @@ class Workdir:
     expire_time: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RunRecord:
     """A run as the daemon has it. `definition` is the run configuration as it was submitted."""
 
@@ -110,7 +110,7 @@ class RunRecord:
         return self.state.is_final
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Explanation:
     """Why a run waits, what it does, or why it ended.
 

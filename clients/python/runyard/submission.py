@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -23,13 +22,14 @@ from runyard.snapshot.take import LocalSnapshot, SnapshotStatistics
 from runyard_contract.errors import BlobMissing, SnapshotNotFound, SpecInvalid
 from runyard_contract.ids import ExperimentName, check_tag_key
 from runyard_contract.limits import TAG_VALUE_BYTES, TAGS_MAX
+from runyard_contract.value import value_class
 from runyardpb.v1 import runs_pb2, runs_pb2_grpc
 
 if TYPE_CHECKING:
     from runyard.channel import Connection
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Submitted:
     """A run that was submitted.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from functools import lru_cache
@@ -33,11 +32,13 @@ def build_id() -> str:
 
 def source_fingerprint(folders: list[Path]) -> str:
     """8 hex digits over path, size and modification time of all Python files in these folders."""
-    hasher = hashlib.blake2b(digest_size=4)
+    from blake3 import blake3  # hashlib would load OpenSSL at every start of a command
+
+    hasher = blake3()
     for folder in sorted(folders):
         for relative, mtime_ns, size_bytes in sorted(_python_files(folder, folder.name)):
             hasher.update(f"{relative}\0{mtime_ns}\0{size_bytes}\n".encode())
-    return hasher.hexdigest()
+    return hasher.hexdigest(length=4)
 
 
 def _package_folders() -> list[Path]:

@@ -54,15 +54,15 @@ def test_public_names_are_these() -> None:
     assert runyard.__version__
 
 
-def test_lean_grpc_leaves_asyncio_and_grpc_aio_out() -> None:
+def test_command_line_puts_asyncio_and_grpc_aio_off() -> None:
     code = (
         "import sys\n"
-        "from runyard.channel import lean_grpc\n"
-        "lean_grpc()\n"
+        "from runyard.cli.deferred_imports import defer_imports\n"
+        "defer_imports()\n"
         "import grpc\n"
         "from runyardpb.v1 import runs_pb2_grpc\n"
         "grpc.insecure_channel('unix:/nowhere').close()\n"
-        "print(hasattr(sys.modules['grpc.aio'], 'server'), 'asyncio.events' in sys.modules)\n"
+        "print('server' in vars(sys.modules['grpc.aio']), 'asyncio.events' in sys.modules)\n"
     )
 
     assert in_fresh_python(code) == "False False"
@@ -70,8 +70,8 @@ def test_lean_grpc_leaves_asyncio_and_grpc_aio_out() -> None:
 
 def test_asyncio_that_was_put_off_is_whole_when_it_is_used() -> None:
     code = (
-        "from runyard.channel import lean_grpc\n"
-        "lean_grpc()\n"
+        "from runyard.cli.deferred_imports import defer_imports\n"
+        "defer_imports()\n"
         "import grpc, asyncio\n"
         "async def main():\n"
         "    await asyncio.sleep(0)\n"

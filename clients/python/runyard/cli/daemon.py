@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runyard.cli.command_line import Group, json_option, output_of
+from runyard.cli.options import option
 from runyard.cli.output import STDOUT_FD, Output
 from runyard.cli.render.amounts import count_text, local_time, message_time, utc_time
 from runyard.cli.render.status_line import StatusLine
@@ -70,9 +71,7 @@ def status(ctx: click.Context) -> int:
 
 
 @daemon.command(examples=["runyard daemon stop", "runyard daemon stop --cancel-runs"])
-@click.option(
-    "--cancel-runs", is_flag=True, help="Cancel active runs first, and wait for their end."
-)
+@option("--cancel-runs", is_flag=True, help="Cancel active runs first, and wait for their end.")
 @json_option
 @click.pass_context
 def stop(ctx: click.Context, cancel_runs: bool) -> None:
