@@ -399,14 +399,14 @@ def test_another_build_is_refused_by_all_services_but_admin() -> None:
     async def test(daemon: Served) -> None:
         from runyardpb.v1 import admin_pb2
 
-        old = (("runyard-version", "0.0.1"),)
+        old = (("runyard-version", "9.0.0"),)
         error = await refused(
             daemon.runs.ListRuns(runs_pb2.ListRunsRequest(parent=ALL), metadata=old)
         )
         info = await daemon.admin.GetServerInfo(admin_pb2.GetServerInfoRequest(), metadata=old)
 
         assert reason_of(error) == "VERSION_MISMATCH"
-        assert error.metadata["caller"] == "0.0.1"
+        assert error.metadata["client"] == "9.0.0"
         assert info.pid
 
     with_daemon(test)

@@ -19,6 +19,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from runyard_contract.compatibility import mismatch, serves
 from runyard_contract.errors import (
     DiskFull,
     Draining,
@@ -55,20 +56,26 @@ class Gate:
             return
         if self.is_draining:
             raise draining()
-        if caller_build is not None:
-            check_build(self.build, caller_build)
+        if caller_build is None:
+            return
+        if method.startswith(_AGENT):
+            check_agent(self.build, caller_build)
+        elif not serves(self.build, caller_build):
+            raise mismatch(self.build, caller_build)
 
 
-def check_build(daemon_build: str, caller_build: str) -> None:
-    """Raises VersionMismatch unless both sides run the same build."""
-    if caller_build == daemon_build:
+def check_agent(daemon_build: str, agent_build: str) -> None:
+    """Raises VersionMismatch unless both sides run the same build.
+
+    Stricter than for clients: an agent on the daemon's own machine costs nothing to replace.
+    """
+    if agent_build == daemon_build:
         return
     raise VersionMismatch(
-        f"the daemon is of version {daemon_build}, the caller of version {caller_build}",
-        hint="run `runyard daemon stop`; the next command starts a daemon of its own version, "
-        "and active runs go on",
+        f"the daemon is runyard {daemon_build}, the agent {agent_build}",
+        hint="end this agent; the daemon starts one of its own version, which adopts its runs",
         daemon=daemon_build,
-        caller=caller_build,
+        agent=agent_build,
     )
 
 

@@ -19,6 +19,7 @@ from runyard_contract.value import value_class
 
 HOME_VARIABLE = "RUNYARD_HOME"
 DAEMON_RECORD = "daemon.json"
+LAST_DAEMON_RECORD = "last-daemon.json"  # the same, and stays when the daemon ends
 SOCKET_NAME = "daemon.sock"
 # sockaddr_un holds 108 bytes on Linux and 104 elsewhere; gRPC and tools need a few of them.
 SOCKET_PATH_BYTES = 100
@@ -244,13 +245,13 @@ class DaemonRecord:
         return json.dumps(fields, indent=1, ensure_ascii=True).encode() + b"\n"
 
 
-def read_daemon_record(home: Path) -> DaemonRecord | None:
+def read_daemon_record(home: Path, name: str = DAEMON_RECORD) -> DaemonRecord | None:
     """What daemon.json says, or None where there is none or it is not whole.
 
     It may be left over from a daemon that was killed: only a connection proves that one lives.
     """
     try:
-        fields = json.loads((home / DAEMON_RECORD).read_bytes())
+        fields = json.loads((home / name).read_bytes())
         return DaemonRecord(
             pid=int(fields["pid"]),
             version=str(fields["version"]),
