@@ -159,6 +159,12 @@ def test_where_none_runs_the_newest_interpreter_is_started(
     assert done.stdout == b"ran\n", said(done)
     assert status(house)["version"] == "0.2.0"
     assert status(house)["interpreter"] == str(installed["0.2.0"].python)
+    checks = {check["name"]: check["message"] for check in house.json("doctor")}
+    assert "this client is runyard 0.1.0" in checks["platform"]
+    assert "runyard 0.2.0" in checks["daemon"]
+    assert "runyard 0.2.0" in checks["agent"]
+    assert checks["recorded"] == f"{installed['0.2.0'].python}, runyard 0.2.0"
+    assert f"SQLite {sqlite3.sqlite_version}" in checks["database"]
 
 
 def test_newer_database_without_its_interpreter_names_the_version_to_install(
