@@ -22,6 +22,7 @@ DEFERRED = frozenset(
         "grpc.aio",
         "inspect",  # click and dataclasses, for texts and signatures
         "ipaddress",  # pathlib brings it, through urllib.parse
+        "socket",  # grpc, for its asyncio side
         "pkgutil",  # grpc, to read the roots of TLS
         "traceback",  # logging, for exceptions
     }

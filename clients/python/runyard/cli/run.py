@@ -81,14 +81,14 @@ class RunCommand(Command):
 @option(
     "--source",
     metavar="DIR",
-    type=click.Path(),
+    type=parameters.FOLDER,
     help="Folder that is sent and that the script starts in. [the current folder if the script "
     "lies in it, else the script's folder]",
 )
 @option(
     "--config",
     metavar="FILE",
-    type=click.Path(),
+    type=parameters.FILE,
     help="Run configuration (.runconfig), or its name in .azureml/; options come before it.",
 )
 @option(

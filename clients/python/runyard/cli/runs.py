@@ -277,7 +277,7 @@ def files(ctx: click.Context, reference: str) -> None:
     "--output",
     "folder",
     metavar="DIR",
-    type=click.Path(file_okay=False),
+    type=parameters.FOLDER,
     help="Folder to write to. [named after the run]",
 )
 @option(
