@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,6 +73,29 @@ def read_git_state(
     if _is_in_repository(source_directory):
         state = _Repository(source_directory, environ, timeout_s).read()
     return _overridden(state, environ)
+
+
+class GitLook:
+    """Asks git on a thread of its own, from now on: beside the scan, or what is imported before.
+
+    Leaving it as a context manager waits for the answer, which `state` has then.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.state = GitState()
+        self._thread = threading.Thread(
+            target=self._look, args=(directory,), name="runyard-git", daemon=True
+        )
+        self._thread.start()
+
+    def _look(self, directory: str) -> None:
+        self.state = read_git_state(Path(directory), dict(os.environ))
+
+    def __enter__(self) -> GitLook:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
 
 
 def strip_credentials(url: str) -> str:

@@ -184,6 +184,10 @@ def _submit(
     options: RunOptions,
     environ: dict[bytes, bytes],
 ) -> Submitted:
+    from runyard.git import GitLook
+
+    # Before what follows is imported, which takes as long as git does.
+    git = GitLook(request.source.directory)
     from runyard.cli.render.status_line import StatusLine
     from runyard.run_spec import Caller
     from runyard.submission import Submission
@@ -191,7 +195,7 @@ def _submit(
 
     interpreter = os.fsencode(request.interpreter.path)
     caller = Caller(interpreter, environ, request.passed_on)
-    submission = Submission(request.config, source=request.source, caller=caller)
+    submission = Submission(request.config, source=request.source, caller=caller, git=git)
     with StatusLine(output) as status:
         status.show(f"sending {request.source.directory}")
         return submission.send(
