@@ -93,3 +93,23 @@ def test_sdk_leaves_asyncio_and_grpc_aio_whole_for_the_program() -> None:
     )
 
     assert in_fresh_python(code) == "fine"
+
+
+def test_module_that_was_put_off_runs_once_when_threads_use_it_at_once() -> None:
+    code = (
+        "import sys, threading\n"
+        "from runyard.cli.deferred_imports import defer_imports\n"
+        "defer_imports()\n"
+        "import inspect\n"
+        "assert 'signature' not in vars(inspect)\n"
+        "start, found = threading.Barrier(8), []\n"
+        "def use():\n"
+        "    start.wait()\n"
+        "    found.append(str(inspect.signature(lambda a, b=1: None)))\n"
+        "threads = [threading.Thread(target=use) for _ in range(8)]\n"
+        "[thread.start() for thread in threads]\n"
+        "[thread.join() for thread in threads]\n"
+        "print(found == ['(a, b=1)'] * 8, type(inspect).__name__)\n"
+    )
+
+    assert in_fresh_python(code) == "True module"

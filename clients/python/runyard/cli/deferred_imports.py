@@ -17,6 +17,7 @@ from types import ModuleType
 DEFERRED = frozenset(
     {
         "asyncio",  # grpc's C core keeps a reference; a synchronous client never follows it
+        "calendar",  # protobuf, for times that a client of ours never makes; brings locale
         "google.protobuf.internal.python_message",  # used where protobuf has no C implementation
         "google.protobuf.text_format",
         "grpc.aio",
