@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -170,10 +171,12 @@ def test_where_none_runs_the_newest_interpreter_is_started(
 def test_newer_database_without_its_interpreter_names_the_version_to_install(
     house: House, folder: Path, installed: dict[str, Installation]
 ) -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="ry-") as root:
-        house.program = Installation(Path(root) / "gone", "0.2.0").program
-        house.runyard("run", "train.py", cwd=folder)
-        house.runyard("daemon", "stop")
+    house.program = installed["0.2.0"].program
+    house.runyard("run", "train.py", cwd=folder)
+    house.runyard("daemon", "stop")
+    record = house.home / "last-daemon.json"
+    gone = {**json.loads(record.read_text()), "interpreter": "/nowhere/bin/python"}
+    record.write_text(json.dumps(gone))
     database = sqlite3.connect(house.home / "runyard.db")
     database.execute("PRAGMA user_version = 9999")
     database.close()
