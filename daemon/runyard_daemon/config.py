@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runyard_contract.errors import SpecInvalid
@@ -43,15 +43,26 @@ class Config:
     """How long a node keeps what a script wrote outside outputs/ and logs/."""
     janitor_s: float = 600.0
     """Pause between two rounds of clean-up."""
+    metrics_file: Path | None = None
+    """Where the daemon keeps its figures for monitoring; None: nowhere."""
 
 
-def load(environ: Mapping[str, str], *, home: Path | None, is_embedded: bool) -> Config:
+def load(
+    environ: Mapping[str, str],
+    *,
+    home: Path | None,
+    is_embedded: bool,
+    metrics_file: Path | None = None,
+) -> Config:
     """Puts the settings together. Raises SpecInvalid for a variable that can't be read."""
     chosen = home.absolute() if home is not None else data_home(environ)
     idle_text = environ.get(IDLE_END_VARIABLE)
-    if not idle_text:
-        return Config(home=chosen, is_embedded=is_embedded)
-    return Config(home=chosen, is_embedded=is_embedded, idle_end_s=_seconds(idle_text))
+    made = Config(
+        home=chosen,
+        is_embedded=is_embedded,
+        metrics_file=metrics_file.absolute() if metrics_file is not None else None,
+    )
+    return replace(made, idle_end_s=_seconds(idle_text)) if idle_text else made
 
 
 def _seconds(text: str) -> float:

@@ -27,7 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     journal = Journal(STDERR_FD)
     os.umask(0o077)
     try:
-        config = configuration.load(os.environ, home=given.home, is_embedded=given.embedded)
+        config = configuration.load(
+            os.environ,
+            home=given.home,
+            is_embedded=given.embedded,
+            metrics_file=given.metrics_file,
+        )
         instance.prepare_home(config.home)
         lock_fd = instance.take_lock(config.home)
         try:
@@ -51,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
         "--embedded",
         action="store_true",
         help="started by a client: log to stderr as JSON only, end when idle",
+    )
+    serve.add_argument(
+        "--metrics-file",
+        type=Path,
+        help="keep figures for monitoring there, in Prometheus's text format",
     )
     return parser
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from runyard_daemon.control.background import Background
 from runyard_daemon.control.changes import Changes
 from runyard_daemon.control.orders import Order, RunRef, Session
+from runyard_daemon.core.histogram import Histogram
 from runyard_daemon.core.scheduler import Board
 from runyard_daemon.core.types import AttemptRef, BootTime, Node, NodeId, WallTime
 from runyard_daemon.journal import Journal
@@ -73,6 +74,8 @@ class Live:
     """Set when a run may have become able to start."""
     wake_leases: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a node lost touch."""
+    decisions: Histogram = field(default_factory=Histogram)
+    """How long the scheduler took for each decision."""
     last_activity: float = 0.0
     """When something last happened that puts off the daemon's idle end, by the boot clock."""
 

@@ -1,4 +1,4 @@
-"""The smallest changes that would let a waiting run start, worked out with the scheduler's own code.
+"""The smallest changes that would let a waiting run start, found with the scheduler's own code.
 
 Each change is on one axis: what the run asks for, its priority, or another run that goes. A change
 is given only where the scheduler, asked with it, would place the run; and nothing smaller on its
@@ -40,7 +40,7 @@ class Change:
 
 
 def changes_at_once(board: Board, run_id: str) -> tuple[Change, ...]:
-    """Gives what would let a waiting run start now; empty: it does so anyway, or nothing small would.
+    """Gives what would let a waiting run start now; empty: it does anyway, or nothing small would.
 
     Raises KeyError where the run does not wait.
     """

@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import errno
 import secrets
+import time
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,14 +29,18 @@ from runyard_contract.errors import (
     VersionMismatch,
 )
 from runyard_contract.status import DETAILS_KEY, status_details, to_status
+from runyard_daemon.calls import CallFigures
 from runyard_daemon.journal import Journal
 
 VERSION_KEY = "runyard-version"
 """Metadata key by which a client or agent names its build."""
 
 _ADMIN = "/runyardpb.v1.AdminService/"
+_HEALTH = "/grpc.health.v1.Health/"
 _AGENT = "/runyardpb.agent.v1.AgentService/"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+_CODE_NAMES: Mapping[object, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 Context = Any
@@ -51,8 +56,8 @@ class Gate:
     is_draining: bool = False
 
     def check(self, method: str, caller_build: str | None) -> None:
-        """Raises Draining or VersionMismatch. AdminService serves every version, to the end."""
-        if method.startswith(_ADMIN):
+        """Raises Draining or VersionMismatch. Admin and health serve every version, to the end."""
+        if method.startswith((_ADMIN, _HEALTH)):
             return
         if self.is_draining:
             raise draining()
@@ -94,7 +99,8 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
         self._streams: set[asyncio.Task[Any]] = set()
         self._interrupted: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self.client_calls = 0
-        """Calls of clients (not of agents) under way."""
+        """Calls of clients (not of agents, not about health) under way."""
+        self.figures = CallFigures()
 
     async def intercept_service(
         self,
@@ -111,7 +117,11 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
         # Streams may go on for ever: they are ended when the daemon stops. Sessions say goodbye.
         is_stream = handler.response_streaming and not method.endswith("/Session")
 
+        is_unary = not handler.request_streaming and not handler.response_streaming
+
         async def guarded(request: Any, context: Any) -> Any:
+            began_s = time.perf_counter()
+            self.figures.under_way += 1
             try:
                 self._gate.check(method, build)
                 with self._counted(method, is_stream):
@@ -126,6 +136,9 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
                     task.uncancel()
                     await self._abort(method, draining(), context)
                 raise
+            finally:
+                duration_s = time.perf_counter() - began_s if is_unary else None
+                self._count(method, context, duration_s)
 
         return make(
             guarded,
@@ -133,10 +146,18 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
             response_serializer=handler.response_serializer,
         )
 
+    def _count(self, method: str, context: Any, duration_s: float | None) -> None:
+        """Counts a call that ends."""
+        self.figures.under_way -= 1
+        task = asyncio.current_task()
+        is_cancelled = task is not None and task.cancelling() > 0
+        code = "CANCELLED" if is_cancelled else _code_name(context.code())
+        self.figures.ended(_short(method), code, duration_s)
+
     @contextlib.contextmanager
     def _counted(self, method: str, is_stream: bool) -> Iterator[None]:
         """Notes that a call is under way."""
-        is_client = not method.startswith(_AGENT)
+        is_client = not method.startswith((_AGENT, _HEALTH))
         task = asyncio.current_task()
         if is_stream and task is not None:
             self._streams.add(task)
@@ -197,6 +218,19 @@ def _caller_build(details: grpc.HandlerCallDetails) -> str | None:
         if key == VERSION_KEY:
             return value if isinstance(value, str) else value.decode("ascii", "replace")
     return None
+
+
+def _short(method: str) -> str:
+    """A method as figures name it, such as "RunService/CreateRun"."""
+    service, _, name = method.rpartition("/")
+    return f"{service.rpartition('.')[2]}/{name}"
+
+
+def _code_name(code: object) -> str:
+    """A context's code as its name: gRPC keeps 0 or None until one was set, and numbers then."""
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return _CODE_NAMES.get(code, "OK")
 
 
 def _parts(handler: Any) -> tuple[Callable[..., Any], Handler]:

@@ -18,11 +18,11 @@ from runyard_daemon.control.live import Live
 from runyard_daemon.control.runfiles import LogListing, RunFiles
 from runyard_daemon.control.submit import Submission, Submitter
 from runyard_daemon.rpc.convert.changes import to_change
+from runyard_daemon.rpc.convert.explanations import to_explanation
 from runyard_daemon.rpc.convert.runs import (
     from_file,
     from_state,
     read_run,
-    to_explanation,
     to_file,
     to_run,
 )
@@ -141,7 +141,8 @@ class RunService(RunServiceServicer):
         self, request: pb.ExplainRunRequest, context: Context
     ) -> pb.ExplainRunResponse:
         """Why a run waits, what it does, or why it ended."""
-        return to_explanation(explain(self._live, find_run(self._live, request.name)))
+        found = await explain(self._live, find_run(self._live, request.name))
+        return to_explanation(found, self._live.now_us())
 
     async def ListRunFiles(
         self, request: pb.ListRunFilesRequest, context: Context

@@ -20,6 +20,7 @@ from runyard.home import home
 from runyard_contract.errors import EXIT_NOT_FOUND, DaemonUnavailable
 
 if TYPE_CHECKING:
+    from runyard.channel import Connection
     from runyardpb.v1 import admin_pb2
 
 # The daemon waits for the grace periods of what it cancels, which are an hour at most.
@@ -37,11 +38,23 @@ def daemon() -> None:
     """
 
 
-@daemon.command(examples=["runyard daemon serve"])
-def serve() -> None:
+@daemon.command(
+    examples=[
+        "runyard daemon serve",
+        "runyard daemon serve --metrics-file /var/lib/node_exporter/runyard.prom",
+    ]
+)
+@option(
+    "--metrics-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep figures for monitoring in this file, as `runyard daemon metrics` prints them.",
+)
+def serve(metrics_file: Path | None) -> None:
     """Serve this user's data directory in the foreground, until it is stopped."""
     sys.stdout.flush()
     arguments = [sys.executable, "-P", "-m", "runyard_daemon", "serve", "--home", str(home())]
+    if metrics_file is not None:
+        arguments += ["--metrics-file", str(metrics_file.absolute())]
     os.execv(sys.executable, arguments)  # noqa: S606 - the daemon takes this process's place
 
 
@@ -63,6 +76,30 @@ def status(ctx: click.Context) -> int:
         output.print_json(_info_json(info))
     else:
         _print_info(output, info)
+    return 0
+
+
+@daemon.command(examples=["runyard daemon metrics"])
+@json_option
+@click.pass_context
+def metrics(ctx: click.Context) -> int:
+    """Print figures for monitoring, in Prometheus's text format. Starts no daemon.
+
+    The exit code is 3 without one.
+    """
+    output = output_of(ctx)
+    try:
+        text = _exposition(connect(can_start=False, any_version=True))
+    except DaemonUnavailable as error:
+        if output.is_json:
+            output.print_json({"exposition": None})
+        output.say(f"runyard: {error.message}")
+        output.say("  fix: nothing; the next command that needs one starts it")
+        return EXIT_NOT_FOUND
+    if output.is_json:
+        output.print_json({"exposition": text})
+    else:
+        output.print(text.rstrip("\n"))
     return 0
 
 
@@ -109,6 +146,17 @@ def _may_have_runs() -> bool:
     """Whether the local agent's folder holds runs, which may go on without a daemon."""
     folder = home() / "agent" / "runs"
     return folder.is_dir() and any(folder.iterdir())
+
+
+def _exposition(connection: Connection) -> str:
+    from runyardpb.v1 import admin_pb2, admin_pb2_grpc
+
+    answer = connection.unary(
+        admin_pb2_grpc.AdminServiceStub,
+        lambda stub: stub.GetMetrics,
+        admin_pb2.GetMetricsRequest(),
+    )
+    return answer.exposition
 
 
 def _print_info(output: Output, info: admin_pb2.GetServerInfoResponse) -> None:

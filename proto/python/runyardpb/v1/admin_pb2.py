@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18runyardpb/v1/admin.proto\x12\x0crunyardpb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"\xa7\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10protocol_version\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x0c\n\x04home\x18\x04 \x01(\x0c\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bqueued_runs\x18\x06 \x01(\x03\x12\x13\n\x0b\x61\x63tive_runs\x18\x07 \x01(\x03\x12\x12\n\ntotal_runs\x18\x08 \x01(\x03\x12\x18\n\x10\x63onnected_agents\x18\t \x01(\x05\x12\x16\n\x0esqlite_version\x18\n \x01(\t\x12\x13\n\x0binterpreter\x18\x0b \x01(\t\x12\x13\n\x0bis_embedded\x18\x0c \x01(\x08\"(\n\x11StopServerRequest\x12\x13\n\x0b\x63\x61ncel_runs\x18\x01 \x01(\x08\"N\n\x12StopServerResponse\x12\x13\n\x0b\x61\x63tive_runs\x18\x01 \x01(\x03\x12\x15\n\rcanceled_runs\x18\x02 \x01(\x03\x12\x0c\n\x04pids\x18\x03 \x03(\x03\x32\xb9\x01\n\x0c\x41\x64minService\x12X\n\rGetServerInfo\x12\".runyardpb.v1.GetServerInfoRequest\x1a#.runyardpb.v1.GetServerInfoResponse\x12O\n\nStopServer\x12\x1f.runyardpb.v1.StopServerRequest\x1a .runyardpb.v1.StopServerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18runyardpb/v1/admin.proto\x12\x0crunyardpb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"\xa7\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10protocol_version\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x0c\n\x04home\x18\x04 \x01(\x0c\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bqueued_runs\x18\x06 \x01(\x03\x12\x13\n\x0b\x61\x63tive_runs\x18\x07 \x01(\x03\x12\x12\n\ntotal_runs\x18\x08 \x01(\x03\x12\x18\n\x10\x63onnected_agents\x18\t \x01(\x05\x12\x16\n\x0esqlite_version\x18\n \x01(\t\x12\x13\n\x0binterpreter\x18\x0b \x01(\t\x12\x13\n\x0bis_embedded\x18\x0c \x01(\x08\"\x13\n\x11GetMetricsRequest\"(\n\x12GetMetricsResponse\x12\x12\n\nexposition\x18\x01 \x01(\t\"(\n\x11StopServerRequest\x12\x13\n\x0b\x63\x61ncel_runs\x18\x01 \x01(\x08\"N\n\x12StopServerResponse\x12\x13\n\x0b\x61\x63tive_runs\x18\x01 \x01(\x03\x12\x15\n\rcanceled_runs\x18\x02 \x01(\x03\x12\x0c\n\x04pids\x18\x03 \x03(\x03\x32\x8a\x02\n\x0c\x41\x64minService\x12X\n\rGetServerInfo\x12\".runyardpb.v1.GetServerInfoRequest\x1a#.runyardpb.v1.GetServerInfoResponse\x12O\n\nGetMetrics\x12\x1f.runyardpb.v1.GetMetricsRequest\x1a .runyardpb.v1.GetMetricsResponse\x12O\n\nStopServer\x12\x1f.runyardpb.v1.StopServerRequest\x1a .runyardpb.v1.StopServerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -26,10 +26,14 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_GETSERVERINFOREQUEST']._serialized_end=97
   _globals['_GETSERVERINFORESPONSE']._serialized_start=100
   _globals['_GETSERVERINFORESPONSE']._serialized_end=395
-  _globals['_STOPSERVERREQUEST']._serialized_start=397
-  _globals['_STOPSERVERREQUEST']._serialized_end=437
-  _globals['_STOPSERVERRESPONSE']._serialized_start=439
-  _globals['_STOPSERVERRESPONSE']._serialized_end=517
-  _globals['_ADMINSERVICE']._serialized_start=520
-  _globals['_ADMINSERVICE']._serialized_end=705
+  _globals['_GETMETRICSREQUEST']._serialized_start=397
+  _globals['_GETMETRICSREQUEST']._serialized_end=416
+  _globals['_GETMETRICSRESPONSE']._serialized_start=418
+  _globals['_GETMETRICSRESPONSE']._serialized_end=458
+  _globals['_STOPSERVERREQUEST']._serialized_start=460
+  _globals['_STOPSERVERREQUEST']._serialized_end=500
+  _globals['_STOPSERVERRESPONSE']._serialized_start=502
+  _globals['_STOPSERVERRESPONSE']._serialized_end=580
+  _globals['_ADMINSERVICE']._serialized_start=583
+  _globals['_ADMINSERVICE']._serialized_end=849
 # @@protoc_insertion_point(module_scope)
