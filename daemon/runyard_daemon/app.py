@@ -39,7 +39,7 @@ from runyard_daemon.control.live import Live
 from runyard_daemon.control.orders import Goodbye
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.control.runfiles import RunFiles
-from runyard_daemon.control.submit import Submitter
+from runyard_daemon.control.submit import SubmitLimits, Submitter
 from runyard_daemon.control.tags import JobTags
 from runyard_daemon.core.types import BootTime
 from runyard_daemon.journal import Journal
@@ -148,7 +148,10 @@ class App:
         files = RunFiles(live, self.content, logs)
         canceler = Canceler(live, read_spec, principal())
         greeter = Greeter(live, self.grants, logs, read_spec, keep_s)
-        submitter = Submitter(live, self.content, self.grants, principal(), secrets.token_bytes)
+        limits = SubmitLimits(config.queued_runs_max)
+        submitter = Submitter(
+            live, self.content, self.grants, principal(), secrets.token_bytes, limits
+        )
         return Services(
             runs=RunService(
                 RunParts(config, live, logs, submitter, canceler, collector, files, pager)

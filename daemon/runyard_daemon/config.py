@@ -43,6 +43,8 @@ class Config:
     """How long a node keeps what a script wrote outside outputs/ and logs/."""
     janitor_s: float = 600.0
     """Pause between two rounds of clean-up."""
+    queued_runs_max: int = 250_000
+    """Runs that may wait; more are refused until some have started."""
     metrics_file: Path | None = None
     """Where the daemon keeps its figures for monitoring; None: nowhere."""
 

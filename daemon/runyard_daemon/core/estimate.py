@@ -110,7 +110,8 @@ def estimate_waiting(scene: Scene, history: Mapping[str, Took]) -> Estimate:
         why = _unknown(scene, history) or "nothing that runs now makes room for it"
         return Estimate(f"its start is unknown: {why}{length if why not in length else ''}", own)
     if latest_s is None:
-        when = f"not before {duration_text(earliest_s)} from now"
+        soon = f"in {duration_text(earliest_s)}" if earliest_s >= 1 else "at any moment"
+        when = f"{soon} or much later (a run before it takes longer than those known)"
         return Estimate(f"it may start {when}{length}", own, earliest_s)
     # A longer run ahead can let another go first: the plays bound the start only together.
     earliest_s, latest_s = min(earliest_s, latest_s), max(earliest_s, latest_s)

@@ -31,6 +31,7 @@ from runyard_contract.errors import (
 from runyard_contract.status import DETAILS_KEY, status_details, to_status
 from runyard_daemon.calls import CallFigures
 from runyard_daemon.journal import Journal
+from runyard_daemon.rpc.decoding import decoder, readable
 
 VERSION_KEY = "runyard-version"
 """Metadata key by which a client or agent names its build."""
@@ -125,16 +126,19 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
             try:
                 self._gate.check(method, build)
                 with self._counted(method, is_stream):
-                    return await inner(request, context)
+                    return await inner(readable(request), context)
             except grpc.aio.AbortError:
                 raise
             except Exception as error:
-                await self._abort(method, error, context)
+                known = self.describe(method, error)
+                # The request may be large and its error is part of a cycle: let go of it now.
+                error.__traceback__, request = None, None
+                await self._abort(known, context)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is not None and task in self._interrupted:
                     task.uncancel()
-                    await self._abort(method, draining(), context)
+                    await self._abort(draining(), context)
                 raise
             finally:
                 duration_s = time.perf_counter() - began_s if is_unary else None
@@ -142,7 +146,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
 
         return make(
             guarded,
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=decoder(method, handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -179,8 +183,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
             self._interrupted.add(task)
             task.cancel()
 
-    async def _abort(self, method: str, error: Exception, context: Any) -> None:
-        known = self.describe(method, error)
+    async def _abort(self, known: RunyardError, context: Any) -> None:
         code = grpc.StatusCode[known.code]
         await context.abort(code, status_details(known), ((DETAILS_KEY, to_status(known)),))
 

@@ -26,7 +26,7 @@ from runyard_daemon.rpc.convert.runs import (
     to_file,
     to_run,
 )
-from runyard_daemon.rpc.convert.specs import completed_spec, to_wish
+from runyard_daemon.rpc.convert.specs import completed_spec, to_labels, to_wish
 from runyard_daemon.rpc.convert.times import from_duration, to_timestamp
 from runyard_daemon.rpc.edge import Context
 from runyard_daemon.rpc.follow import Following
@@ -70,11 +70,12 @@ class RunService(RunServiceServicer):
         asked = Submission(
             workspace=name.workspace,
             experiment=name.experiment,
+            # First what is cheap to refuse: the hash takes a copy of the whole request.
+            tags=to_labels("tags", request.tags),
+            properties=to_labels("properties", request.properties),
             wish=to_wish(request.spec, name.workspace),
             request_id=request.request_id,
             body_hash=_body_hash(request),
-            tags=request.tags,
-            properties=request.properties,
             display_name=request.display_name,
             client_snapshot_s=from_duration(request.snapshot_duration),
         )

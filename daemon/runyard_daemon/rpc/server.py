@@ -56,6 +56,12 @@ _OPTIONS = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 4),
     ("grpc.so_reuseport", 0),
+    # Calls that wait to be looked at, those that were reset among them. Beyond the first number
+    # gRPC drops some at random, whosever they are: one that opens and resets must not get there.
+    ("grpc.server.max_pending_requests", 15_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    # A connection that never becomes one of HTTP/2 is let go.
+    ("grpc.server_handshake_timeout_ms", 10_000),
 )
 
 

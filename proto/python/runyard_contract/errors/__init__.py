@@ -41,7 +41,8 @@ The tree (class, reason)::
     │   └── HomeUnusable            HOME_UNUSABLE, local
     ├── Exhausted                   RESOURCE_EXHAUSTED: too much of something
     │   ├── MessageTooLarge         MESSAGE_TOO_LARGE
-    │   └── DiskFull                DISK_FULL
+    │   ├── DiskFull                DISK_FULL
+    │   └── QueueFull               QUEUE_FULL
     ├── Unavailable                 UNAVAILABLE: the same call may succeed later
     │   ├── Draining                DRAINING
     │   ├── WriterBusy              WRITER_BUSY
@@ -120,6 +121,7 @@ from runyard_contract.errors.system import (
     LogIndexCorrupt,
     MessageTooLarge,
     NodeUnreachable,
+    QueueFull,
     ReadOnly,
     Refused,
     RunFailed,
@@ -143,6 +145,7 @@ __all__ = [
     "DatabaseNewer",
     "DigestMismatch",
     "DiskFull",
+    "QueueFull",
     "Draining",
     "EXIT_AUTH",
     "EXIT_FAILED",
