@@ -32,7 +32,9 @@ def changed_files(bundle: Bundle, index: WorkIndex | None = None) -> list[Node]:
 def summary(bundle: Bundle, index: WorkIndex | None = None) -> runs_pb2.WorkdirSummary:
     """The first of these files, and how many there are. Blocks."""
     found = changed_files(bundle, index)
-    message = runs_pb2.WorkdirSummary(file_count=len(found))
+    message = runs_pb2.WorkdirSummary(
+        file_count=len(found), size_bytes=sum(node.status.st_size for node in found)
+    )
     if found:
         message.expire_time.FromNanoseconds(time.time_ns() + int(KEEP_WORKDIR_S * 1e9))
     for node in found[:LISTED_FILES]:

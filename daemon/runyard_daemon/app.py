@@ -33,7 +33,9 @@ from runyard_daemon.control.cancel import Canceler
 from runyard_daemon.control.collect import Collector
 from runyard_daemon.control.declare import Declarer
 from runyard_daemon.control.disk import DiskGuard
+from runyard_daemon.control.figures import Figures
 from runyard_daemon.control.grants import Grants
+from runyard_daemon.control.health import Health
 from runyard_daemon.control.hello import LOCAL, Greeter
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.orders import Goodbye
@@ -41,7 +43,7 @@ from runyard_daemon.control.removal import Remover
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.control.restore import complete_restore
 from runyard_daemon.control.runfiles import RunFiles
-from runyard_daemon.control.submit import Submitter
+from runyard_daemon.control.submit import SubmitLimits, Submitter
 from runyard_daemon.control.tags import JobTags
 from runyard_daemon.core.types import BootTime
 from runyard_daemon.journal import Journal
@@ -51,16 +53,19 @@ from runyard_daemon.loops.idle import end_when_idle
 from runyard_daemon.loops.janitor import clean_up
 from runyard_daemon.loops.leases import watch_leases
 from runyard_daemon.loops.local_agent import AgentPlace, LocalAgent
+from runyard_daemon.loops.metrics_file import keep_metrics_file
 from runyard_daemon.rpc.admin import AdminParts, AdminService
 from runyard_daemon.rpc.agents import AgentParts, AgentService
 from runyard_daemon.rpc.convert.specs import environment_hash, read_spec
 from runyard_daemon.rpc.edge import Edge, Gate
 from runyard_daemon.rpc.environments import EnvironmentService
+from runyard_daemon.rpc.health import HealthService
 from runyard_daemon.rpc.logs import LogService, MetricService
 from runyard_daemon.rpc.nouns import ComputeService, ExperimentService, WorkspaceService
 from runyard_daemon.rpc.paging import Pager
+from runyard_daemon.rpc.reflection import ReflectionService
 from runyard_daemon.rpc.runs import RunParts, RunService
-from runyard_daemon.rpc.server import Services, bind, new_server, register
+from runyard_daemon.rpc.server import SERVICE_NAMES, Services, bind, new_server, register
 from runyard_daemon.rpc.snapshots import SnapshotService
 from runyard_daemon.store import meta
 from runyard_daemon.store.database import Store
@@ -128,6 +133,15 @@ class App:
         self.serving = asyncio.Event()
         """Set when calls are answered."""
         self._start_time_us = wall_us()
+        self.figures = Figures(
+            config.home,
+            build_id(),
+            self._start_time_us,
+            self.live,
+            content,
+            self.logs.appender,
+            self.edge.figures,
+        )
         self._agent = LocalAgent(AgentPlace(config.home, self.socket), journal)
 
     def services(self) -> Services:
@@ -141,7 +155,10 @@ class App:
         files = RunFiles(live, self.content, logs)
         canceler = Canceler(live, read_spec, principal())
         greeter = Greeter(live, self.grants, logs, read_spec, keep_s)
-        submitter = Submitter(live, self.content, self.grants, principal(), secrets.token_bytes)
+        limits = SubmitLimits(config.queued_runs_max)
+        submitter = Submitter(
+            live, self.content, self.grants, principal(), secrets.token_bytes, limits
+        )
         return Services(
             runs=RunService(
                 RunParts(
@@ -168,9 +185,12 @@ class App:
                     self._start_time_us,
                     self._agent.pid,
                     Backup(live, self.content, config.home, build_id()),
+                    self.figures,
                     lambda: self.stop.ask(is_stop=True),
                 )
             ),
+            health=HealthService(Health(live, config.home), self.gate, SERVICE_NAMES),
+            reflection=ReflectionService(SERVICE_NAMES),
         )
 
     async def run(self) -> None:
@@ -197,7 +217,7 @@ class App:
             await self._end(server)
 
     def _loops(self) -> list[tuple[str, Loop]]:
-        config, live = self.config, self.live
+        config, live, journal = self.config, self.live, self.journal
         loops: list[tuple[str, Loop]] = [
             ("dispatch", lambda: dispatch(live, self.grants)),
             ("leases", lambda: watch_leases(live, config.out_of_touch_s)),
@@ -205,6 +225,8 @@ class App:
         ]
         if config.has_local_agent:
             loops.append(("local-agent", self._agent.keep))
+        if (path := config.metrics_file) is not None:
+            loops.append(("metrics", lambda: keep_metrics_file(self.figures, path, journal)))
         if config.is_embedded:
             loops.append(("idle", self._end_when_idle))
         return loops

@@ -50,9 +50,19 @@ class Config:
     """What each round removes of ended runs; None: nothing."""
     disk: DiskLimits = field(default_factory=DiskLimits)
     """When the disk counts as full."""
+    queued_runs_max: int = 250_000
+    """Runs that may wait; more are refused until some have started."""
+    metrics_file: Path | None = None
+    """Where the daemon keeps its figures for monitoring; None: nowhere."""
 
 
-def load(environ: Mapping[str, str], *, home: Path | None, is_embedded: bool) -> Config:
+def load(
+    environ: Mapping[str, str],
+    *,
+    home: Path | None,
+    is_embedded: bool,
+    metrics_file: Path | None = None,
+) -> Config:
     """Puts the settings together. Raises SpecInvalid for a variable or `daemon.toml` at fault."""
     chosen = home.absolute() if home is not None else data_home(environ)
     idle_text = environ.get(IDLE_END_VARIABLE)
@@ -63,6 +73,7 @@ def load(environ: Mapping[str, str], *, home: Path | None, is_embedded: bool) ->
         idle_end_s=_seconds(idle_text) if idle_text else IDLE_END_S,
         retention=settings.retention,
         disk=settings.disk,
+        metrics_file=metrics_file.absolute() if metrics_file is not None else None,
     )
 
 

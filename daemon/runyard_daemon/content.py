@@ -122,6 +122,8 @@ class Content:
         self.store = ContentStore(root)
         self.store.remove_leftovers()
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
+        self.stored_bytes = 0
+        """Of new blobs that uploads stored so far."""
 
     def close(self) -> None:
         """Waits for what is under way and closes the store."""
@@ -144,9 +146,11 @@ class Content:
         sure of it.
         """
         batch = self.store.batch()
+        upload = Upload(self._disk, batch)
         try:
-            yield Upload(self._disk, batch)
+            yield upload
         finally:
+            self.stored_bytes += upload.size_bytes
             # In the executor, behind what a call that was cancelled may still be doing there. A
             # daemon that stops leaves the rest to `remove_leftovers`.
             with contextlib.suppress(RuntimeError):

@@ -17,6 +17,7 @@ from runyard_contract.errors import AlreadyRunning, HomeUnusable
 from runyard_contract.home import (
     DAEMON_RECORD,
     HOME_VARIABLE,
+    LAST_DAEMON_RECORD,
     DaemonRecord,
     check_home,
     prepare_socket_folder,
@@ -120,8 +121,12 @@ def place_socket(home: Path) -> Path:
 
 
 def announce(record: DaemonRecord) -> None:
-    """Writes `daemon.json`; a reader sees the old or the new one."""
-    atomic_write(Path(record.home) / DAEMON_RECORD, record.to_json())
+    """Writes `daemon.json`, and what stays of it after the end; a reader sees the old or the new.
+
+    What stays comes second: it is read where no daemon lives only.
+    """
+    for name in (DAEMON_RECORD, LAST_DAEMON_RECORD):
+        atomic_write(Path(record.home) / name, record.to_json())
 
 
 def withdraw(home: Path, socket: Path) -> None:

@@ -32,8 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     journal = Journal(STDERR_FD)
     os.umask(0o077)
     try:
-        is_embedded = given.command == "serve" and given.embedded
-        config = configuration.load(os.environ, home=given.home, is_embedded=is_embedded)
+        config = configuration.load(
+            os.environ,
+            home=given.home,
+            is_embedded=given.embedded,
+            metrics_file=given.metrics_file,
+        )
         instance.prepare_home(config.home)
         lock_fd = instance.take_lock(config.home)
         try:
@@ -64,11 +68,17 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="started by a client: log to stderr as JSON only, end when idle",
     )
+    serve.add_argument(
+        "--metrics-file",
+        type=Path,
+        help="keep figures for monitoring there, in Prometheus's text format",
+    )
     restore = commands.add_parser("restore", help="restore the data directory from a backup")
     restore.add_argument("--home", type=Path, help="the data directory (default: $RUNYARD_HOME)")
     restore.add_argument("--force", action="store_true", help="move data that is there aside")
     restore.add_argument("--keep-queue", action="store_true", help="runs that waited go on waiting")
     restore.add_argument("file", type=Path, help="the backup")
+    restore.set_defaults(embedded=False, metrics_file=None)
     return parser
 
 

@@ -26,6 +26,10 @@ State = runs_pb2.Run
 ALL = f"{WORKSPACE}/experiments/-"
 
 
+def is_final(run: runs_pb2.Run) -> bool:
+    return run.HasField("end_time")
+
+
 def script_spec(path: str, snapshot: str) -> runs_pb2.RunSpec:
     return runs_pb2.RunSpec(script=runs_pb2.Script(path=path), snapshot=snapshot)
 
@@ -383,6 +387,67 @@ def test_explain_names_the_constraint_and_the_place_in_the_queue() -> None:
     with_daemon(test)
 
 
+def test_explain_gives_the_change_that_helps_and_what_earlier_runs_let_expect() -> None:
+    async def test(daemon: Served) -> None:
+        async with FakeAgent(daemon.channel, slots=1).connected() as agent:
+            first = await daemon.submit(b"x")
+            ref = (await agent.expect("lease")).ref
+            await agent.start(ref)
+            waiting = await daemon.submit(b"x")
+            request = runs_pb2.ExplainRunRequest(name=waiting.name)
+            unknown = await daemon.runs.ExplainRun(request)
+            await agent.end(ref)
+            await daemon.until(first.name, is_final)
+            await agent.start((await agent.expect("lease")).ref)
+            behind = await daemon.submit(b"x")
+            known = await daemon.runs.ExplainRun(runs_pb2.ExplainRunRequest(name=behind.name))
+            active = await daemon.runs.ExplainRun(request)
+
+        (change,) = unknown.changes
+        assert change.is_at_once
+        assert list(change.cancel) == [first.name.rsplit("/", 1)[1]]
+        assert change.text in unknown.details
+        assert "no run of demo has ended" in unknown.estimate.text
+        assert not unknown.estimate.sample_count
+        assert known.estimate.sample_count == 1
+        assert known.estimate.text in known.details
+        assert known.estimate.HasField("earliest_start_time")
+        assert active.estimate.HasField("earliest_end_time")
+
+    with_daemon(test)
+
+
+def test_run_shows_what_it_used_once_it_has_ended() -> None:
+    async def test(daemon: Served) -> None:
+        async with FakeAgent(daemon.channel).connected() as agent:
+            run = await daemon.submit(b"x")
+            ref = (await agent.expect("lease")).ref
+            await agent.start(ref)
+            before = await daemon.run(run.name)
+            lengths = await agent.print(ref, out=b"out!\n", err=b"e\n")
+            end = agent_pb2.AttemptEnd(
+                reason=agent_pb2.AttemptEnd.REASON_EXITED, peak_memory_bytes=5 << 20
+            )
+            end.cpu_time.FromMilliseconds(1500)
+            end.duration.FromMilliseconds(2500)
+            left = runs_pb2.WorkdirSummary(file_count=3, size_bytes=77)
+            await agent.end(ref, end=end, lengths=lengths, workdir=left)
+            ended = await daemon.until(run.name, is_final)
+            (listed,) = (await daemon.runs.ListRuns(runs_pb2.ListRunsRequest(parent=ALL))).runs
+
+        assert not before.HasField("usage")
+        assert ended.usage.cpu_time.ToMilliseconds() == 1500
+        assert ended.usage.wall_time.ToMilliseconds() == 2500
+        assert ended.usage.peak_memory_bytes == 5 << 20
+        assert ended.usage.log_bytes == len(b"out!\ne\n")
+        assert ended.usage.workdir_bytes == 77
+        assert ended.usage.HasField("output_bytes")
+        assert listed.usage.cpu_time.ToMilliseconds() == 1500
+        assert not listed.usage.HasField("output_bytes")
+
+    with_daemon(test)
+
+
 def test_requests_are_refused_while_the_daemon_stops() -> None:
     async def test(daemon: Served) -> None:
         daemon.app.gate.is_draining = True
@@ -399,14 +464,14 @@ def test_another_build_is_refused_by_all_services_but_admin() -> None:
     async def test(daemon: Served) -> None:
         from runyardpb.v1 import admin_pb2
 
-        old = (("runyard-version", "0.0.1"),)
+        old = (("runyard-version", "9.0.0"),)
         error = await refused(
             daemon.runs.ListRuns(runs_pb2.ListRunsRequest(parent=ALL), metadata=old)
         )
         info = await daemon.admin.GetServerInfo(admin_pb2.GetServerInfoRequest(), metadata=old)
 
         assert reason_of(error) == "VERSION_MISMATCH"
-        assert error.metadata["caller"] == "0.0.1"
+        assert error.metadata["client"] == "9.0.0"
         assert info.pid
 
     with_daemon(test)

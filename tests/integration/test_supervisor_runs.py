@@ -71,6 +71,53 @@ def test_supervisor_counts_cpu_time_and_memory_of_all_processes(node: Node, slot
     assert record["max_rss_bytes"] >= 64 << 20
 
 
+def test_supervisor_counts_cpu_time_of_processes_that_outlived_their_parent(
+    node: Node, slot: Peer
+) -> None:
+    # The grandchild leaves its session and its parent; it ends before the main process does.
+    burn = "import time\nwhile time.process_time() < 0.3: pass\nimport os; os.write(1, b'done')"
+    orphan = (
+        "import os\n"
+        "reader, writer = os.pipe()\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork() == 0:\n"
+        "        os.dup2(writer, 1)\n"
+        f"        os.execv({sys.executable!r}, {python(burn)!r})\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "assert os.read(reader, 4) == b'done'"
+    )
+
+    _, record = node.run(slot, python(orphan))
+
+    assert record["exit_code"] == 0
+    assert record["user_cpu_s"] + record["system_cpu_s"] >= 0.3
+
+
+def test_supervisor_counts_cpu_time_of_processes_that_it_had_to_kill(
+    node: Node, slot: Peer
+) -> None:
+    burn = (
+        "import os, time\n"
+        "while time.process_time() < 0.3: pass\n"
+        "os.write(1, b'done')\n"
+        "while True: time.sleep(60)"
+    )
+    leave = (
+        "import os, subprocess\n"
+        "left = subprocess.Popen("
+        f"{python(burn)!r}, stdout=subprocess.PIPE, start_new_session=True)\n"
+        "assert os.read(left.stdout.fileno(), 4) == b'done'\n"
+        "os._exit(0)"
+    )
+
+    _, record = node.run(slot, python(leave))
+
+    assert record["exit_code"] == 0
+    assert record["user_cpu_s"] + record["system_cpu_s"] >= 0.3
+
+
 AWKWARD = [
     "with space",
     "",

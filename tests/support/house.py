@@ -25,10 +25,12 @@ class House:
     """A folder that stands for a user's account on this machine.
 
     Commands run as under `env -i`: PATH, HOME, LANG and what reaches the package index.
-    The folder's path is short because Unix socket paths are bounded.
+    The folder's path is short because Unix socket paths are bounded. `program` is the `runyard`
+    that is run.
     """
 
     def __init__(self) -> None:
+        self.program = RUNYARD
         self.root = Path(tempfile.mkdtemp(prefix="ry-", dir="/tmp"))
         self.home = self.root / "h"
         self.user_home = self.root / "u"
@@ -58,7 +60,7 @@ class House:
 
     def command(self, *args: str | bytes) -> list[str | bytes]:
         """The argument list that runs `runyard` with these arguments."""
-        return [str(RUNYARD), *args]
+        return [str(self.program), *args]
 
     def runyard(
         self,

@@ -11,9 +11,12 @@ Public names are loaded when they are first used, so the import costs next to no
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+# Not from typing, which costs as much as starting Python does; type checkers know the name.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from runyard.compute import ComputeTarget
     from runyard.conda_dependencies import CondaDependencies
     from runyard.environment import Environment

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from runyard.records import Explanation, Phase, RunEnd, RunFile, RunRecord, Transition, Workdir
+from runyard.records import (
+    Estimate,
+    Explanation,
+    Phase,
+    RunEnd,
+    RunFile,
+    RunRecord,
+    StartChange,
+    Transition,
+    Usage,
+    Workdir,
+)
 from runyard_contract.ids import RunName
 from runyard_contract.states import EndClass, RunState
 from runyardpb.v1 import runs_pb2
@@ -66,6 +77,7 @@ def run_record(run: runs_pb2.Run) -> RunRecord:
         snapshot=run.spec.snapshot,
         definition=_definition(run.spec.run_definition_json),
         etag=run.etag,
+        usage=_usage(run.usage) if run.HasField("usage") else None,
     )
 
 
@@ -88,6 +100,18 @@ def _end(end: runs_pb2.End) -> RunEnd:
         signal=end.signal if end.HasField("signal") else None,
         metadata=dict(end.metadata),
         last_lines=end.last_lines,
+    )
+
+
+def _usage(usage: runs_pb2.Usage) -> Usage:
+    """What a run used."""
+    return Usage(
+        cpu_time_s=usage.cpu_time.ToNanoseconds() / 1e9,
+        peak_memory_bytes=usage.peak_memory_bytes,
+        wall_time_s=usage.wall_time.ToNanoseconds() / 1e9,
+        log_bytes=usage.log_bytes,
+        output_bytes=usage.output_bytes if usage.HasField("output_bytes") else None,
+        workdir_bytes=usage.workdir_bytes,
     )
 
 
@@ -129,4 +153,41 @@ def explanation(answer: runs_pb2.ExplainRunResponse) -> Explanation:
         queue_position=answer.queue_position,
         ahead=tuple(answer.ahead),
         details=tuple(answer.details),
+        changes=tuple(_change(change) for change in answer.changes),
+        estimate=_estimate(answer.estimate) if answer.HasField("estimate") else None,
+    )
+
+
+def _change(change: runs_pb2.StartChange) -> StartChange:
+    """A change that would let a run start."""
+    has_resources = change.HasField("resources")
+    return StartChange(
+        text=change.text,
+        is_at_once=change.is_at_once,
+        cpus=change.resources.cpu_millicores / 1000 if has_resources else None,
+        memory_bytes=change.resources.memory_bytes if has_resources else None,
+        gpus=change.resources.gpu_count if has_resources else None,
+        priority=change.priority if change.HasField("priority") else None,
+        cancel=tuple(change.cancel),
+    )
+
+
+def _estimate(estimate: runs_pb2.Estimate) -> Estimate:
+    """When a run may start or end."""
+    low, likely, high = (
+        duration.ToNanoseconds() / 1e9
+        for duration in (
+            estimate.low_duration,
+            estimate.likely_duration,
+            estimate.high_duration,
+        )
+    )
+    return Estimate(
+        text=estimate.text,
+        sample_count=estimate.sample_count,
+        durations_s=(low, likely, high) if estimate.sample_count else None,
+        earliest_start_time=_time(estimate, "earliest_start_time"),
+        latest_start_time=_time(estimate, "latest_start_time"),
+        earliest_end_time=_time(estimate, "earliest_end_time"),
+        latest_end_time=_time(estimate, "latest_end_time"),
     )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runyard_contract.errors import DaemonUnavailable, Draining, RunyardError, VersionMismatch
@@ -31,38 +29,6 @@ _OPTIONS = (
     ("grpc.enable_retries", 0),  # a repeat is decided here, with the same request id
     ("grpc.use_local_subchannel_pool", 1),  # a daemon that was started again is tried at once
 )
-
-
-def lean_grpc() -> None:
-    """Makes the first import of grpc cheaper by what a synchronous client never uses.
-
-    For the command line only, before anything imported grpc: grpc.aio is not loaded and asyncio
-    only at its first use (40 ms less). A program that may use grpc.aio itself must not call this.
-    """
-    import importlib.util
-
-    if "grpc" in sys.modules:
-        return
-    spec = importlib.util.find_spec("asyncio")
-    if "asyncio" not in sys.modules and spec is not None:
-        module = importlib.util.module_from_spec(spec)
-        module.__class__ = _DeferredModule
-        sys.modules["asyncio"] = module
-    sys.modules.setdefault("grpc.aio", ModuleType("grpc.aio"))
-
-
-class _DeferredModule(ModuleType):
-    """A module whose code runs when the first thing in it is asked for.
-
-    importlib's LazyLoader runs it for `__spec__` too, which every import statement asks for.
-    """
-
-    def __getattr__(self, name: str) -> object:
-        spec = self.__spec__
-        self.__class__ = ModuleType  # type: ignore[assignment]  # from now on as any other
-        if spec is not None and spec.loader is not None:
-            spec.loader.exec_module(self)
-        return getattr(self, name)
 
 
 class Connection:

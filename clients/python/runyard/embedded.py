@@ -2,75 +2,50 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import select
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from runyard.address import Address
+from runyard.address import Address, GivenAddress
 from runyard_contract.errors import (
     DaemonStartFailed,
     DaemonUnavailable,
     Draining,
     RunyardError,
-    VersionMismatch,
-    class_for_reason,
 )
 from runyard_contract.home import (
+    LAST_DAEMON_RECORD,
     DaemonRecord,
-    can_host_daemon,
-    check_home,
     check_socket,
     grpc_target,
     read_daemon_record,
 )
-from runyard_contract.logfile import open_log
 from runyard_contract.version import build_id
 
-START_LIMIT_S = 30.0
 _DRAIN_LIMIT_S = 15.0
 _POLL_S = 0.004
-_GREETING_LIMIT_S = 2.0
-_OTHER_STARTER_S = 1.0
-_LOG = "daemon.log"
-_LOG_TAIL_LINES = 20
-_LOG_TAIL_BYTES = 16 << 10
-# A second daemon of one data directory ends with this reason in its log.
-_LOST_THE_RACE = b"ALREADY_RUNNING"
-# Forks and ends, so that the daemon is nobody's child: no zombie, no warning, no hang-up.
-_DETACH = (
-    "import os, sys\n"
-    "pid = os.fork()\n"
-    "if pid:\n"
-    "    os.write(1, b'%d' % pid)\n"
-    "    os._exit(0)\n"
-    "os.dup2(2, 1)\n"
-    "os.execv(sys.argv[1], sys.argv[1:])\n"
-)
-_JOB_VARIABLES = frozenset(
-    "RUNYARD_RUN_ID RUNYARD_EXPERIMENT RUNYARD_WORKSPACE RUNYARD_ATTEMPT RUNYARD_NODE_RANK "
-    "RUNYARD_WORLD_SIZE RUNYARD_JOB_DIR RUNYARD_OUTPUT_DIR".split()
-)
+# One to replace what is there, one more for a daemon that proves older than it was recorded.
+_MOST_ROUNDS = 4
 
 
 class EmbeddedAddress(Address):
     """The daemon of a data directory.
 
+    A daemon of an older build that a client started is replaced; its runs go on, and its other
+    clients come back to the new one by themselves.
+
     Args:
         home: the data directory.
-        can_start: start a daemon where none runs; else DaemonUnavailable.
-        any_version: also talk to a daemon of another version (which serves AdminService only).
+        can_start: start a daemon where none runs, or in place of an older one; else an error.
+        any_version: talk to a daemon of any version (it serves AdminService only).
     """
 
     def __init__(self, home: Path, *, can_start: bool = True, any_version: bool = False) -> None:
         self._home = home
         self._can_start = can_start
         self._any_version = any_version
+        self._pid = 0  # of the daemon that was last connected to
 
     @property
     def home(self) -> Path | None:
@@ -88,201 +63,108 @@ class EmbeddedAddress(Address):
     def target(self) -> str:
         """See Address."""
         record = read_daemon_record(self._home)
-        if record is None or record.version != build_id() or not _has_socket(record):
+        if record is None or record.version != build_id() or not has_socket(record):
             record = self._ensure()
+        self._pid = record.pid
         return grpc_target(Path(record.socket))
 
     def revive(self, error: RunyardError) -> None:
         """See Address."""
         if isinstance(error, Draining):
+            from runyard.daemon_start import living
+
             deadline = time.monotonic() + _DRAIN_LIMIT_S
-            while _living(self._home) and time.monotonic() < deadline:
+            while (record := living(self._home)) is not None and record.pid == self._pid:
+                if time.monotonic() > deadline:
+                    break
                 time.sleep(_POLL_S)
         self._ensure()
 
     def _ensure(self) -> DaemonRecord:
-        """The record of a daemon that accepts connections, started if need be."""
-        record = _living(self._home)
-        if record is None:
+        """The record of a daemon that accepts connections and serves this build."""
+        from runyard.daemon_start import living, start_lock
+        from runyard.succession import Step, cannot_wait, step
+
+        record = living(self._home)
+        if record is not None:
+            if self._any_version or step(build_id(), record.version) is Step.USE:
+                return record
             if not self._can_start:
-                raise DaemonUnavailable(
-                    f"no daemon runs for {self._home}",
-                    hint="any command that needs one starts it",
-                    home=str(self._home),
-                )
-            record = start(self._home)
-        if record.version != build_id() and not self._any_version:
-            raise VersionMismatch(
-                f"the daemon of {self._home} is version {record.version}, this is {build_id()}",
-                hint="stop it with `runyard daemon stop`, then try again; active runs go on",
-                daemon=record.version,
-                client=build_id(),
+                raise cannot_wait(build_id(), record.version)
+        elif not self._can_start:
+            raise DaemonUnavailable(
+                f"no daemon runs for {self._home}",
+                hint="any command that needs one starts it",
+                home=str(self._home),
             )
-        return record
+        with start_lock(self._home):
+            return self._settled()
+
+    def _settled(self) -> DaemonRecord:
+        """The daemon that stays; the caller holds the lock of those who start one."""
+        from runyard.daemon_start import living
+        from runyard.succession import Step, step
+
+        for _ in range(_MOST_ROUNDS):
+            record = living(self._home) or self._start()
+            try:
+                what = step(build_id(), record.version)
+                if what is Step.ASK:
+                    is_embedded = self._is_embedded(record)
+                    what = step(build_id(), record.version, is_embedded=is_embedded)
+                if what is Step.USE:
+                    return record
+                self._stop(record)
+            except DaemonUnavailable:
+                continue  # it has just ended
+        raise DaemonStartFailed(
+            f"the daemon of {self._home} is replaced by another again and again",
+            hint="see who starts it with `runyard daemon status`",
+            home=str(self._home),
+        )
+
+    def _start(self) -> DaemonRecord:
+        """Starts a daemon with the interpreter that has the newest build, as far as is known."""
+        from runyard.daemon_start import start
+        from runyard.succession import interpreters
+
+        if not sys.executable:
+            raise DaemonStartFailed(
+                "this program does not know its Python interpreter, so it can't start a daemon",
+                hint="start one with any `runyard` command",
+            )
+        last = read_daemon_record(self._home, LAST_DAEMON_RECORD)
+        *others, own = interpreters(build_id(), sys.executable, last)
+        for interpreter in others:
+            if os.access(interpreter, os.X_OK):
+                try:
+                    return start(self._home, interpreter)
+                except RunyardError:
+                    continue  # not what it was: this client's own tells what is wrong, if anything
+        return start(self._home, own)
+
+    def _is_embedded(self, record: DaemonRecord) -> bool:
+        """Whether a client started this daemon."""
+        from runyard.channel import Connection
+        from runyard.daemon_end import server_info
+
+        with Connection(GivenAddress(Path(record.socket), None)) as connection:
+            return server_info(connection).is_embedded
+
+    def _stop(self, record: DaemonRecord) -> None:
+        """Ends an older daemon and its agent; its runs go on."""
+        from runyard.channel import Connection
+        from runyard.daemon_end import stop_server, wait_until_gone
+
+        with Connection(GivenAddress(Path(record.socket), None)) as connection:
+            answer = stop_server(connection)
+        wait_until_gone(answer.pids, self._home)
 
 
-def _has_socket(record: DaemonRecord) -> bool:
+def has_socket(record: DaemonRecord) -> bool:
     """Whether the record's socket is there; HomeUnusable where it is not safe to use."""
     try:
         check_socket(Path(record.socket))
     except FileNotFoundError:
         return False
     return True
-
-
-def _living(home: Path) -> DaemonRecord | None:
-    """The record of a data directory whose daemon serves connections, else None."""
-    record = read_daemon_record(home)
-    if record is None or not _has_socket(record):
-        return None
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(_GREETING_LIMIT_S)
-        try:
-            probe.connect(record.socket)
-            # HTTP/2 servers speak first. A daemon that is just being killed still takes the
-            # connection, and then closes it.
-            return record if probe.recv(1) else None
-        except TimeoutError:
-            return record  # it hangs, and is alive
-        except OSError:
-            return None
-
-
-def start(home: Path) -> DaemonRecord:
-    """Starts a daemon for a data directory and waits until it accepts connections.
-
-    Where another client starts one at the same time, there is one in the end, and its record is
-    returned. Raises HomeUnusable, or DaemonStartFailed with the end of the daemon's log.
-    """
-    if not can_host_daemon():
-        raise DaemonStartFailed(
-            "a daemon runs on Linux only, so none can be started here",
-            hint="connect to a daemon elsewhere with `runyard login`",
-        )
-    check_home(home)
-    deadline = time.monotonic() + START_LIMIT_S
-    while True:
-        started = _Starting(home)
-        try:
-            record = started.wait(deadline)
-        finally:
-            started.close()
-        if record is None and started.lost_the_race():
-            record = _wait_for_other(home, min(deadline, time.monotonic() + _OTHER_STARTER_S))
-            if record is None and time.monotonic() < deadline:
-                continue  # the other one was on its way out
-        if record is None:
-            raise started.failure()
-        return record
-
-
-def _wait_for_other(home: Path, deadline: float) -> DaemonRecord | None:
-    """Waits for a daemon that somebody else started."""
-    while (record := _living(home)) is None and time.monotonic() < deadline:
-        time.sleep(_POLL_S)
-    return record
-
-
-class _Starting:
-    """A daemon process that was started, until it listens or ends."""
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._log = home / _LOG
-        self._log_start = 0  # bytes that were there before
-        self._pid_fd = _open_pid(self._spawn())
-
-    def _spawn(self) -> int:
-        """Starts the process in a session of its own, without anything of the caller."""
-        if not sys.executable:
-            raise DaemonStartFailed(
-                "this program does not know its Python interpreter, so it can't start a daemon",
-                hint="start one with any `runyard` command",
-            )
-        daemon = [sys.executable, "-P", "-m", "runyard_daemon", "serve", "--embedded"]
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("PYTHON") and name not in _JOB_VARIABLES
-        }
-        try:
-            with os.fdopen(open_log(self._log), "ab", buffering=0) as log:
-                self._log_start = os.fstat(log.fileno()).st_size
-                detached = subprocess.run(
-                    [sys.executable, "-I", "-S", "-c", _DETACH, *daemon, "--home", str(self._home)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    cwd=self._home,
-                    env=environment,
-                    start_new_session=True,
-                    check=True,
-                    timeout=START_LIMIT_S,
-                )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise DaemonStartFailed(
-                f"the daemon could not be started: {error}",
-                hint="see `runyard doctor`",
-                log=str(self._log),
-            ) from None
-        return int(detached.stdout)
-
-    def wait(self, deadline: float) -> DaemonRecord | None:
-        """The daemon's record once it listens; None when the process ended or time is up."""
-        while (record := _living(self._home)) is None:
-            if self._pid_fd is None or time.monotonic() > deadline:
-                return None
-            if select.select([self._pid_fd], [], [], _POLL_S)[0]:
-                return _living(self._home)
-        return record
-
-    def close(self) -> None:
-        """Lets go of the process."""
-        if self._pid_fd is not None:
-            os.close(self._pid_fd)
-
-    def _said(self) -> bytes:
-        """The end of what was logged since the start."""
-        with contextlib.suppress(OSError), self._log.open("rb") as log:
-            size = os.fstat(log.fileno()).st_size
-            log.seek(max(self._log_start, size - _LOG_TAIL_BYTES))
-            return log.read()
-        return b""
-
-    def lost_the_race(self) -> bool:
-        """Whether the process ended because another daemon has the data directory."""
-        return _LOST_THE_RACE in self._said()
-
-    def failure(self) -> RunyardError:
-        """The error that the daemon gave for not starting, else one with the end of its log."""
-        lines = self._said().decode(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
-        for line in reversed(lines):
-            told = _told_error(line)
-            if told is not None:
-                return told
-        said = "".join(f"\n    {line}" for line in lines) or " it logged nothing"
-        return DaemonStartFailed(
-            f"the daemon did not start; the end of {self._log}:{said}",
-            hint="see `runyard doctor`",
-            log=str(self._log),
-        )
-
-
-def _told_error(line: str) -> RunyardError | None:
-    """The error in a line of the daemon's log that says why it did not start."""
-    try:
-        record = json.loads(line)
-        if record["event"] != "start_failed":
-            return None
-        cls = class_for_reason(record["reason"]) or DaemonStartFailed
-        return cls.restore(str(record["message"]), str(record["hint"]), {})
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _open_pid(pid: int) -> int | None:
-    """A descriptor that becomes readable when the process ends; None where it has."""
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None

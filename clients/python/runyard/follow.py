@@ -12,6 +12,7 @@ from runyard.channel import Connection
 from runyard.records import RunRecord
 from runyard_contract.errors import DaemonUnavailable, Draining
 from runyard_contract.ids import RunName
+from runyard_contract.value import value_class
 from runyardpb.v1 import logs_pb2, logs_pb2_grpc, runs_pb2, runs_pb2_grpc
 
 MERGED = "merged"
@@ -29,7 +30,7 @@ _BREAKS_WITHOUT_PROGRESS = 5
 _PAUSE_S = 0.05
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class LogBytes:
     """Bytes that the run printed. `stream` is "stdout", "stderr" or "environment".
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runyard_contract.value import replace, value_class
+
+if TYPE_CHECKING:
+    import subprocess
 
 TIMEOUT_S = 5.0  # for all git processes together
 
@@ -20,7 +26,7 @@ _MISLEADING = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
 _SCP_LIKE = re.compile(r"(?:[^@/:]+@)?[^/:]+:(?!//)")
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class GitState:
     """What git says of a source directory. None: not known.
 
@@ -67,6 +73,29 @@ def read_git_state(
     if _is_in_repository(source_directory):
         state = _Repository(source_directory, environ, timeout_s).read()
     return _overridden(state, environ)
+
+
+class GitLook:
+    """Asks git on a thread of its own, from now on: beside the scan, or what is imported before.
+
+    Leaving it as a context manager waits for the answer, which `state` has then.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.state = GitState()
+        self._thread = threading.Thread(
+            target=self._look, args=(directory,), name="runyard-git", daemon=True
+        )
+        self._thread.start()
+
+    def _look(self, directory: str) -> None:
+        self.state = read_git_state(Path(directory), dict(os.environ))
+
+    def __enter__(self) -> GitLook:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
 
 
 def strip_credentials(url: str) -> str:
@@ -118,6 +147,8 @@ class _Repository:
         return state
 
     def _run(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+        import subprocess  # 2 ms of start-up, for those only that have a repository
+
         return subprocess.Popen(
             (*_GIT, *arguments),
             cwd=self._directory,
@@ -129,6 +160,8 @@ class _Repository:
 
     def _output(self, process: subprocess.Popen[bytes]) -> bytes | None:
         """All that the process writes, or None when it fails or is too late."""
+        import subprocess
+
         try:
             output, _ = process.communicate(timeout=max(0.0, self._deadline - time.monotonic()))
         except subprocess.TimeoutExpired:

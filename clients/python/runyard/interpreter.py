@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from runyard_contract.errors import RunyardError, SpecInvalid
 from runyard_contract.paths import atomic_write
+from runyard_contract.value import value_class
 
 _CACHE_FILE = "interpreters.json"
 _CACHED = 64
@@ -20,7 +19,7 @@ _PROBE_LIMIT_S = 20.0
 _PROBE = "import sys; sys.stdout.write(sys.executable)"
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Interpreter:
     """A Python that starts: its path, and why it was chosen, for people."""
 
@@ -116,6 +115,8 @@ class InterpreterChoice:
 
     def _ask(self, path: str) -> str:
         """Starts a candidate and asks for its own path."""
+        import subprocess  # 2 ms of start-up, for the first time only
+
         try:
             answer = subprocess.run(
                 [path, "-I", "-c", _PROBE],

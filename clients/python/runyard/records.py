@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from runyard_contract.ids import RunName
 from runyard_contract.states import EndClass, RunState
+from runyard_contract.value import value_class
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RunEnd:
     """How a run ended.
 
@@ -24,13 +24,13 @@ class RunEnd:
     message: str
     advice: str
     outcome: int
-    exit_code: int | None = None
-    signal: int | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    last_lines: bytes = b""
+    exit_code: int | None
+    signal: int | None
+    metadata: Mapping[str, str]
+    last_lines: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Phase:
     """A stretch of a run's time: waiting, snapshot, environment, start, first_output, …"""
 
@@ -39,7 +39,7 @@ class Phase:
     duration_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Transition:
     """A change of state: when, why and by whom ("user", "daemon", "agent")."""
 
@@ -49,7 +49,7 @@ class Transition:
     actor: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RunFile:
     """A file of a run. `digest` (hexadecimal) is None for logs, which grow.
 
@@ -64,7 +64,7 @@ class RunFile:
     is_executable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Workdir:
     """What the script wrote outside outputs/ and logs/: the first files, how many, until when."""
 
@@ -73,7 +73,24 @@ class Workdir:
     expire_time: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
+class Usage:
+    """What a run used, over all its attempts that have ended.
+
+    cpu_time_s: user and system time of all its processes. peak_memory_bytes: the largest resident
+    set that any one process had. wall_time_s: how long the program ran. log_bytes: its logs.
+    output_bytes: its files; None in listings. workdir_bytes: what it left in its working folder.
+    """
+
+    cpu_time_s: float
+    peak_memory_bytes: int
+    wall_time_s: float
+    log_bytes: int
+    output_bytes: int | None
+    workdir_bytes: int
+
+
+@value_class
 class RunRecord:
     """A run as the daemon has it. `definition` is the run configuration as it was submitted."""
 
@@ -98,6 +115,8 @@ class RunRecord:
     snapshot: str
     definition: Mapping[str, Any]
     etag: str
+    usage: Usage | None = None
+    """What it used; None before its first attempt has ended."""
 
     @property
     def run_id(self) -> str:
@@ -110,12 +129,46 @@ class RunRecord:
         return self.state.is_final
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
+class StartChange:
+    """A change that would let a waiting run start, at once or once others have ended.
+
+    cpus, memory_bytes, gpus: what to ask for instead, None for no change there. cancel: runs of
+    which any one would have to go.
+    """
+
+    text: str
+    is_at_once: bool
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    gpus: int | None = None
+    priority: int | None = None
+    cancel: tuple[str, ...] = ()
+
+
+@value_class
+class Estimate:
+    """When a run may start or end, from how long earlier ones took; None: not known.
+
+    durations_s: short, middle and long ones of `sample_count` earlier runs.
+    """
+
+    text: str
+    sample_count: int = 0
+    durations_s: tuple[float, float, float] | None = None
+    earliest_start_time: datetime | None = None
+    latest_start_time: datetime | None = None
+    earliest_end_time: datetime | None = None
+    latest_end_time: datetime | None = None
+
+
+@value_class
 class Explanation:
     """Why a run waits, what it does, or why it ended.
 
     `verdicts` are (node, reasons why it can't take the run); `queue_position` counts from 1, 0 when
-    the run does not wait; `ahead` the first runs before it.
+    the run does not wait; `ahead` the first runs before it; `changes` what would let it start;
+    `estimate` what earlier runs let expect (None: it has ended).
     """
 
     summary: str
@@ -123,6 +176,8 @@ class Explanation:
     queue_position: int = 0
     ahead: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
+    changes: tuple[StartChange, ...] = ()
+    estimate: Estimate | None = None
 
     def __str__(self) -> str:
         lines = [self.summary, *self.details]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from runyard.records import RunFile, RunRecord
+from runyard.records import RunFile, RunRecord, Usage
 from runyard_contract.states import RunState, v1_word
 
 LOGS = "logs/"
@@ -22,7 +22,8 @@ def utc_text(time: datetime | None) -> str | None:
 def run_details(record: RunRecord, files: Iterable[RunFile]) -> dict[str, Any]:
     """runId, target, status, startTimeUtc, endTimeUtc, properties, runDefinition, logFiles, …
 
-    `error` is there for a run that failed; `logFiles` maps each log to its resource name.
+    `error` is there for a run that failed; `usage` once an attempt has ended; `logFiles` maps each
+    log to its resource name.
     """
     details: dict[str, Any] = {
         "runId": record.run_id,
@@ -41,6 +42,7 @@ def run_details(record: RunRecord, files: Iterable[RunFile]) -> dict[str, Any]:
             for file in files
             if file.path.startswith(LOGS)
         },
+        "usage": _usage(record.usage) if record.usage is not None else None,
         "warnings": [{"message": warning} for warning in record.warnings],
     }
     if record.end is not None and record.state == RunState.FAILED:
@@ -53,3 +55,15 @@ def run_details(record: RunRecord, files: Iterable[RunFile]) -> dict[str, Any]:
             "details": dict(record.end.metadata),
         }
     return {key: value for key, value in details.items() if value is not None}
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    """What a run used, in seconds and bytes."""
+    return {
+        "cpuTimeSeconds": usage.cpu_time_s,
+        "peakMemoryBytes": usage.peak_memory_bytes,
+        "wallTimeSeconds": usage.wall_time_s,
+        "logBytes": usage.log_bytes,
+        "outputBytes": usage.output_bytes,
+        "workingFolderBytes": usage.workdir_bytes,
+    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -15,6 +14,7 @@ from runyard.script_run_config import ScriptRunConfig, as_bytes
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.ids import check_compute_name
 from runyard_contract.limits import ARGUMENTS_BYTES, ARGUMENTS_MAX, ENV_BYTES, ENV_VARS_MAX
+from runyard_contract.value import value_class
 from runyardpb.v1 import common_pb2, environments_pb2, runs_pb2
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ LOCAL = "local"
 _DEFINITION_BYTES = 256 << 10
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Caller:
     """Who submits: the interpreter to run scripts with, and the variables to choose from.
 
@@ -36,7 +36,7 @@ class Caller:
     passed_on: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class _Wanted:
     """A configuration with its run configuration merged in: what was said nearer comes first."""
 
@@ -48,7 +48,7 @@ class _Wanted:
     environment_name: str
     max_duration_s: float | None
     variables: Mapping[bytes, bytes]
-    definition: Mapping[str, Any] = field(repr=False)
+    definition: Mapping[str, Any]
 
 
 def run_spec(

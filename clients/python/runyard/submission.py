@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from runyard._convert import run_record
 from runyard.caller_environment import current_environment
-from runyard.git import GitState, read_git_state
+from runyard.git import GitLook
 from runyard.home import client_folder
 from runyard.interpreter import submitting_interpreter
 from runyard.records import RunRecord
@@ -23,13 +20,14 @@ from runyard.snapshot.take import LocalSnapshot, SnapshotStatistics
 from runyard_contract.errors import BlobMissing, SnapshotNotFound, SpecInvalid
 from runyard_contract.ids import ExperimentName, check_tag_key
 from runyard_contract.limits import TAG_VALUE_BYTES, TAGS_MAX
+from runyard_contract.value import value_class
 from runyardpb.v1 import runs_pb2, runs_pb2_grpc
 
 if TYPE_CHECKING:
     from runyard.channel import Connection
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Submitted:
     """A run that was submitted.
 
@@ -49,6 +47,7 @@ class Submission:
         config: what to run.
         source: where the script lies. Default: found as ScriptRunConfig says.
         caller: interpreter and variables. Default: this process's.
+        git: a look at the source directory that was begun already. Default: begun with the scan.
     """
 
     def __init__(
@@ -57,10 +56,12 @@ class Submission:
         *,
         source: Source | None = None,
         caller: Caller | None = None,
+        git: GitLook | None = None,
     ) -> None:
         self._config = config
         self._source = source or find_source(config.source_directory, script_of(config))
         self._caller = caller
+        self._git = git
 
     @property
     def source(self) -> Source:
@@ -81,7 +82,7 @@ class Submission:
         checked_properties = check_labels("properties", properties or {})
         # Checked before anything is read: a wrong number should not wait for a scan.
         self._spec(experiment.workspace, "0" * 64)
-        with _GitLook(self._source.directory) as git:
+        with self._git or GitLook(self._source.directory) as git:
             home = connection.address.home
             folder = client_folder(home) if home is not None else None
             snapshot = LocalSnapshot(self._source.directory, folder)
@@ -145,23 +146,3 @@ def check_labels(what: str, labels: Mapping[str, object]) -> dict[str, str]:
     if len(checked) > TAGS_MAX:
         raise SpecInvalid(f"{len(checked)} {what} are too many: a run has at most {TAGS_MAX}")
     return checked
-
-
-class _GitLook:
-    """Asks git beside the scan of the snapshot: both take about as long."""
-
-    def __init__(self, directory: str) -> None:
-        self.state = GitState()
-        self._thread = threading.Thread(
-            target=self._look, args=(directory,), name="runyard-git", daemon=True
-        )
-
-    def _look(self, directory: str) -> None:
-        self.state = read_git_state(Path(directory), dict(os.environ))
-
-    def __enter__(self) -> _GitLook:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -59,7 +60,10 @@ class Grants:
         """What starts now, booked on the board. Pass it to `write`, then `settle` or `undo`."""
         board = self._live.board
         decided = []
-        for grant in board.ready():
+        began_s = time.perf_counter()
+        ready = board.ready()
+        self._live.decisions.observe(time.perf_counter() - began_s)
+        for grant in ready:
             nodes = board.nodes_of(grant.run.compute)
             name = next(node.name for node in nodes if node.id == grant.node)
             decided.append(Booked(grant, name))

@@ -13,6 +13,7 @@ from runyard_daemon.control.background import Background
 from runyard_daemon.control.changes import Changes
 from runyard_daemon.control.disk import DiskGuard
 from runyard_daemon.control.orders import Order, RunRef, Session
+from runyard_daemon.core.histogram import Histogram
 from runyard_daemon.core.scheduler import Board
 from runyard_daemon.core.types import AttemptRef, BootTime, Node, NodeId, WallTime
 from runyard_daemon.journal import Journal
@@ -79,6 +80,8 @@ class Live:
     """Set when a node lost touch."""
     removal: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while anything that the records named is removed, and while a backup is made."""
+    decisions: Histogram = field(default_factory=Histogram)
+    """How long the scheduler took for each decision."""
     last_activity: float = 0.0
     """When something last happened that puts off the daemon's idle end, by the boot clock."""
 

@@ -19,6 +19,8 @@ VARIABLE_NAME_BYTES = 1024
 REQUIREMENTS_MAX = 2000
 REQUIREMENT_BYTES = 4096
 DEFINITION_BYTES = 256 << 10
+SPEC_BYTES = 3 << 20
+"""It travels in the lease, beside others of the same message."""
 DISPLAY_NAME_BYTES = 255
 GRACE_MAX_S = 3600.0
 DEFAULT_GRACE_S = 30.0
@@ -78,12 +80,16 @@ class RunWish:
     priority: int
     max_duration_s: float | None
     grace_s: float | None
+    size_bytes: int
+    """Of the whole specification."""
     definition_bytes: int
     caller_interpreter: bytes
 
 
 def violations(wish: RunWish) -> list[Violation]:
     """All that is wrong with a wish, in the order of its fields; empty: it can be taken."""
+    if wish.size_bytes > SPEC_BYTES:
+        return [("spec", f"has {wish.size_bytes} bytes; at most {SPEC_BYTES}")]
     found = list(_program(wish))
     found += _environment_choice(wish)
     found += _variables("spec.environment_variables", wish.variables)
@@ -144,6 +150,7 @@ def _program(wish: RunWish) -> Iterator[Violation]:
 def _arguments(field: str, arguments: Sequence[bytes]) -> Iterator[Violation]:
     if len(arguments) > limits.ARGUMENTS_MAX:
         yield field, f"has {len(arguments)} arguments; at most {limits.ARGUMENTS_MAX}"
+        return
     size = sum(map(len, arguments))
     if size > limits.ARGUMENTS_BYTES:
         yield field, f"has {size} bytes; at most {limits.ARGUMENTS_BYTES} together"
@@ -190,6 +197,7 @@ def environment_violations(field: str, environment: Environment) -> Iterator[Vio
 def _lines(field: str, lines: Sequence[str]) -> Iterator[Violation]:
     if len(lines) > REQUIREMENTS_MAX:
         yield field, f"has {len(lines)} lines; at most {REQUIREMENTS_MAX}"
+        return
     for index, line in enumerate(lines):
         if not line.strip() or not line.isprintable():
             yield f"{field}[{index}]", "is empty or holds a control character"
@@ -200,6 +208,7 @@ def _lines(field: str, lines: Sequence[str]) -> Iterator[Violation]:
 def _variables(field: str, variables: Variables) -> Iterator[Violation]:
     if len(variables) > limits.ENV_VARS_MAX:
         yield field, f"has {len(variables)} variables; at most {limits.ENV_VARS_MAX}"
+        return
     for index, (name, value) in enumerate(variables):
         if not 1 <= len(name) <= VARIABLE_NAME_BYTES or b"=" in name or b"\0" in name:
             yield (
@@ -228,7 +237,9 @@ def _range(field: str, value: float, low: float, high: float) -> Iterator[Violat
 def label_violations(field: str, labels: Mapping[str, str]) -> Iterator[Violation]:
     """What is wrong with tags or properties."""
     if len(labels) > limits.TAGS_MAX:
+        # A peer may send hundreds of thousands: looking at each would hold up everybody.
         yield field, f"has {len(labels)} entries; at most {limits.TAGS_MAX}"
+        return
     for key, value in labels.items():
         try:
             check_tag_key(key)

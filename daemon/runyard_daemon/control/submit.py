@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from runyard_contract.errors import BlobMissing, SpecInvalid
+from runyard_contract.errors import BlobMissing, QueueFull, SpecInvalid
 from runyard_contract.ids import RUN_ID_RANDOM_BYTES, make_run_id
 from runyard_contract.limits import MAX_DURATION_S
 from runyard_contract.paths import split_rel
@@ -63,6 +63,14 @@ Complete = Callable[[EnvironmentRecord | None], SpecRecord]
 """From the stored environment that a specification names to the specification as it is kept."""
 
 
+@dataclass(frozen=True, slots=True)
+class SubmitLimits:
+    """What one daemon takes."""
+
+    queued_runs: int
+    """Runs that may wait."""
+
+
 class Submitter:
     """Takes submissions."""
 
@@ -73,20 +81,22 @@ class Submitter:
         grants: Grants,
         principal: str,
         random_bytes: RandomBytes,
+        limits: SubmitLimits,
     ) -> None:
         self._live = live
         self._content = content
         self._grants = grants
         self._principal = principal
         self._random_bytes = random_bytes
+        self._limits = limits
         self._spelled: dict[tuple[str, str], str] = {}
         self._scripts_seen: dict[tuple[str, str], None] = {}
 
     async def submit(self, asked: Submission, complete: Complete, encode: Encode) -> bytes:
         """Submits a run and gives the serialized answer, after all of it is durable.
 
-        Raises SpecInvalid, NotFound for target or environment, BlobMissing for a snapshot that was
-        not declared, RequestIdReused, RequestIdInvalid, DiskFull.
+        Raises SpecInvalid, QueueFull, DiskFull, NotFound for target or environment, BlobMissing for
+        a snapshot that was not declared, RequestIdReused, RequestIdInvalid.
         """
         _refuse_invalid(asked)
         key = None
@@ -101,6 +111,7 @@ class Submitter:
         if isinstance(resolved, bytes):
             return resolved
         self._live.disk.check()
+        self._refuse_when_full()
         await self._check_script(asked)
         await self._grants.manifests(asked.wish.snapshot)
         kept = complete(resolved.environment)
@@ -130,6 +141,17 @@ class Submitter:
             # Decided here, before the first submit is durable: two at once agree on one spelling.
             self._spelled[spelling] = known.name if known else asked.experiment
         return Resolved(workspace, self._spelled[spelling], compute, environment)
+
+    def _refuse_when_full(self) -> None:
+        """Raises QueueFull where no more runs may wait."""
+        limit = self._limits.queued_runs
+        if len(self._live.waiting) >= limit:
+            raise QueueFull(
+                f"{len(self._live.waiting):,} runs wait; the daemon keeps no more than {limit:,}",
+                hint="wait until some have started, or cancel some with `runyard runs cancel`, "
+                "then submit again",
+                limit=str(limit),
+            )
 
     async def _check_script(self, asked: Submission) -> None:
         """Raises SpecInvalid where the snapshot does not hold the script."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runyard_daemon.core.room import Constraint, Obstacle
 from runyard_daemon.core.types import Node, Resources
@@ -19,6 +19,8 @@ class Dimension:
     option: str
     """Of `runyard run`."""
     amount: Callable[[Resources], int]
+    with_amount: Callable[[Resources, int], Resources]
+    """The same resources with another amount of this one."""
     value: Callable[[int], str]
     """An amount as the option takes it."""
     text: Callable[[int], str]
@@ -80,14 +82,29 @@ def _counted(noun: str, number: Callable[[int], str]) -> Callable[[int], str]:
 
 
 DIMENSIONS: tuple[Dimension, ...] = (
-    Dimension(Constraint.GPUS, "--gpus", lambda r: r.gpus, str, _counted("GPU", str)),
+    Dimension(
+        Constraint.GPUS,
+        "--gpus",
+        lambda r: r.gpus,
+        lambda r, amount: replace(r, gpus=amount),
+        str,
+        _counted("GPU", str),
+    ),
     Dimension(
         Constraint.MEMORY,
         "--memory",
         lambda r: r.memory_bytes,
+        lambda r, amount: replace(r, memory_bytes=amount),
         lambda size: bytes_text(size).replace(" ", ""),
         lambda size: f"{bytes_text(size)} of memory",
     ),
-    Dimension(Constraint.CPUS, "--cpus", lambda r: r.cpu_millis, _cpus, _counted("CPU", _cpus)),
+    Dimension(
+        Constraint.CPUS,
+        "--cpus",
+        lambda r: r.cpu_millis,
+        lambda r, amount: replace(r, cpu_millis=amount),
+        _cpus,
+        _counted("CPU", _cpus),
+    ),
 )
 """The scarcest first."""

@@ -12,6 +12,8 @@ from types import MappingProxyType
 
 from runyard_contract.states import RunState
 from runyard_daemon.core.amounts import DIMENSIONS, duration_text, obstacle_text
+from runyard_daemon.core.estimate import Estimate
+from runyard_daemon.core.remedy import Change, changes_at_once, changes_for_ever
 from runyard_daemon.core.room import Obstacle, could_fit, obstacles
 from runyard_daemon.core.scheduler import Board, Survey
 from runyard_daemon.core.types import Cause, Node, QueuedRun, WallTime
@@ -67,6 +69,15 @@ class Explanation:
     """The smallest change that would let it start, or what to try; empty: nothing to do."""
     details: tuple[str, ...] = ()
     """Further sentences."""
+    changes: tuple[Change, ...] = ()
+    """For a waiting run: the smallest changes that would let it start."""
+    estimate: Estimate | None = None
+    """For a run that has not ended: what earlier runs let expect."""
+
+    def advice(self) -> tuple[str, ...]:
+        """Gives what would help, a sentence each; empty: nothing to do."""
+        texts = [self.remedy, *(change.text for change in self.changes)]
+        return tuple(dict.fromkeys(text for text in texts if text))
 
     def sentences(self) -> tuple[str, ...]:
         """Gives the whole explanation for people, the summary first."""
@@ -79,8 +90,9 @@ class Explanation:
             more = self.ahead_count - len(self.ahead)
             lines.append(f"ahead: {', '.join(self.ahead)}" + (f" and {more} more" if more else ""))
         lines.extend(self.details)
-        if self.remedy:
-            lines.append(self.remedy)
+        if self.estimate is not None:
+            lines.append(self.estimate.text)
+        lines.extend(self.advice())
         return tuple(lines)
 
 
@@ -106,6 +118,9 @@ def explain_waiting(board: Board, run_id: str, now: WallTime) -> Explanation:
     survey = board.survey(run.compute)
     verdicts = tuple(_verdict(run, node, survey, now) for node in board.nodes_of(run.compute))
     ahead_count, ahead = board.ahead_of(run_id, AHEAD_SHOWN)
+    usable = [verdict.node for verdict in verdicts if verdict.node.is_usable]
+    is_too_large = bool(usable) and not any(could_fit(run.request, node) for node in usable)
+    changes = changes_for_ever(run, usable) if is_too_large else changes_at_once(board, run_id)
     summary, remedy = _waiting_words(run, verdicts, survey, ahead_count)
     elsewhere = _elsewhere(board, run) if all(v.is_lasting for v in verdicts) else ""
     return Explanation(
@@ -116,6 +131,7 @@ def explain_waiting(board: Board, run_id: str, now: WallTime) -> Explanation:
         ahead=ahead,
         ahead_count=ahead_count,
         remedy=elsewhere or remedy,
+        changes=changes,
     )
 
 
@@ -181,31 +197,26 @@ def _waiting_words(
     if not usable:
         return f"no node of {run.compute} takes runs now", "see `runyard compute show`"
     if all(verdict.is_lasting for verdict in usable):
-        return _too_large(run, [verdict.node for verdict in usable])
+        return _too_large(run, [verdict.node for verdict in usable]), ""
     if ahead_count:
         runs = "1 run is" if ahead_count == 1 else f"{ahead_count} runs are"
         return f"waits for {run.compute}: {runs} ahead", ""
     return f"waits for {run.compute}: it is next, as soon as there is room", ""
 
 
-def _too_large(run: QueuedRun, usable: list[Node]) -> tuple[str, str]:
-    """Summary and remedy of a run that no usable node could hold, even if it were empty."""
+def _too_large(run: QueuedRun, usable: list[Node]) -> str:
+    """Summary of a run that no usable node could hold, even if it were empty."""
     lacks = []
-    changes = []
     for dimension in DIMENSIONS:
         need = dimension.amount(run.request)
         most = max(dimension.amount(node.capacity) for node in usable)
         if need > most:
             lacks.append(f"{dimension.text(need)}: the most is {dimension.text(most)}")
-            changes.append(f"`{dimension.option} {dimension.value(most)}`")
-    if not lacks:
-        wanted = [d.text(d.amount(run.request)) for d in DIMENSIONS if d.amount(run.request)]
-        what = f"{' and '.join(wanted)} together" if wanted else "a slot"
-        return f"no single node of {run.compute} offers {what}", "ask for less"
-    return (
-        f"no node of {run.compute} offers {', nor '.join(lacks)}",
-        f"it could start with at most {' and '.join(changes)}",
-    )
+    if lacks:
+        return f"no node of {run.compute} offers {', nor '.join(lacks)}"
+    wanted = [d.text(d.amount(run.request)) for d in DIMENSIONS if d.amount(run.request)]
+    what = f"{' and '.join(wanted)} together" if wanted else "a slot"
+    return f"no single node of {run.compute} offers {what}"
 
 
 def _elsewhere(board: Board, run: QueuedRun) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from runyard_daemon.core.room import Room, could_fit, empty_room, fits
@@ -35,6 +35,12 @@ class Survey:
     """What is free on each node of the target after the grants."""
     claims: Mapping[NodeId, QueuedRun]
     """The waiting run that a node is kept for."""
+    unclaimed: tuple[Node, ...] = ()
+    """Usable nodes that are kept for nobody."""
+
+    def admits(self, request: Resources) -> bool:
+        """Says whether a run with `request` that is looked at next starts at once."""
+        return any(fits(request, node, self.rooms[node.id]) for node in self.unclaimed)
 
 
 class Board:
@@ -134,13 +140,38 @@ class Board:
 
     def survey(self, compute: str) -> Survey:
         """Works out what starts now on one target, without booking it."""
+        return self._survey(compute, None, frozenset())
+
+    def turn_of(
+        self, run_id: str, *, priority: int | None = None, without: frozenset[str] = frozenset()
+    ) -> Survey:
+        """Works out what a waiting run meets when its turn comes now: runs behind it play no part.
+
+        With `priority` as if it had that one; with `without` as if those runs, waiting or active,
+        were gone. Raises KeyError where the run does not wait.
+        """
+        run = self._line_of[run_id].get(run_id)
+        placed = run if priority is None else replace(run, priority=priority)
+        return self._survey(run.compute, order_key(placed), without | {run_id})
+
+    def _survey(self, compute: str, until: OrderKey | None, without: frozenset[str]) -> Survey:
+        """Surveys the runs before `until`; None: all."""
         members = self._members.get(compute, {})
         rooms = {node_id: self._rooms[node_id] for node_id in members}
+        for run_id in without:
+            node_id = self._node_of.get(run_id)
+            if node_id in rooms:
+                rooms[node_id] = rooms[node_id].plus(self._held[node_id][run_id])
         unclaimed = {node_id: node for node_id, node in members.items() if node.is_usable}
         claims: dict[NodeId, QueuedRun] = {}
         grants: list[Grant] = []
         turns = _Turns(self._lines.get(compute, Line()))
         while unclaimed and (run := turns.next()) is not None:
+            if until is not None and order_key(run) >= until:
+                break
+            if run.run_id in without:
+                turns.admit_following()
+                continue
             possible = [node for node in unclaimed.values() if could_fit(run.request, node)]
             node = _best(run.request, possible, rooms)
             if node is not None:
@@ -152,7 +183,7 @@ class Board:
                 for claimed in possible:
                     claims[claimed.id] = run
                     del unclaimed[claimed.id]
-        return Survey(tuple(grants), rooms, claims)
+        return Survey(tuple(grants), rooms, claims, tuple(unclaimed.values()))
 
     def waiting_run(self, run_id: str) -> QueuedRun | None:
         """Gives a run that waits, else None."""
@@ -165,6 +196,13 @@ class Board:
         O(n) in the queue: for people who ask. Raises KeyError where the run does not wait.
         """
         return self._line_of[run_id].ahead_of(run_id, first)
+
+    def priorities_ahead(self, run_id: str) -> tuple[int, ...]:
+        """Gives the priorities of the runs ahead of a waiting one, each once, the lowest first.
+
+        O(n) in the queue. Raises KeyError where the run does not wait.
+        """
+        return self._line_of[run_id].priorities_ahead(run_id)
 
     def waiting_count(self, compute: str) -> int:
         """Counts the runs that wait for a target."""

@@ -99,6 +99,13 @@ class Line:
         ahead = [key for key in map(order_key, self._runs.values()) if key < limit]
         return len(ahead), tuple(key[2] for key in heapq.nsmallest(first, ahead))
 
+    def priorities_ahead(self, run_id: str) -> tuple[int, ...]:
+        """Gives the priorities of the runs ahead of one, each once, the lowest first; in O(n)."""
+        limit = order_key(self._runs[run_id])
+        return tuple(
+            sorted({run.priority for run in self._runs.values() if order_key(run) < limit})
+        )
+
     def _tidy(self, request: Resources) -> None:
         """Drops dead keys from the top of a heap, and all of them when they are the majority."""
         heap = self._heaps[request]

@@ -71,6 +71,8 @@ class Appender:
         self._root = root
         self._queue_bytes = queue_bytes
         self._waiting_bytes = 0
+        self.received_bytes = 0
+        """What was given to `append` so far, repeats included."""
         self._has_room = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
@@ -96,6 +98,7 @@ class Appender:
         if self._is_closed:
             raise Draining("the daemon is stopping", hint="send the log again in a few seconds")
         self._waiting_bytes += piece.cost_bytes
+        self.received_bytes += len(data)
         self._queue.put(piece)
         return await piece.future
 

@@ -13,6 +13,7 @@ from runyard_contract.version import PROTOCOL_VERSION, build_id
 from runyard_daemon.config import Config
 from runyard_daemon.control.backup import Backup, BackupFacts
 from runyard_daemon.control.cancel import Canceler
+from runyard_daemon.control.figures import Figures
 from runyard_daemon.control.hello import WORKSPACE
 from runyard_daemon.control.live import Live
 from runyard_daemon.rpc.convert.times import to_timestamp
@@ -36,6 +37,7 @@ class AdminParts:
     agent_pid: Callable[[], int | None]
     """The process of the local agent, if one lives."""
     backup: Backup
+    figures: Figures
     stop: Callable[[], None]
     """Begins to stop the daemon and its local agent; returns at once."""
 
@@ -73,6 +75,12 @@ class AdminService(AdminServiceServicer):
                 for found in attempts
             ],
         )
+
+    async def GetMetrics(
+        self, request: pb.GetMetricsRequest, context: Context
+    ) -> pb.GetMetricsResponse:
+        """The daemon's figures in Prometheus's text format."""
+        return pb.GetMetricsResponse(exposition=await self._parts.figures.exposition())
 
     async def StopServer(
         self, request: pb.StopServerRequest, context: Context

@@ -20,7 +20,7 @@ from runyard_daemon.rpc.appending import Appending
 from runyard_daemon.rpc.convert.agents import to_hello, to_lock, to_target
 from runyard_daemon.rpc.convert.runs import from_file
 from runyard_daemon.rpc.convert.times import from_timestamp, to_duration
-from runyard_daemon.rpc.edge import Context, check_build
+from runyard_daemon.rpc.edge import Context, check_agent
 from runyard_daemon.rpc.idle import incoming
 from runyard_daemon.rpc.session import AgentSession
 from runyard_daemon.rpc.session import Context as SessionContext
@@ -60,7 +60,7 @@ class AgentService(AgentServiceServicer):
         """The control channel of one agent."""
         parts = self._parts
         hello = to_hello(await _first_hello(context))
-        check_build(build_id(), hello.agent_version)
+        check_agent(build_id(), hello.agent_version)
         session = AgentSession(
             parts.greeter.node_of(hello),
             context,

@@ -11,14 +11,16 @@ import asyncio
 import contextlib
 import errno
 import secrets
+import time
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import grpc.aio
 
+from runyard_contract.compatibility import mismatch, serves
 from runyard_contract.errors import (
     DiskFull,
     Draining,
@@ -27,14 +29,19 @@ from runyard_contract.errors import (
     VersionMismatch,
 )
 from runyard_contract.status import DETAILS_KEY, status_details, to_status
+from runyard_daemon.calls import CallFigures
 from runyard_daemon.journal import Journal
+from runyard_daemon.rpc.decoding import decoder, readable
 
 VERSION_KEY = "runyard-version"
 """Metadata key by which a client or agent names its build."""
 
 _ADMIN = "/runyardpb.v1.AdminService/"
+_HEALTH = "/grpc.health.v1.Health/"
 _AGENT = "/runyardpb.agent.v1.AgentService/"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+_CODE_NAMES: Mapping[object, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 Context = Any
@@ -50,25 +57,31 @@ class Gate:
     is_draining: bool = False
 
     def check(self, method: str, caller_build: str | None) -> None:
-        """Raises Draining or VersionMismatch. AdminService serves every version, to the end."""
-        if method.startswith(_ADMIN):
+        """Raises Draining or VersionMismatch. Admin and health serve every version, to the end."""
+        if method.startswith((_ADMIN, _HEALTH)):
             return
         if self.is_draining:
             raise draining()
-        if caller_build is not None:
-            check_build(self.build, caller_build)
+        if caller_build is None:
+            return
+        if method.startswith(_AGENT):
+            check_agent(self.build, caller_build)
+        elif not serves(self.build, caller_build):
+            raise mismatch(self.build, caller_build)
 
 
-def check_build(daemon_build: str, caller_build: str) -> None:
-    """Raises VersionMismatch unless both sides run the same build."""
-    if caller_build == daemon_build:
+def check_agent(daemon_build: str, agent_build: str) -> None:
+    """Raises VersionMismatch unless both sides run the same build.
+
+    Stricter than for clients: an agent on the daemon's own machine costs nothing to replace.
+    """
+    if agent_build == daemon_build:
         return
     raise VersionMismatch(
-        f"the daemon is of version {daemon_build}, the caller of version {caller_build}",
-        hint="run `runyard daemon stop`; the next command starts a daemon of its own version, "
-        "and active runs go on",
+        f"the daemon is runyard {daemon_build}, the agent {agent_build}",
+        hint="end this agent; the daemon starts one of its own version, which adopts its runs",
         daemon=daemon_build,
-        caller=caller_build,
+        agent=agent_build,
     )
 
 
@@ -87,7 +100,8 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
         self._streams: set[asyncio.Task[Any]] = set()
         self._interrupted: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self.client_calls = 0
-        """Calls of clients (not of agents) under way."""
+        """Calls of clients (not of agents, not about health) under way."""
+        self.figures = CallFigures()
 
     async def intercept_service(
         self,
@@ -104,32 +118,50 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
         # Streams may go on for ever: they are ended when the daemon stops. Sessions say goodbye.
         is_stream = handler.response_streaming and not method.endswith("/Session")
 
+        is_unary = not handler.request_streaming and not handler.response_streaming
+
         async def guarded(request: Any, context: Any) -> Any:
+            began_s = time.perf_counter()
+            self.figures.under_way += 1
             try:
                 self._gate.check(method, build)
                 with self._counted(method, is_stream):
-                    return await inner(request, context)
+                    return await inner(readable(request), context)
             except grpc.aio.AbortError:
                 raise
             except Exception as error:
-                await self._abort(method, error, context)
+                known = self.describe(method, error)
+                # The request may be large and its error is part of a cycle: let go of it now.
+                error.__traceback__, request = None, None
+                await self._abort(known, context)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is not None and task in self._interrupted:
                     task.uncancel()
-                    await self._abort(method, draining(), context)
+                    await self._abort(draining(), context)
                 raise
+            finally:
+                duration_s = time.perf_counter() - began_s if is_unary else None
+                self._count(method, context, duration_s)
 
         return make(
             guarded,
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=decoder(method, handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
+
+    def _count(self, method: str, context: Any, duration_s: float | None) -> None:
+        """Counts a call that ends."""
+        self.figures.under_way -= 1
+        task = asyncio.current_task()
+        is_cancelled = task is not None and task.cancelling() > 0
+        code = "CANCELLED" if is_cancelled else _code_name(context.code())
+        self.figures.ended(_short(method), code, duration_s)
 
     @contextlib.contextmanager
     def _counted(self, method: str, is_stream: bool) -> Iterator[None]:
         """Notes that a call is under way."""
-        is_client = not method.startswith(_AGENT)
+        is_client = not method.startswith((_AGENT, _HEALTH))
         task = asyncio.current_task()
         if is_stream and task is not None:
             self._streams.add(task)
@@ -151,8 +183,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
             self._interrupted.add(task)
             task.cancel()
 
-    async def _abort(self, method: str, error: Exception, context: Any) -> None:
-        known = self.describe(method, error)
+    async def _abort(self, known: RunyardError, context: Any) -> None:
         code = grpc.StatusCode[known.code]
         await context.abort(code, status_details(known), ((DETAILS_KEY, to_status(known)),))
 
@@ -190,6 +221,19 @@ def _caller_build(details: grpc.HandlerCallDetails) -> str | None:
         if key == VERSION_KEY:
             return value if isinstance(value, str) else value.decode("ascii", "replace")
     return None
+
+
+def _short(method: str) -> str:
+    """A method as figures name it, such as "RunService/CreateRun"."""
+    service, _, name = method.rpartition("/")
+    return f"{service.rpartition('.')[2]}/{name}"
+
+
+def _code_name(code: object) -> str:
+    """A context's code as its name: gRPC keeps 0 or None until one was set, and numbers then."""
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return _CODE_NAMES.get(code, "OK")
 
 
 def _parts(handler: Any) -> tuple[Callable[..., Any], Handler]:

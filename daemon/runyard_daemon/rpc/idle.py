@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar, cast
 from grpc import aio
 
 from runyard_contract.errors import StreamIdle
+from runyard_daemon.rpc.decoding import readable
 
 In_co = TypeVar("In_co", covariant=True)
 Out_contra = TypeVar("Out_contra", contravariant=True)
@@ -39,8 +40,8 @@ class Duplex(Readable[In_co], Writable[Out_contra], Protocol[In_co, Out_contra])
 async def incoming(context: Readable[In_co], idle_s: float | None) -> AsyncIterator[In_co]:
     """The requests of a stream until the sender ends it.
 
-    Raises StreamIdle where the next whole message does not come within `idle_s` seconds (None: it
-    may take as long as it likes).
+    Raises SpecInvalid or MessageTooLarge for one that can't be read, and StreamIdle where the next
+    whole message does not come within `idle_s` seconds (None: it may take as long as it likes).
     """
     while True:
         try:
@@ -54,4 +55,4 @@ async def incoming(context: Readable[In_co], idle_s: float | None) -> AsyncItera
             ) from None
         if request is _EOF:
             return
-        yield request
+        yield readable(request)

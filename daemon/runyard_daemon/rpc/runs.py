@@ -17,14 +17,14 @@ from runyard_daemon.control.removal import Remover
 from runyard_daemon.control.runfiles import LogListing, RunFiles
 from runyard_daemon.control.submit import Submission, Submitter
 from runyard_daemon.rpc.convert.changes import to_change
+from runyard_daemon.rpc.convert.explanations import to_explanation
 from runyard_daemon.rpc.convert.runs import (
     from_file,
     read_run,
-    to_explanation,
     to_file,
     to_run,
 )
-from runyard_daemon.rpc.convert.specs import completed_spec, to_wish
+from runyard_daemon.rpc.convert.specs import completed_spec, to_labels, to_wish
 from runyard_daemon.rpc.convert.times import from_duration, to_timestamp
 from runyard_daemon.rpc.edge import Context
 from runyard_daemon.rpc.follow import Following
@@ -70,11 +70,12 @@ class RunService(RunServiceServicer):
         asked = Submission(
             workspace=name.workspace,
             experiment=name.experiment,
+            # First what is cheap to refuse: the hash takes a copy of the whole request.
+            tags=to_labels("tags", request.tags),
+            properties=to_labels("properties", request.properties),
             wish=to_wish(request.spec, name.workspace),
             request_id=request.request_id,
             body_hash=_body_hash(request),
-            tags=request.tags,
-            properties=request.properties,
             display_name=request.display_name,
             client_snapshot_s=from_duration(request.snapshot_duration),
         )
@@ -144,7 +145,8 @@ class RunService(RunServiceServicer):
         self, request: pb.ExplainRunRequest, context: Context
     ) -> pb.ExplainRunResponse:
         """Why a run waits, what it does, or why it ended."""
-        return to_explanation(explain(self._live, find_run(self._live, request.name)))
+        found = await explain(self._live, find_run(self._live, request.name))
+        return to_explanation(found, self._live.now_us())
 
     async def ListRunFiles(
         self, request: pb.ListRunFilesRequest, context: Context

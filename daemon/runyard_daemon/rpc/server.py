@@ -11,17 +11,30 @@ import grpc.aio
 from runyard_contract.home import grpc_target
 from runyard_contract.limits import MESSAGE_BYTES
 from runyard_daemon.rpc.edge import Edge
-from runyardpb.agent.v1 import agent_pb2_grpc
+from runyard_daemon.rpc.reflection import ReflectionService, register_v1alpha
+from runyardpb.agent.v1 import agent_pb2, agent_pb2_grpc
 from runyardpb.agent.v1.agent_pb2_grpc import AgentServiceServicer
+from runyardpb.grpc.health.v1 import health_pb2, health_pb2_grpc
+from runyardpb.grpc.health.v1.health_pb2_grpc import HealthServicer
+from runyardpb.grpc.reflection.v1 import reflection_pb2, reflection_pb2_grpc
 from runyardpb.v1 import (
+    admin_pb2,
     admin_pb2_grpc,
+    compute_pb2,
     compute_pb2_grpc,
+    environments_pb2,
     environments_pb2_grpc,
+    experiments_pb2,
     experiments_pb2_grpc,
+    logs_pb2,
     logs_pb2_grpc,
+    metrics_pb2,
     metrics_pb2_grpc,
+    runs_pb2,
     runs_pb2_grpc,
+    snapshots_pb2,
     snapshots_pb2_grpc,
+    workspaces_pb2,
     workspaces_pb2_grpc,
 )
 from runyardpb.v1.admin_pb2_grpc import AdminServiceServicer
@@ -43,6 +56,12 @@ _OPTIONS = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 4),
     ("grpc.so_reuseport", 0),
+    # Calls that wait to be looked at, those that were reset among them. Beyond the first number
+    # gRPC drops some at random, whosever they are: one that opens and resets must not get there.
+    ("grpc.server.max_pending_requests", 15_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    # A connection that never becomes one of HTTP/2 is let go.
+    ("grpc.server_handshake_timeout_ms", 10_000),
 )
 
 
@@ -78,6 +97,29 @@ class Services:
     environments: EnvironmentServiceServicer
     agents: AgentServiceServicer
     admin: AdminServiceServicer
+    health: HealthServicer
+    reflection: ReflectionService
+
+
+SERVICE_NAMES = tuple(
+    service.full_name
+    for file in (
+        runs_pb2,
+        snapshots_pb2,
+        logs_pb2,
+        metrics_pb2,
+        workspaces_pb2,
+        experiments_pb2,
+        compute_pb2,
+        environments_pb2,
+        agent_pb2,
+        admin_pb2,
+        health_pb2,
+        reflection_pb2,
+    )
+    for service in file.DESCRIPTOR.services_by_name.values()
+)
+"""Full names of all services."""
 
 
 def register(server: grpc.aio.Server, services: Services) -> None:
@@ -92,3 +134,6 @@ def register(server: grpc.aio.Server, services: Services) -> None:
     environments_pb2_grpc.add_EnvironmentServiceServicer_to_server(services.environments, server)
     agent_pb2_grpc.add_AgentServiceServicer_to_server(services.agents, server)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(services.admin, server)
+    health_pb2_grpc.add_HealthServicer_to_server(services.health, server)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(services.reflection, server)
+    register_v1alpha(server, services.reflection)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from runyard_daemon.core.histogram import Histogram
 from runyard_daemon.store import migrations
 from runyard_daemon.store.connection import check_place, connect, make_writer
 from runyard_daemon.store.faults import is_fatal, translate
@@ -64,6 +65,11 @@ class Store:
                 raise _opening_failed(error, path) from error
             raise
         return cls(path, writer, Readers(path))
+
+    @property
+    def commits(self) -> Histogram:
+        """How long durable commits took."""
+        return self._writer.commits
 
     async def write(self, closure: Callable[[sqlite3.Connection], T]) -> T:
         """Runs a closure in a transaction and returns after it is durable: see `Writer.write`."""

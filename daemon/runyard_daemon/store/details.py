@@ -81,6 +81,8 @@ class WorkdirRecord:
     file_count: int
     expire_time_us: int
     """Until when the node keeps them."""
+    size_bytes: int = 0
+    """Of all of them together."""
 
 
 def encode_mapping(values: Mapping[str, object]) -> str:
@@ -174,6 +176,7 @@ def encode_workdir(workdir: WorkdirRecord | None) -> str | None:
             "files": [[f.path, f.size_bytes, f.is_executable] for f in workdir.files],
             "file_count": workdir.file_count,
             "expire_time_us": workdir.expire_time_us,
+            "size_bytes": workdir.size_bytes,
         }
     )
 

@@ -16,12 +16,14 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from runyard_contract.errors import Draining, WriterBusy
+from runyard_daemon.core.histogram import Histogram
 from runyard_daemon.store import faults
 
 T = TypeVar("T")
@@ -79,6 +81,8 @@ class Writer:
         self._is_closed = False
         self._last: Closure[None] | None = None
         self._fatal = ""
+        self.commits = Histogram()
+        """How long each group took, from the first statement to the durable end."""
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -161,11 +165,13 @@ class Writer:
             _fail(group, faults.stopped(self._fatal))
             return
         conn = self._conn
+        began_s = time.perf_counter()
         try:
             conn.execute("BEGIN IMMEDIATE")
             for job in group:
                 self._run_one(job)
             conn.execute("COMMIT")
+            self.commits.observe(time.perf_counter() - began_s)
         except sqlite3.Error as error:
             # Nobody in the group is acknowledged. SQLite has often rolled back by itself.
             if conn.in_transaction:

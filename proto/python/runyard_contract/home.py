@@ -7,19 +7,19 @@ credential of the embedded daemon's socket. Reading is cheap: a few `lstat` and 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import stat
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from runyard_contract.errors import HomeUnusable
+from runyard_contract.value import value_class
 
 HOME_VARIABLE = "RUNYARD_HOME"
 DAEMON_RECORD = "daemon.json"
+LAST_DAEMON_RECORD = "last-daemon.json"  # the same, and stays when the daemon ends
 SOCKET_NAME = "daemon.sock"
 # sockaddr_un holds 108 bytes on Linux and 104 elsewhere; gRPC and tools need a few of them.
 SOCKET_PATH_BYTES = 100
@@ -157,6 +157,8 @@ def socket_path(home: Path, temporary_folder: str = "") -> Path:
     near = home / SOCKET_NAME
     if len(os.fsencode(near)) <= SOCKET_PATH_BYTES:
         return near
+    import hashlib  # loads OpenSSL, for those only whose path is too long
+
     digest = hashlib.blake2b(os.fsencode(home), digest_size=8).hexdigest()
     folder = f"runyard-{os.geteuid()}-{digest}"
     for base in (temporary_folder or os.environ.get("TMPDIR", ""), "/tmp"):  # noqa: S108 - the folder is 0700 and checked
@@ -223,7 +225,7 @@ def _unescape(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class DaemonRecord:
     """What daemon.json says of the daemon that serves a data directory.
 
@@ -239,16 +241,17 @@ class DaemonRecord:
 
     def to_json(self) -> bytes:
         """The file's content."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=True).encode() + b"\n"
+        fields = {name: getattr(self, name) for name in self.__match_args__}
+        return json.dumps(fields, indent=1, ensure_ascii=True).encode() + b"\n"
 
 
-def read_daemon_record(home: Path) -> DaemonRecord | None:
+def read_daemon_record(home: Path, name: str = DAEMON_RECORD) -> DaemonRecord | None:
     """What daemon.json says, or None where there is none or it is not whole.
 
     It may be left over from a daemon that was killed: only a connection proves that one lives.
     """
     try:
-        fields = json.loads((home / DAEMON_RECORD).read_bytes())
+        fields = json.loads((home / name).read_bytes())
         return DaemonRecord(
             pid=int(fields["pid"]),
             version=str(fields["version"]),

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from typing import NoReturn, Self
 
 from runyard_contract.errors import NameInvalid
 from runyard_contract.limits import METRIC_NAME_BYTES, TAG_KEY_BYTES
 from runyard_contract.paths import shown
+from runyard_contract.value import value_class
 
 _EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,35}")
 _WORKSPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,32}")
@@ -141,7 +141,7 @@ def _split_name(text: str, *collections: str) -> list[str]:
     return parts[1::2]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class WorkspaceName:
     """`workspaces/W`."""
 
@@ -157,7 +157,7 @@ class WorkspaceName:
         return cls(check_workspace_name(workspace))
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ComputeName:
     """`workspaces/W/computes/C`."""
 
@@ -174,7 +174,7 @@ class ComputeName:
         return cls(check_workspace_name(workspace), check_compute_name(compute))
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ExperimentName:
     """`workspaces/W/experiments/E`."""
 
@@ -191,7 +191,7 @@ class ExperimentName:
         return cls(check_workspace_name(workspace), check_experiment_name(experiment))
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RunName:
     """`workspaces/W/experiments/E/runs/R`."""
 
@@ -211,7 +211,7 @@ class RunName:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class EnvironmentName:
     """`workspaces/W/environments/E/versions/V`."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from functools import lru_cache
@@ -22,22 +21,31 @@ def version() -> str:
 
 @lru_cache(maxsize=1)
 def build_id() -> str:
-    """The version, and in a checkout "+src.<8 hex>" that changes when a source file does.
+    """The version, and in a checkout "+src.<milliseconds>.<8 hex>" of its source files.
 
-    Two processes with the same build id run the same code. Computed once in a process.
+    The milliseconds are those of the last change. Two processes with the same build id run the
+    same code; `compatibility` says which of two is newer. Computed once in a process.
     """
     if _INSTALLED_FOLDERS.intersection(Path(__file__).parts):
         return version()
-    return f"{version()}+src.{source_fingerprint(_package_folders())}"
+    return f"{version()}+src.{source_mark(_package_folders())}"
 
 
-def source_fingerprint(folders: list[Path]) -> str:
-    """8 hex digits over path, size and modification time of all Python files in these folders."""
-    hasher = hashlib.blake2b(digest_size=4)
+def source_mark(folders: list[Path]) -> str:
+    """What tells the sources in these folders from others: "<milliseconds>.<8 hex>".
+
+    When the newest Python file was changed, and a fingerprint over path, size and modification time
+    of all of them.
+    """
+    from blake3 import blake3  # hashlib would load OpenSSL at every start of a command
+
+    hasher = blake3()
+    newest_ns = 0
     for folder in sorted(folders):
         for relative, mtime_ns, size_bytes in sorted(_python_files(folder, folder.name)):
             hasher.update(f"{relative}\0{mtime_ns}\0{size_bytes}\n".encode())
-    return hasher.hexdigest()
+            newest_ns = max(newest_ns, mtime_ns)
+    return f"{newest_ns // 1_000_000}.{hasher.hexdigest(length=4)}"
 
 
 def _package_folders() -> list[Path]:

@@ -102,7 +102,7 @@ def test_callers_python_settings_do_not_reach_the_daemon(
     assert b"RUNYARD_RUN_ID" not in environment
 
 
-def test_daemon_of_another_version_is_refused_with_the_next_step(home: Path) -> None:
+def test_daemon_that_does_not_serve_this_version_is_refused_with_the_next_step(home: Path) -> None:
     with Workspace() as workspace:
         assert workspace.compute_targets
     record = json.loads((home / "daemon.json").read_bytes())
@@ -111,7 +111,7 @@ def test_daemon_of_another_version_is_refused_with_the_next_step(home: Path) -> 
     with Workspace() as workspace, pytest.raises(VersionMismatch, match=r"9\.9\.9") as caught:
         workspace.compute_targets  # noqa: B018
 
-    assert "runyard daemon stop" in caught.value.hint
+    assert "runyard==9.9.9" in caught.value.hint
     assert EmbeddedAddress(home, any_version=True).target().startswith("unix:")
 
 

@@ -54,15 +54,15 @@ def test_public_names_are_these() -> None:
     assert runyard.__version__
 
 
-def test_lean_grpc_leaves_asyncio_and_grpc_aio_out() -> None:
+def test_command_line_puts_asyncio_and_grpc_aio_off() -> None:
     code = (
         "import sys\n"
-        "from runyard.channel import lean_grpc\n"
-        "lean_grpc()\n"
+        "from runyard.cli.deferred_imports import defer_imports\n"
+        "defer_imports()\n"
         "import grpc\n"
         "from runyardpb.v1 import runs_pb2_grpc\n"
         "grpc.insecure_channel('unix:/nowhere').close()\n"
-        "print(hasattr(sys.modules['grpc.aio'], 'server'), 'asyncio.events' in sys.modules)\n"
+        "print('server' in vars(sys.modules['grpc.aio']), 'asyncio.events' in sys.modules)\n"
     )
 
     assert in_fresh_python(code) == "False False"
@@ -70,8 +70,8 @@ def test_lean_grpc_leaves_asyncio_and_grpc_aio_out() -> None:
 
 def test_asyncio_that_was_put_off_is_whole_when_it_is_used() -> None:
     code = (
-        "from runyard.channel import lean_grpc\n"
-        "lean_grpc()\n"
+        "from runyard.cli.deferred_imports import defer_imports\n"
+        "defer_imports()\n"
         "import grpc, asyncio\n"
         "async def main():\n"
         "    await asyncio.sleep(0)\n"
@@ -93,3 +93,23 @@ def test_sdk_leaves_asyncio_and_grpc_aio_whole_for_the_program() -> None:
     )
 
     assert in_fresh_python(code) == "fine"
+
+
+def test_module_that_was_put_off_runs_once_when_threads_use_it_at_once() -> None:
+    code = (
+        "import sys, threading\n"
+        "from runyard.cli.deferred_imports import defer_imports\n"
+        "defer_imports()\n"
+        "import inspect\n"
+        "assert 'signature' not in vars(inspect)\n"
+        "start, found = threading.Barrier(8), []\n"
+        "def use():\n"
+        "    start.wait()\n"
+        "    found.append(str(inspect.signature(lambda a, b=1: None)))\n"
+        "threads = [threading.Thread(target=use) for _ in range(8)]\n"
+        "[thread.start() for thread in threads]\n"
+        "[thread.join() for thread in threads]\n"
+        "print(found == ['(a, b=1)'] * 8, type(inspect).__name__)\n"
+    )
+
+    assert in_fresh_python(code) == "True module"

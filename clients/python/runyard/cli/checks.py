@@ -16,7 +16,13 @@ from runyard.cli.render.amounts import count_text
 from runyard.home import client_folder, home
 from runyard.snapshot.limits import size_text
 from runyard_contract.errors import RunyardError
-from runyard_contract.home import can_host_daemon, check_home, network_filesystem
+from runyard_contract.home import (
+    LAST_DAEMON_RECORD,
+    can_host_daemon,
+    check_home,
+    network_filesystem,
+    read_daemon_record,
+)
 from runyard_contract.version import build_id
 
 if TYPE_CHECKING:
@@ -64,7 +70,7 @@ def _failed(name: str, error: RunyardError) -> Check:
 def _platform() -> Check:
     machine, system = platform.machine(), platform.system()
     python = f"Python {platform.python_version()} ({sys.executable})"
-    text = f"{system} {machine}, {python}, runyard {build_id()}"
+    text = f"{system} {machine}, {python}, this client is runyard {build_id()}"
     if not can_host_daemon():
         return Check("platform", FAIL, text, "daemon and agent run on Linux only")
     libc, version = platform.libc_ver()
@@ -100,18 +106,15 @@ def _space(folder: Path) -> Check:
 
 def _daemon(folder: Path) -> Iterator[Check]:
     from runyard.cli.session import open_workspace
-    from runyardpb.v1 import admin_pb2, admin_pb2_grpc
+    from runyard.daemon_end import server_info
 
     workspace = open_workspace()
     try:
-        info = workspace.connection.unary(
-            admin_pb2_grpc.AdminServiceStub,
-            lambda stub: stub.GetServerInfo,
-            admin_pb2.GetServerInfoRequest(),
-        )
-        yield Check("daemon", OK, f"process {info.pid}, version {info.version}")
+        info = server_info(workspace.connection)
+        yield Check("daemon", OK, f"process {info.pid}, runyard {info.version}")
         yield _database(folder, info.sqlite_version)
         yield _agent(workspace)
+        yield _recorded_interpreter(folder)
     except RunyardError as error:
         yield _failed("daemon", error)
 
@@ -126,7 +129,8 @@ def _agent(workspace: Workspace) -> Check:
         connected = [node for node in nodes if node.state != "Disconnected"]
         if connected:
             node = connected[0]
-            text = f"{count_text(node.slots, 'slot')}, {node.cpus:g} CPUs, "
+            text = f"runyard {node.agent_version}, "
+            text += f"{count_text(node.slots, 'slot')}, {node.cpus:g} CPUs, "
             text += f"{size_text(node.memory_bytes)} memory, {count_text(node.gpus, 'GPU')}"
             return Check("agent", OK, text)
         if time.monotonic() > deadline:
@@ -137,6 +141,18 @@ def _agent(workspace: Workspace) -> Check:
                 f"read agent.log in {home()}; `runyard daemon stop` and try again",
             )
         time.sleep(_AGENT_POLL_S)
+
+
+def _recorded_interpreter(folder: Path) -> Check:
+    """What clients start a daemon with where none runs, as long as theirs is not newer."""
+    last = read_daemon_record(folder, LAST_DAEMON_RECORD)
+    if last is None:
+        return Check("recorded", WARN, f"{folder} records no interpreter of a daemon")
+    text = f"{last.interpreter}, runyard {last.version}"
+    if os.access(last.interpreter, os.X_OK):
+        return Check("recorded", OK, text)
+    fix = "install that version again if an older one finds the database too new"
+    return Check("recorded", WARN, f"{text}, is not there any more", fix)
 
 
 def _database(folder: Path, sqlite_version: str) -> Check:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
 import click
 
 from runyard.cli.failure import UsageInvalid
+from runyard.cli.options import Option, help_option, option
 from runyard.cli.output import Output
 from runyard_contract.errors import EXIT_USAGE
 from runyard_contract.nearest import nearest
+from runyard_contract.value import value_class
 
 AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
 
@@ -27,6 +28,11 @@ class Command(click.Command):
     def __init__(self, *args: Any, examples: Iterable[str] = (), **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.examples = tuple(examples)
+        self._help = help_option()
+
+    def get_help_option(self, ctx: click.Context) -> Option:
+        """`--help`, the same one each time: click compares it."""
+        return self._help
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the examples."""
@@ -42,7 +48,7 @@ def write_examples(examples: Iterable[str], formatter: click.HelpFormatter) -> N
                 formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Entry:
     """A command that is imported when it is used: `attribute` of `module`, and its one line."""
 
@@ -62,8 +68,7 @@ class Group(click.Group):
     """A group of commands.
 
     Args:
-        entries: commands that are imported at their first use, by name; `before_import` is called
-            before that.
+        entries: commands that are imported at their first use, by name.
         examples: as for Command.
     """
 
@@ -78,8 +83,12 @@ class Group(click.Group):
     ) -> None:
         super().__init__(*args, **attributes)
         self.entries = dict(entries or {})
-        self.before_import: Callable[[], None] = _nothing
         self.examples = tuple(examples)
+        self._help = help_option()
+
+    def get_help_option(self, ctx: click.Context) -> Option:
+        """As for Command."""
+        return self._help
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order in which they were given."""
@@ -88,10 +97,7 @@ class Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of a name, imported if need be."""
         entry = self.entries.get(cmd_name)
-        if entry is None:
-            return self.commands.get(cmd_name)
-        self.before_import()
-        return entry.load()
+        return self.commands.get(cmd_name) if entry is None else entry.load()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes names and summaries; imports nothing."""
@@ -138,10 +144,6 @@ class Group(click.Group):
         )
 
 
-def _nothing() -> None:
-    """What a group does before an import, unless told otherwise."""
-
-
 def output_of(ctx: click.Context) -> Output:
     """Where the command of this context writes."""
     return ctx.ensure_object(Output)
@@ -149,7 +151,7 @@ def output_of(ctx: click.Context) -> Output:
 
 def json_option(function: AnyCallable) -> AnyCallable:
     """Adds `--json`, which sets `Output.is_json` before anything can fail."""
-    return click.option(
+    return option(
         "--json",
         is_flag=True,
         is_eager=True,

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import os
-import select
 import sys
-import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from runyard.cli.command_line import Entry, Group, json_option, output_of
+from runyard.cli.options import option
 from runyard.cli.output import STDOUT_FD, Output
 from runyard.cli.render.amounts import count_text, local_time, message_time, utc_time
 from runyard.cli.render.status_line import StatusLine
 from runyard.cli.session import connect
+from runyard.daemon_end import END_LIMIT_S, server_info, stop_server, wait_until_gone
 from runyard.home import home
-from runyard_contract.errors import EXIT_NOT_FOUND, DaemonUnavailable, StateNotAllowed
+from runyard_contract.errors import EXIT_NOT_FOUND, DaemonUnavailable
 
 if TYPE_CHECKING:
     from runyard.channel import Connection
     from runyardpb.v1 import admin_pb2
 
-_END_LIMIT_S = 30.0
 # The daemon waits for the grace periods of what it cancels, which are an hour at most.
 _CANCEL_LIMIT_S = 3700.0
 
@@ -52,11 +50,23 @@ def daemon() -> None:
     """
 
 
-@daemon.command(examples=["runyard daemon serve"])
-def serve() -> None:
+@daemon.command(
+    examples=[
+        "runyard daemon serve",
+        "runyard daemon serve --metrics-file /var/lib/node_exporter/runyard.prom",
+    ]
+)
+@option(
+    "--metrics-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep figures for monitoring in this file, as `runyard daemon metrics` prints them.",
+)
+def serve(metrics_file: Path | None) -> None:
     """Serve this user's data directory in the foreground, until it is stopped."""
     sys.stdout.flush()
     arguments = [sys.executable, "-P", "-m", "runyard_daemon", "serve", "--home", str(home())]
+    if metrics_file is not None:
+        arguments += ["--metrics-file", str(metrics_file.absolute())]
     os.execv(sys.executable, arguments)  # noqa: S606 - the daemon takes this process's place
 
 
@@ -67,7 +77,7 @@ def status(ctx: click.Context) -> int:
     """Say whether a daemon runs, and what it does. Starts none; the exit code is 3 without one."""
     output = output_of(ctx)
     try:
-        info = _server_info(connect(can_start=False, any_version=True))
+        info = server_info(connect(can_start=False, any_version=True))
     except DaemonUnavailable as error:
         if output.is_json:
             output.print_json({"is_running": False, "home": str(home())})
@@ -81,10 +91,32 @@ def status(ctx: click.Context) -> int:
     return 0
 
 
+@daemon.command(examples=["runyard daemon metrics"])
+@json_option
+@click.pass_context
+def metrics(ctx: click.Context) -> int:
+    """Print figures for monitoring, in Prometheus's text format. Starts no daemon.
+
+    The exit code is 3 without one.
+    """
+    output = output_of(ctx)
+    try:
+        text = _exposition(connect(can_start=False, any_version=True))
+    except DaemonUnavailable as error:
+        if output.is_json:
+            output.print_json({"exposition": None})
+        output.say(f"runyard: {error.message}")
+        output.say("  fix: nothing; the next command that needs one starts it")
+        return EXIT_NOT_FOUND
+    if output.is_json:
+        output.print_json({"exposition": text})
+    else:
+        output.print(text.rstrip("\n"))
+    return 0
+
+
 @daemon.command(examples=["runyard daemon stop", "runyard daemon stop --cancel-runs"])
-@click.option(
-    "--cancel-runs", is_flag=True, help="Cancel active runs first, and wait for their end."
-)
+@option("--cancel-runs", is_flag=True, help="Cancel active runs first, and wait for their end.")
 @json_option
 @click.pass_context
 def stop(ctx: click.Context, cancel_runs: bool) -> None:
@@ -97,11 +129,12 @@ def stop(ctx: click.Context, cancel_runs: bool) -> None:
     with StatusLine(output) as line:
         line.show("stopping the daemon")
         try:
-            answer = _stop_server(connection, cancel_runs=cancel_runs)
+            limit_s = _CANCEL_LIMIT_S if cancel_runs else END_LIMIT_S
+            answer = stop_server(connection, cancel_runs=cancel_runs, timeout_s=limit_s)
         except DaemonUnavailable as error:
             _say_stopped(output, f"runyard: {error.message}; there is nothing to stop", None)
             return
-        _wait_until_gone(answer.pids)
+        wait_until_gone(answer.pids, home())
     done = f"{count_text(answer.canceled_runs, 'run')} canceled" if cancel_runs else ""
     if answer.active_runs:
         done += f"{count_text(answer.active_runs, 'run')} going on without it"
@@ -127,45 +160,15 @@ def _may_have_runs() -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _server_info(connection: Connection) -> admin_pb2.GetServerInfoResponse:
+def _exposition(connection: Connection) -> str:
     from runyardpb.v1 import admin_pb2, admin_pb2_grpc
 
-    return connection.unary(
+    answer = connection.unary(
         admin_pb2_grpc.AdminServiceStub,
-        lambda stub: stub.GetServerInfo,
-        admin_pb2.GetServerInfoRequest(),
+        lambda stub: stub.GetMetrics,
+        admin_pb2.GetMetricsRequest(),
     )
-
-
-def _stop_server(connection: Connection, *, cancel_runs: bool) -> admin_pb2.StopServerResponse:
-    from runyardpb.v1 import admin_pb2, admin_pb2_grpc
-
-    return connection.unary(
-        admin_pb2_grpc.AdminServiceStub,
-        lambda stub: stub.StopServer,
-        admin_pb2.StopServerRequest(cancel_runs=cancel_runs),
-        timeout_s=_CANCEL_LIMIT_S,
-    )
-
-
-def _wait_until_gone(pids: Iterable[int]) -> None:
-    """Waits until these processes have ended. Raises StateNotAllowed when one does not."""
-    deadline = time.monotonic() + _END_LIMIT_S
-    for pid in pids:
-        try:
-            fd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            left_s = max(deadline - time.monotonic(), 0.0)
-            if not select.select([fd], [], [], left_s)[0]:
-                raise StateNotAllowed(
-                    f"process {pid} did not end within {_END_LIMIT_S:.0f} s",
-                    hint=f"read daemon.log and agent.log in {home()}; `kill {pid}` ends it",
-                    pid=str(pid),
-                )
-        finally:
-            os.close(fd)
+    return answer.exposition
 
 
 def _print_info(output: Output, info: admin_pb2.GetServerInfoResponse) -> None:

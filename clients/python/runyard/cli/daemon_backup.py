@@ -13,6 +13,7 @@ import click
 
 from runyard.cli.command_line import Command, json_option, output_of
 from runyard.cli.failure import UsageInvalid
+from runyard.cli.options import option
 from runyard.cli.render.amounts import count_text, message_time, utc_time
 from runyard.cli.render.status_line import StatusLine
 from runyard.cli.session import connect
@@ -136,8 +137,8 @@ def _write(
     ],
 )
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--force", is_flag=True, help="Move data that is there aside.")
-@click.option(
+@option("--force", is_flag=True, help="Move data that is there aside.")
+@option(
     "--keep-queue",
     is_flag=True,
     help="Runs that waited go on waiting. Only where nothing was executed since the backup.",

@@ -18,6 +18,9 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def doctor(ctx: click.Context) -> int:
     """Check platform, data directory, daemon, agent, uv and Python; exit code 1 if one fails.
 
+    It names the versions of this client, daemon, agent, SQLite and the interpreter that was last
+    started as the daemon.
+
     A daemon is started if none runs.
     """
     from runyard.cli.checks import FAIL, all_checks

@@ -9,6 +9,7 @@ import click
 
 from runyard.cli import parameters
 from runyard.cli.command_line import Group, json_option, output_of
+from runyard.cli.options import option
 from runyard.cli.output import STDOUT_FD, Output
 from runyard.cli.render.amounts import local_time, message_time, utc_time
 from runyard.cli.render.table import print_table
@@ -88,8 +89,8 @@ def show(ctx: click.Context, name: str) -> None:
     ]
 )
 @click.argument("source", metavar="FILE|NAME")
-@click.option("--name", type=parameters.ENVIRONMENT, help="Store it under this name first.")
-@click.option("-t", "--target", type=parameters.COMPUTE, help="Where to build it. [local]")
+@option("--name", type=parameters.ENVIRONMENT, help="Store it under this name first.")
+@option("-t", "--target", type=parameters.COMPUTE, help="Where to build it. [local]")
 @json_option
 @click.pass_context
 def build(ctx: click.Context, source: str, name: str | None, target: str | None) -> int:

@@ -19,6 +19,7 @@ from runyard.cli.failure import (
     of_click,
     show_error,
 )
+from runyard.cli.options import option
 from runyard.cli.output import Output
 from runyard_contract.errors import RunyardError
 
@@ -55,7 +56,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, is_asked: bool) 
         "runyard runs logs -f last",
     ],
 )
-@click.option(
+@option(
     "--version",
     is_flag=True,
     is_eager=True,
@@ -103,24 +104,12 @@ def _fail(output: Output, error: RunyardError) -> int:
     return exit_code_of(error)
 
 
-def prepare_imports() -> None:
-    """Makes the imports of this process cheap, which only the command itself may ask for."""
-    root.before_import = _lean_grpc
-
-
-def _lean_grpc() -> None:
-    from runyard.channel import lean_grpc
-
-    lean_grpc()
-
-
 def entry() -> NoReturn:
     """Runs the command line of this process and ends it.
 
     The process ends at once after its streams are flushed: taking grpc and its threads down in
     order costs 30 ms and gives nothing.
     """
-    prepare_imports()
     exit_code = run_command_line(sys.argv[1:], Output(os.environ))
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -14,6 +14,8 @@ from runyard_contract.errors import NameInvalid, SpecInvalid
 from runyard_contract.limits import TAG_VALUE_BYTES
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from runyard_contract.states import RunState
 
     _ParamType = click.ParamType[Any]
@@ -52,6 +54,26 @@ class Kind(_ParamType):
         except ValueError as error:
             message = f"{value[:80]!r} {error}"
         raise click.BadParameter(message, ctx=ctx, param=param)
+
+
+class PathKind(_ParamType):
+    """The path of a file, or with `is_folder` of a folder, which the shell completes.
+
+    click's own asks for a translation of its name, which loads the locale.
+    """
+
+    name = "path"
+
+    def __init__(self, *, is_folder: bool = False) -> None:
+        self._is_folder = is_folder
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Leaves it to the shell."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="dir" if self._is_folder else "file")]
 
 
 def _grace(text: str) -> float:
@@ -128,3 +150,5 @@ STATUS = Kind("status", _status)
 EXPERIMENT = Kind("experiment", ids.check_experiment_name)
 COMPUTE = Kind("target", ids.check_compute_name)
 ENVIRONMENT = Kind("name", ids.check_environment_name)
+FILE = PathKind()
+FOLDER = PathKind(is_folder=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from runyard_contract.errors import (
 from runyard_contract.ids import check_environment_name, experiment_from_folder
 from runyard_contract.nearest import nearest
 from runyard_contract.paths import shown
+from runyard_contract.value import value_class
 
 if TYPE_CHECKING:
     from runyard.environment import Environment
@@ -32,7 +32,7 @@ _YAML_ENDINGS = (".yml", ".yaml")
 _NAMED_FILES = 200
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RunOptions:
     """What was typed. None: not given, so a run configuration or a default decides.
 
@@ -59,7 +59,7 @@ class RunOptions:
     merge_stderr: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RunRequest:
     """A run that can be submitted, and what its header says.
 

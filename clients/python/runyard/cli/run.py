@@ -10,6 +10,7 @@ import click
 from runyard.cli import parameters
 from runyard.cli.command_line import Command, json_option, output_of
 from runyard.cli.failure import Left, show_error
+from runyard.cli.options import option
 from runyard.cli.output import Output
 from runyard.cli.render.text import clean, clean_line
 from runyard.cli.request import RunOptions, RunRequest, prepare
@@ -70,32 +71,32 @@ class RunCommand(Command):
         'runyard run --no-wait --json train.py     # prints {"run_id": …} at once',
     ],
 )
-@click.option("-t", "--target", type=parameters.COMPUTE, help="Compute target. [local]")
-@click.option(
+@option("-t", "--target", type=parameters.COMPUTE, help="Compute target. [local]")
+@option(
     "-e",
     "--experiment",
     type=parameters.EXPERIMENT,
     help="Experiment of the run. [named after the source directory]",
 )
-@click.option(
+@option(
     "--source",
     metavar="DIR",
-    type=click.Path(),
+    type=parameters.FOLDER,
     help="Folder that is sent and that the script starts in. [the current folder if the script "
     "lies in it, else the script's folder]",
 )
-@click.option(
+@option(
     "--config",
     metavar="FILE",
-    type=click.Path(),
+    type=parameters.FILE,
     help="Run configuration (.runconfig), or its name in .azureml/; options come before it.",
 )
-@click.option(
+@option(
     "--env",
     metavar="NAME|FILE",
     help="Environment: a stored one's name, a requirements.txt or a conda YAML file. [your Python]",
 )
-@click.option(
+@option(
     "--env-var",
     "env_vars",
     metavar="NAME[=VALUE]",
@@ -103,7 +104,7 @@ class RunCommand(Command):
     multiple=True,
     help="Set a variable for the script, or pass one of yours on. Repeatable.",
 )
-@click.option(
+@option(
     "--tag",
     "tags",
     metavar="KEY=VALUE",
@@ -111,29 +112,25 @@ class RunCommand(Command):
     multiple=True,
     help="Tag of the run. Repeatable.",
 )
-@click.option(
+@option(
     "--priority",
     type=parameters.PRIORITY,
     default=0,
     help=f"{PRIORITY_MIN:,} to {PRIORITY_MAX:,}; higher goes first. [0]",
 )
-@click.option(
-    "--max-duration", type=parameters.DURATION, help="Stop the script after 90s, 15m, 2h, 1d …"
-)
-@click.option(
+@option("--max-duration", type=parameters.DURATION, help="Stop the script after 90s, 15m, 2h, 1d …")
+@option(
     "--cancel-grace",
     type=parameters.GRACE,
     help="Time between SIGTERM and SIGKILL when it is stopped, at most 1h. [30s]",
 )
-@click.option("--cpus", type=parameters.CPUS, help="Processors that it needs, such as 2 or 0.5.")
-@click.option("--memory", type=parameters.MEMORY, help="Memory that it needs: 512M, 24GiB …")
-@click.option("--gpus", type=parameters.GPUS, help="Whole GPUs that it needs.")
-@click.option("--merge-stderr", is_flag=True, help="Send stderr where stdout goes, in exact order.")
-@click.option("--no-wait", is_flag=True, help="Return when the run is submitted.")
-@click.option("--verbose", is_flag=True, help="Also say what was sent and where the time went.")
-@click.option(
-    "--raw", is_flag=True, help="Let the script's escape sequences through to the terminal."
-)
+@option("--cpus", type=parameters.CPUS, help="Processors that it needs, such as 2 or 0.5.")
+@option("--memory", type=parameters.MEMORY, help="Memory that it needs: 512M, 24GiB …")
+@option("--gpus", type=parameters.GPUS, help="Whole GPUs that it needs.")
+@option("--merge-stderr", is_flag=True, help="Send stderr where stdout goes, in exact order.")
+@option("--no-wait", is_flag=True, help="Return when the run is submitted.")
+@option("--verbose", is_flag=True, help="Also say what was sent and where the time went.")
+@option("--raw", is_flag=True, help="Let the script's escape sequences through to the terminal.")
 @json_option
 @click.argument("words", metavar="SCRIPT [ARGS]…", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
@@ -187,6 +184,10 @@ def _submit(
     options: RunOptions,
     environ: dict[bytes, bytes],
 ) -> Submitted:
+    from runyard.git import GitLook
+
+    # Before what follows is imported, which takes as long as git does.
+    git = GitLook(request.source.directory)
     from runyard.cli.render.status_line import StatusLine
     from runyard.run_spec import Caller
     from runyard.submission import Submission
@@ -194,7 +195,7 @@ def _submit(
 
     interpreter = os.fsencode(request.interpreter.path)
     caller = Caller(interpreter, environ, request.passed_on)
-    submission = Submission(request.config, source=request.source, caller=caller)
+    submission = Submission(request.config, source=request.source, caller=caller, git=git)
     with StatusLine(output) as status:
         status.show(f"sending {request.source.directory}")
         return submission.send(

@@ -11,6 +11,7 @@ import click
 
 from runyard.cli import parameters
 from runyard.cli.command_line import AnyCallable, Entry, Group, json_option, output_of
+from runyard.cli.options import option
 from runyard.cli.session import complete_run, find_run, open_workspace
 
 if TYPE_CHECKING:
@@ -56,15 +57,15 @@ def runs() -> None:
         "runyard runs list --json | jq '.[0].run_id'",
     ],
 )
-@click.option("-e", "--experiment", type=parameters.EXPERIMENT, help="Only this experiment's runs.")
-@click.option(
+@option("-e", "--experiment", type=parameters.EXPERIMENT, help="Only this experiment's runs.")
+@option(
     "--status",
     "states",
     type=parameters.STATUS,
     multiple=True,
     help="Only runs in this status: Queued, Running, Completed, Failed, Canceled … Repeatable.",
 )
-@click.option(
+@option(
     "--tag",
     "tags",
     metavar="KEY[=VALUE]",
@@ -72,7 +73,7 @@ def runs() -> None:
     multiple=True,
     help="Only runs with this tag. Repeatable.",
 )
-@click.option(
+@option(
     "--filter",
     "where",
     metavar="TEXT",
@@ -80,7 +81,7 @@ def runs() -> None:
     help="Comparisons joined by AND, of status, experiment, target, name, created, tag.KEY and "
     "property.KEY.",
 )
-@click.option(
+@option(
     "-n",
     "--limit",
     type=parameters.COUNT,
@@ -160,11 +161,9 @@ def show(ctx: click.Context, reference: str) -> None:
     ]
 )
 @run_argument
-@click.option("-f", "--follow", is_flag=True, help="Go on until the log is complete.")
-@click.option("--environment", is_flag=True, help="The log of building the environment instead.")
-@click.option(
-    "--raw", is_flag=True, help="Let the script's escape sequences through to the terminal."
-)
+@option("-f", "--follow", is_flag=True, help="Go on until the log is complete.")
+@option("--environment", is_flag=True, help="The log of building the environment instead.")
+@option("--raw", is_flag=True, help="Let the script's escape sequences through to the terminal.")
 @click.pass_context
 def logs(ctx: click.Context, reference: str, follow: bool, environment: bool, raw: bool) -> int:
     """Print what a run printed: its stdout to stdout, its stderr to stderr."""
@@ -293,15 +292,15 @@ def files(ctx: click.Context, reference: str) -> None:
 )
 @run_argument
 @click.argument("paths", metavar="[PATH]…", nargs=-1)
-@click.option(
+@option(
     "-o",
     "--output",
     "folder",
     metavar="DIR",
-    type=click.Path(file_okay=False),
+    type=parameters.FOLDER,
     help="Folder to write to. [named after the run]",
 )
-@click.option(
+@option(
     "--workdir",
     is_flag=True,
     help="Fetch what the script wrote outside outputs/, kept for 24 hours.",

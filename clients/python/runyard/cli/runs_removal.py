@@ -10,6 +10,7 @@ import click
 from runyard.cli import parameters
 from runyard.cli.command_line import Command, json_option, output_of
 from runyard.cli.failure import UsageInvalid
+from runyard.cli.options import option
 from runyard.cli.render.amounts import count_text
 from runyard.cli.session import complete_run, find_run, open_workspace
 
@@ -32,7 +33,7 @@ def _complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> 
     cls=Command, examples=["runyard runs delete last", "runyard runs delete --yes 3f2a 77b0"]
 )
 @click.argument("references", metavar="RUN…", nargs=-1, required=True, shell_complete=_complete)
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@option("--yes", is_flag=True, help="Don't ask.")
 @json_option
 @click.pass_context
 def delete(ctx: click.Context, references: tuple[str, ...], yes: bool) -> None:
@@ -67,27 +68,27 @@ def delete(ctx: click.Context, references: tuple[str, ...], yes: bool) -> None:
         "runyard runs prune --max-size 200GiB --status Failed --status Canceled",
     ],
 )
-@click.option("--older-than", type=parameters.DURATION, help="Runs that ended longer ago go.")
-@click.option("-e", "--experiment", type=parameters.EXPERIMENT, help="Only this experiment's runs.")
-@click.option(
+@option("--older-than", type=parameters.DURATION, help="Runs that ended longer ago go.")
+@option("-e", "--experiment", type=parameters.EXPERIMENT, help="Only this experiment's runs.")
+@option(
     "--keep-last",
     type=parameters.COUNT,
     help="The newest so many ended runs of each experiment stay; alone: all others go.",
 )
-@click.option(
+@option(
     "--max-size",
     type=parameters.MEMORY,
     help="The newest runs stay up to this total size; older ones go.",
 )
-@click.option(
+@option(
     "--status",
     "states",
     type=parameters.STATUS,
     multiple=True,
     help="Only runs that ended so go: Completed, Failed, Canceled. Repeatable.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@option("--dry-run", is_flag=True, help="Only say what would go.")
+@option("--yes", is_flag=True, help="Don't ask.")
 @json_option
 @click.pass_context
 def prune(

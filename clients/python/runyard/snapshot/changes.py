@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import compress
 
 from runyard.snapshot.stat_columns import read_columns, signature_of
 from runyard.snapshot.tree import DIRECTORY, WATCHED, Tree
+from runyard_contract.value import value_class
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Changes:
     """Directories and entries of a tree that are not what they were.
 

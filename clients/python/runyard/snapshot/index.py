@@ -6,7 +6,6 @@ file that is damaged, foreign or of another format is as good as none, and a new
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from array import array
@@ -43,7 +42,7 @@ class Index:
 
 def index_file(folder: Path, source: str) -> Path:
     """Where the index of this source directory (its real path) is kept."""
-    return folder / f"{hashlib.blake2b(os.fsencode(source), digest_size=16).hexdigest()}.index"
+    return folder / f"{digest_bytes(os.fsencode(source))[:32]}.index"
 
 
 def load(path: Path, source: str) -> Index | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from runyard.snapshot.changes import Changes
 from runyard.snapshot.hashing import hash_file
@@ -37,9 +36,10 @@ from runyard_contract.manifest import (
     encode_directory,
 )
 from runyard_contract.paths import shown
+from runyard_contract.value import value_class
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Rescan:
     """The new index, and what was read for it."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runyard.snapshot.changes import find_changes
 from runyard.snapshot.index import Index
+from runyard_contract.value import value_class
 
 if TYPE_CHECKING:
     from runyard.snapshot.limits import Allowance
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _DIRECTORY_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Scan:
     """A scanned source directory. `is_changed`: the index is not the one that was given."""
 

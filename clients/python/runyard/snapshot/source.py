@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from runyard_contract.errors import SourceInvalid
 from runyard_contract.nearest import nearest
 from runyard_contract.paths import shown
+from runyard_contract.value import value_class
 
 _NAMED_SCRIPTS = 200  # of a folder's names, to find the nearest
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Source:
     """A source directory (real path) and the script in it (with `/`), empty for a command."""
 

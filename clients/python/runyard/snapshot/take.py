@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from runyard.snapshot.index import Index
 from runyard.snapshot.scan import Scan, scan
 from runyard_contract.errors import FileChanged
 from runyard_contract.paths import shown
+from runyard_contract.value import replace, value_class
 
 if TYPE_CHECKING:
     from runyard.channel import Connection
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _TRIES = 3
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SnapshotStatistics:
     """What a snapshot cost. Sent bytes are as packed for the way; durations are seconds."""
 

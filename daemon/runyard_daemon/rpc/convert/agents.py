@@ -64,6 +64,11 @@ def _cut(text: str) -> str:
     return text if len(text) <= TEXT_CHARS else text[: TEXT_CHARS - 1] + "…"
 
 
+def _amount(value: int) -> int:
+    """An amount that a node may have or use."""
+    return min(max(0, value), _AMOUNT_MAX)
+
+
 def _texts(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(_cut(text) for text, _ in zip(texts, range(LISTED_MAX), strict=False))
 
@@ -147,7 +152,7 @@ def _to_end(end: pb.AttemptEnd) -> AttemptEndRecord:
         end_time_us=from_timestamp(end.end_time) if end.HasField("end_time") else None,
         duration_us=round(from_duration(end.duration) * 1e6),
         cpu_time_us=round(from_duration(end.cpu_time) * 1e6),
-        peak_memory_bytes=end.peak_memory_bytes,
+        peak_memory_bytes=_amount(end.peak_memory_bytes),
         working_directory=end.working_directory[:4096],
     )
 
@@ -168,6 +173,7 @@ def _to_workdir(workdir: runs_pb2.WorkdirSummary) -> WorkdirRecord:
         ),
         file_count=max(0, workdir.file_count),
         expire_time_us=from_timestamp(workdir.expire_time),
+        size_bytes=_amount(workdir.size_bytes),
     )
 
 

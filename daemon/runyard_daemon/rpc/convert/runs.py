@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from runyard_contract.states import EndClass, RunState
 from runyard_daemon.control.finish import phases_of
 from runyard_daemon.control.live import run_name
-from runyard_daemon.core.explain import Explanation
 from runyard_daemon.rpc.convert.times import to_duration, to_timestamp
-from runyard_daemon.store import Connection, attempts, runs, transitions
+from runyard_daemon.store import Connection, attempts, runs, transitions, usage
 from runyard_daemon.store.details import EndRecord, PhaseRecord, WorkdirRecord
 from runyard_daemon.store.files import FileRecord
 from runyard_daemon.store.runs import RunRecord, SpecRecord
 from runyard_daemon.store.transitions import TransitionRecord
+from runyard_daemon.store.usage import UsageRecord
 from runyardpb.v1 import common_pb2
 from runyardpb.v1 import runs_pb2 as pb
 
@@ -53,7 +53,11 @@ def read_run(
         attempt = attempts.current(conn, record.run_id) if record.attempt else None
         phases = phases_of(record, attempt, now_us)
     history = transitions.of_run(conn, record.run_id) if with_history else ()
-    return to_run(record, spec, phases, history)
+    run = to_run(record, spec, phases, history)
+    used = usage.of_run(conn, record, with_outputs=with_history)
+    if used is not None:
+        run.usage.CopyFrom(_to_usage(used))
+    return run
 
 
 def to_run(
@@ -116,6 +120,17 @@ def _to_end(end: EndRecord) -> pb.End:
     )
 
 
+def _to_usage(used: UsageRecord) -> pb.Usage:
+    return pb.Usage(
+        cpu_time=to_duration(used.cpu_time_us / 1e6),
+        peak_memory_bytes=used.peak_memory_bytes,
+        wall_time=to_duration(used.wall_time_us / 1e6),
+        log_bytes=used.log_bytes,
+        output_bytes=used.output_bytes,
+        workdir_bytes=used.workdir_bytes,
+    )
+
+
 def _to_workdir(workdir: WorkdirRecord) -> pb.WorkdirSummary:
     return pb.WorkdirSummary(
         files=[
@@ -124,6 +139,7 @@ def _to_workdir(workdir: WorkdirRecord) -> pb.WorkdirSummary:
         ],
         file_count=workdir.file_count,
         expire_time=to_timestamp(workdir.expire_time_us or None),
+        size_bytes=workdir.size_bytes,
     )
 
 
@@ -151,19 +167,4 @@ def from_file(file: pb.RunFile, now_us: int) -> FileRecord:
         digest=file.content.digest.hex(),
         is_chunked=file.content.is_chunked,
         is_executable=file.is_executable,
-    )
-
-
-def to_explanation(explanation: Explanation) -> pb.ExplainRunResponse:
-    """Why a run waits, what it does, or why it ended."""
-    details = (*explanation.details, *([explanation.remedy] if explanation.remedy else []))
-    return pb.ExplainRunResponse(
-        summary=explanation.summary,
-        verdicts=[
-            pb.NodeVerdict(node=verdict.node.name, reasons=verdict.reasons())
-            for verdict in explanation.verdicts
-        ],
-        queue_position=explanation.position,
-        ahead=explanation.ahead,
-        details=details,
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from runyard_contract.digest import is_digest
 from runyard_contract.environment_spec import spec_hash
 from runyard_contract.errors import EnvironmentNotFound, NameInvalid, SpecInvalid
 from runyard_contract.ids import check_environment_name
+from runyard_contract.limits import TAGS_MAX
 from runyard_daemon.control.finish import SpecFacts
 from runyard_daemon.control.spec import (
     DEFAULT_GRACE_S,
@@ -53,9 +54,17 @@ def to_wish(spec: runs_pb2.RunSpec, workspace: str) -> RunWish:
             from_duration(spec.max_duration) if spec.HasField("max_duration") else None
         ),
         grace_s=from_duration(spec.cancel_grace) if spec.HasField("cancel_grace") else None,
+        size_bytes=spec.ByteSize(),
         definition_bytes=len(spec.run_definition_json.encode()),
         caller_interpreter=spec.caller_interpreter,
     )
+
+
+def to_labels(field: str, labels: Mapping[str, str]) -> dict[str, str]:
+    """Tags or properties. Raises SpecInvalid for more than a run has, which may be very many."""
+    if len(labels) > TAGS_MAX:
+        raise SpecInvalid(violations=[(field, f"has {len(labels)} entries; at most {TAGS_MAX}")])
+    return dict(labels)
 
 
 def _stored_environment(name: str, workspace: str) -> tuple[str, int | None]:
@@ -184,9 +193,13 @@ def read_spec(kept: SpecRecord) -> SpecFacts:
 def completed_spec(
     spec: runs_pb2.RunSpec,
 ) -> Callable[[EnvironmentRecord | None], SpecRecord]:
-    """How a specification is kept: as it came, and beside it the environment it stands for."""
+    """How a specification is kept: as it came, and beside it the environment it stands for.
+
+    Without fields that this version does not know: nobody reads them, and they may be large.
+    """
 
     def complete(stored: EnvironmentRecord | None) -> SpecRecord:
+        spec.DiscardUnknownFields()
         data = spec.SerializeToString(deterministic=True)
         if stored is not None:
             return SpecRecord(data, stored.spec)

@@ -7,6 +7,10 @@ from datetime import UTC, datetime, timedelta
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+MAX_TIME_S = 253_402_300_799
+"""The end of the year 9999: the last second that a Timestamp may name."""
+MAX_DURATION_S = 315_576_000_000
+"""The longest Duration, 10,000 years."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -19,8 +23,12 @@ def to_timestamp(at_us: int | None) -> Timestamp | None:
 
 
 def from_timestamp(at: Timestamp) -> int:
-    """A Timestamp as microseconds since the Unix epoch, cut to whole ones."""
-    return at.seconds * 1_000_000 + at.nanos // 1000
+    """A Timestamp as microseconds since the Unix epoch, cut to whole ones.
+
+    What lies before 1970 or after 9999 becomes the nearest time within: a peer may send anything.
+    """
+    seconds = min(max(0, at.seconds), MAX_TIME_S)
+    return seconds * 1_000_000 + min(max(0, at.nanos), 999_999_999) // 1000
 
 
 def read_time(text: str) -> int:
@@ -40,5 +48,6 @@ def to_duration(seconds: float) -> Duration:
 
 
 def from_duration(duration: Duration) -> float:
-    """A Duration in seconds."""
-    return duration.seconds + duration.nanos / 1e9
+    """A Duration in seconds, never beyond 10,000 years: a peer may send anything."""
+    seconds = duration.seconds + duration.nanos / 1e9
+    return min(max(-MAX_DURATION_S, seconds), MAX_DURATION_S)

@@ -42,7 +42,8 @@ The tree (class, reason)::
     │   └── BackupInvalid           BACKUP_INVALID, local
     ├── Exhausted                   RESOURCE_EXHAUSTED: too much of something
     │   ├── MessageTooLarge         MESSAGE_TOO_LARGE
-    │   └── DiskFull                DISK_FULL
+    │   ├── DiskFull                DISK_FULL
+    │   └── QueueFull               QUEUE_FULL
     ├── Unavailable                 UNAVAILABLE: the same call may succeed later
     │   ├── Draining                DRAINING
     │   ├── WriterBusy              WRITER_BUSY
@@ -122,6 +123,7 @@ from runyard_contract.errors.system import (
     LogIndexCorrupt,
     MessageTooLarge,
     NodeUnreachable,
+    QueueFull,
     ReadOnly,
     Refused,
     RunFailed,
@@ -146,6 +148,7 @@ __all__ = [
     "DatabaseNewer",
     "DigestMismatch",
     "DiskFull",
+    "QueueFull",
     "Draining",
     "EXIT_AUTH",
     "EXIT_FAILED",

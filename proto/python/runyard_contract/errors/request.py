@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from runyard_contract.errors.base import EXIT_NOT_FOUND, EXIT_USAGE, RunyardError
+from runyard_contract.value import value_class
 
 
 class Invalid(RunyardError):
@@ -15,7 +15,7 @@ class Invalid(RunyardError):
     code = "INVALID_ARGUMENT"
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class FieldViolation:
     """One field at fault: `field` is its path ("resources.gpus", "tags[a]")."""
 

@@ -119,6 +119,12 @@ class DiskFull(Exhausted):
     reason = "DISK_FULL"
 
 
+class QueueFull(Exhausted):
+    """As many runs wait as the daemon keeps."""
+
+    reason = "QUEUE_FULL"
+
+
 class Unavailable(RunyardError):
     """Nobody can answer now; the same call (with the same request id) may succeed later."""
 

@@ -131,6 +131,36 @@ class FoundAttempt(google.protobuf.message.Message):
 global___FoundAttempt = FoundAttempt
 
 @typing.final
+class GetMetricsRequest(google.protobuf.message.Message):
+    """Asks for figures."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___GetMetricsRequest = GetMetricsRequest
+
+@typing.final
+class GetMetricsResponse(google.protobuf.message.Message):
+    """Answers GetMetrics."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EXPOSITION_FIELD_NUMBER: builtins.int
+    exposition: builtins.str
+    """Prometheus text exposition format 0.0.4, UTF-8."""
+    def __init__(
+        self,
+        *,
+        exposition: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["exposition", b"exposition"]) -> None: ...
+
+global___GetMetricsResponse = GetMetricsResponse
+
+@typing.final
 class StopServerRequest(google.protobuf.message.Message):
     """Asks the daemon to end."""
 

@@ -20,6 +20,11 @@ class AdminServiceStub(object):
                 request_serializer=runyardpb_dot_v1_dot_admin__pb2.GetServerInfoRequest.SerializeToString,
                 response_deserializer=runyardpb_dot_v1_dot_admin__pb2.GetServerInfoResponse.FromString,
                 )
+        self.GetMetrics = channel.unary_unary(
+                '/runyardpb.v1.AdminService/GetMetrics',
+                request_serializer=runyardpb_dot_v1_dot_admin__pb2.GetMetricsRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_v1_dot_admin__pb2.GetMetricsResponse.FromString,
+                )
         self.StopServer = channel.unary_unary(
                 '/runyardpb.v1.AdminService/StopServer',
                 request_serializer=runyardpb_dot_v1_dot_admin__pb2.StopServerRequest.SerializeToString,
@@ -38,6 +43,13 @@ class AdminServiceServicer(object):
 
     def GetServerInfo(self, request, context):
         """Says what this daemon is and does. Idempotent. Served to clients of any version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMetrics(self, request, context):
+        """Gives figures about the daemon in the text format of Prometheus. Idempotent. Served to clients of any version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -67,6 +79,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetServerInfo,
                     request_deserializer=runyardpb_dot_v1_dot_admin__pb2.GetServerInfoRequest.FromString,
                     response_serializer=runyardpb_dot_v1_dot_admin__pb2.GetServerInfoResponse.SerializeToString,
+            ),
+            'GetMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMetrics,
+                    request_deserializer=runyardpb_dot_v1_dot_admin__pb2.GetMetricsRequest.FromString,
+                    response_serializer=runyardpb_dot_v1_dot_admin__pb2.GetMetricsResponse.SerializeToString,
             ),
             'StopServer': grpc.unary_unary_rpc_method_handler(
                     servicer.StopServer,
@@ -103,6 +120,23 @@ class AdminService(object):
         return grpc.experimental.unary_unary(request, target, '/runyardpb.v1.AdminService/GetServerInfo',
             runyardpb_dot_v1_dot_admin__pb2.GetServerInfoRequest.SerializeToString,
             runyardpb_dot_v1_dot_admin__pb2.GetServerInfoResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/runyardpb.v1.AdminService/GetMetrics',
+            runyardpb_dot_v1_dot_admin__pb2.GetMetricsRequest.SerializeToString,
+            runyardpb_dot_v1_dot_admin__pb2.GetMetricsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

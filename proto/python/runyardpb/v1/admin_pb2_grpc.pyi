@@ -27,6 +27,12 @@ class AdminServiceStub:
     ]
     """Says what this daemon is and does. Idempotent. Served to clients of any version."""
 
+    GetMetrics: grpc.UnaryUnaryMultiCallable[
+        runyardpb.v1.admin_pb2.GetMetricsRequest,
+        runyardpb.v1.admin_pb2.GetMetricsResponse,
+    ]
+    """Gives figures about the daemon in the text format of Prometheus. Idempotent. Served to clients of any version."""
+
     StopServer: grpc.UnaryUnaryMultiCallable[
         runyardpb.v1.admin_pb2.StopServerRequest,
         runyardpb.v1.admin_pb2.StopServerResponse,
@@ -52,6 +58,12 @@ class AdminServiceAsyncStub:
         runyardpb.v1.admin_pb2.GetServerInfoResponse,
     ]
     """Says what this daemon is and does. Idempotent. Served to clients of any version."""
+
+    GetMetrics: grpc.aio.UnaryUnaryMultiCallable[
+        runyardpb.v1.admin_pb2.GetMetricsRequest,
+        runyardpb.v1.admin_pb2.GetMetricsResponse,
+    ]
+    """Gives figures about the daemon in the text format of Prometheus. Idempotent. Served to clients of any version."""
 
     StopServer: grpc.aio.UnaryUnaryMultiCallable[
         runyardpb.v1.admin_pb2.StopServerRequest,
@@ -80,6 +92,14 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[runyardpb.v1.admin_pb2.GetServerInfoResponse, collections.abc.Awaitable[runyardpb.v1.admin_pb2.GetServerInfoResponse]]:
         """Says what this daemon is and does. Idempotent. Served to clients of any version."""
+
+    @abc.abstractmethod
+    def GetMetrics(
+        self,
+        request: runyardpb.v1.admin_pb2.GetMetricsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.v1.admin_pb2.GetMetricsResponse, collections.abc.Awaitable[runyardpb.v1.admin_pb2.GetMetricsResponse]]:
+        """Gives figures about the daemon in the text format of Prometheus. Idempotent. Served to clients of any version."""
 
     @abc.abstractmethod
     def StopServer(

@@ -100,6 +100,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """DEADLINE_EXCEEDED: the caller opened a stream and sent nothing for too long. Open it again and send."""
     ERROR_REASON_LOG_INDEX_CORRUPT: _ErrorReason.ValueType  # 36
     """DATA_LOSS: a log's order index holds a record that can't be. Read stdout and stderr by themselves."""
+    ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 37
+    """RESOURCE_EXHAUSTED: as many runs wait as the daemon keeps (metadata limit). Wait for some to start, or cancel some."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed."""
@@ -178,4 +180,6 @@ ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 35
 """DEADLINE_EXCEEDED: the caller opened a stream and sent nothing for too long. Open it again and send."""
 ERROR_REASON_LOG_INDEX_CORRUPT: ErrorReason.ValueType  # 36
 """DATA_LOSS: a log's order index holds a record that can't be. Read stdout and stderr by themselves."""
+ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 37
+"""RESOURCE_EXHAUSTED: as many runs wait as the daemon keeps (metadata limit). Wait for some to start, or cancel some."""
 global___ErrorReason = ErrorReason

@@ -141,6 +141,7 @@ class Run(google.protobuf.message.Message):
     WORKDIR_FIELD_NUMBER: builtins.int
     NUMBER_FIELD_NUMBER: builtins.int
     TRANSITIONS_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """`workspaces/{workspace}/experiments/{experiment}/runs/{run}`. Output only."""
     state: global___Run.State.ValueType
@@ -201,6 +202,10 @@ class Run(google.protobuf.message.Message):
     def transitions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Transition]:
         """History of states. Output only."""
 
+    @property
+    def usage(self) -> global___Usage:
+        """What it used; absent before its first attempt ended. Output only."""
+
     def __init__(
         self,
         *,
@@ -223,11 +228,58 @@ class Run(google.protobuf.message.Message):
         workdir: global___WorkdirSummary | None = ...,
         number: builtins.int = ...,
         transitions: collections.abc.Iterable[global___Transition] | None = ...,
+        usage: global___Usage | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end", b"end", "end_time", b"end_time", "spec", b"spec", "start_time", b"start_time", "workdir", b"workdir"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "create_time", b"create_time", "display_name", b"display_name", "end", b"end", "end_time", b"end_time", "etag", b"etag", "name", b"name", "node", b"node", "number", b"number", "phases", b"phases", "properties", b"properties", "spec", b"spec", "start_time", b"start_time", "state", b"state", "status_message", b"status_message", "tags", b"tags", "transitions", b"transitions", "warnings", b"warnings", "workdir", b"workdir"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end", b"end", "end_time", b"end_time", "spec", b"spec", "start_time", b"start_time", "usage", b"usage", "workdir", b"workdir"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "create_time", b"create_time", "display_name", b"display_name", "end", b"end", "end_time", b"end_time", "etag", b"etag", "name", b"name", "node", b"node", "number", b"number", "phases", b"phases", "properties", b"properties", "spec", b"spec", "start_time", b"start_time", "state", b"state", "status_message", b"status_message", "tags", b"tags", "transitions", b"transitions", "usage", b"usage", "warnings", b"warnings", "workdir", b"workdir"]) -> None: ...
 
 global___Run = Run
+
+@typing.final
+class Usage(google.protobuf.message.Message):
+    """What a run used, over all its attempts that have ended."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CPU_TIME_FIELD_NUMBER: builtins.int
+    PEAK_MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    WALL_TIME_FIELD_NUMBER: builtins.int
+    LOG_BYTES_FIELD_NUMBER: builtins.int
+    OUTPUT_BYTES_FIELD_NUMBER: builtins.int
+    WORKDIR_BYTES_FIELD_NUMBER: builtins.int
+    peak_memory_bytes: builtins.int
+    """Largest resident set that any one process had, in bytes; not the sum over processes, which the kernel does not keep."""
+    log_bytes: builtins.int
+    """Length of the newest attempt's stdout, stderr and environment log."""
+    output_bytes: builtins.int
+    """Files registered under the run, by their own sizes; what several share in the store counts each time. Absent in
+    listings, where summing up would cost too much.
+    """
+    workdir_bytes: builtins.int
+    """What the newest attempt's script left in its working folder outside outputs/ and logs/, kept on the node."""
+    @property
+    def cpu_time(self) -> google.protobuf.duration_pb2.Duration:
+        """CPU time of all processes, user and system, of those too that outlived their parent."""
+
+    @property
+    def wall_time(self) -> google.protobuf.duration_pb2.Duration:
+        """How long the program ran, by one clock."""
+
+    def __init__(
+        self,
+        *,
+        cpu_time: google.protobuf.duration_pb2.Duration | None = ...,
+        peak_memory_bytes: builtins.int = ...,
+        wall_time: google.protobuf.duration_pb2.Duration | None = ...,
+        log_bytes: builtins.int = ...,
+        output_bytes: builtins.int | None = ...,
+        workdir_bytes: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_output_bytes", b"_output_bytes", "cpu_time", b"cpu_time", "output_bytes", b"output_bytes", "wall_time", b"wall_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_output_bytes", b"_output_bytes", "cpu_time", b"cpu_time", "log_bytes", b"log_bytes", "output_bytes", b"output_bytes", "peak_memory_bytes", b"peak_memory_bytes", "wall_time", b"wall_time", "workdir_bytes", b"workdir_bytes"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_output_bytes", b"_output_bytes"]) -> typing.Literal["output_bytes"] | None: ...
+
+global___Usage = Usage
 
 @typing.final
 class RunSpec(google.protobuf.message.Message):
@@ -589,8 +641,11 @@ class WorkdirSummary(google.protobuf.message.Message):
     FILES_FIELD_NUMBER: builtins.int
     FILE_COUNT_FIELD_NUMBER: builtins.int
     EXPIRE_TIME_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
     file_count: builtins.int
     """How many in all."""
+    size_bytes: builtins.int
+    """Size of all of them together."""
     @property
     def files(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RunFile]:
         """The first 20, by path."""
@@ -605,9 +660,10 @@ class WorkdirSummary(google.protobuf.message.Message):
         files: collections.abc.Iterable[global___RunFile] | None = ...,
         file_count: builtins.int = ...,
         expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        size_bytes: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["expire_time", b"expire_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["expire_time", b"expire_time", "file_count", b"file_count", "files", b"files"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expire_time", b"expire_time", "file_count", b"file_count", "files", b"files", "size_bytes", b"size_bytes"]) -> None: ...
 
 global___WorkdirSummary = WorkdirSummary
 
@@ -1138,6 +1194,8 @@ class ExplainRunResponse(google.protobuf.message.Message):
     QUEUE_POSITION_FIELD_NUMBER: builtins.int
     AHEAD_FIELD_NUMBER: builtins.int
     DETAILS_FIELD_NUMBER: builtins.int
+    CHANGES_FIELD_NUMBER: builtins.int
+    ESTIMATE_FIELD_NUMBER: builtins.int
     summary: builtins.str
     """One sentence."""
     queue_position: builtins.int
@@ -1152,7 +1210,15 @@ class ExplainRunResponse(google.protobuf.message.Message):
 
     @property
     def details(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """More sentences, one a line."""
+        """More sentences, one a line; those of `changes` and `estimate` among them."""
+
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___StartChange]:
+        """For a run that waits: the smallest changes that would let it start, each on an axis of its own."""
+
+    @property
+    def estimate(self) -> global___Estimate:
+        """What earlier runs of the experiment on the target let expect; absent for a run that has ended."""
 
     def __init__(
         self,
@@ -1162,10 +1228,121 @@ class ExplainRunResponse(google.protobuf.message.Message):
         queue_position: builtins.int = ...,
         ahead: collections.abc.Iterable[builtins.str] | None = ...,
         details: collections.abc.Iterable[builtins.str] | None = ...,
+        changes: collections.abc.Iterable[global___StartChange] | None = ...,
+        estimate: global___Estimate | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["ahead", b"ahead", "details", b"details", "queue_position", b"queue_position", "summary", b"summary", "verdicts", b"verdicts"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["estimate", b"estimate"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ahead", b"ahead", "changes", b"changes", "details", b"details", "estimate", b"estimate", "queue_position", b"queue_position", "summary", b"summary", "verdicts", b"verdicts"]) -> None: ...
 
 global___ExplainRunResponse = ExplainRunResponse
+
+@typing.final
+class StartChange(google.protobuf.message.Message):
+    """A change that would let a waiting run start, worked out by the scheduler."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    IS_AT_ONCE_FIELD_NUMBER: builtins.int
+    RESOURCES_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    CANCEL_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """A sentence for people."""
+    is_at_once: builtins.bool
+    """It would start now; else it could start once others have ended, which it can't as it is."""
+    priority: builtins.int
+    """The priority to have instead; absent: the same as now."""
+    @property
+    def resources(self) -> runyardpb.v1.common_pb2.Resources:
+        """What to ask for instead; absent: the same as now."""
+
+    @property
+    def cancel(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Ids of runs of which any one would have to end or be cancelled."""
+
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+        is_at_once: builtins.bool = ...,
+        resources: runyardpb.v1.common_pb2.Resources | None = ...,
+        priority: builtins.int | None = ...,
+        cancel: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_priority", b"_priority", "_resources", b"_resources", "priority", b"priority", "resources", b"resources"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_priority", b"_priority", "_resources", b"_resources", "cancel", b"cancel", "is_at_once", b"is_at_once", "priority", b"priority", "resources", b"resources", "text", b"text"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_priority", b"_priority"]) -> typing.Literal["priority"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_resources", b"_resources"]) -> typing.Literal["resources"] | None: ...
+
+global___StartChange = StartChange
+
+@typing.final
+class Estimate(google.protobuf.message.Message):
+    """When a run may start or end. What is not known is absent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    SAMPLE_COUNT_FIELD_NUMBER: builtins.int
+    LOW_DURATION_FIELD_NUMBER: builtins.int
+    LIKELY_DURATION_FIELD_NUMBER: builtins.int
+    HIGH_DURATION_FIELD_NUMBER: builtins.int
+    EARLIEST_START_TIME_FIELD_NUMBER: builtins.int
+    LATEST_START_TIME_FIELD_NUMBER: builtins.int
+    EARLIEST_END_TIME_FIELD_NUMBER: builtins.int
+    LATEST_END_TIME_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """A sentence or two for people."""
+    sample_count: builtins.int
+    """How many earlier runs it rests on."""
+    @property
+    def low_duration(self) -> google.protobuf.duration_pb2.Duration:
+        """How long they took: short, middle and long ones."""
+
+    @property
+    def likely_duration(self) -> google.protobuf.duration_pb2.Duration:
+        """The middle one."""
+
+    @property
+    def high_duration(self) -> google.protobuf.duration_pb2.Duration:
+        """The long ones."""
+
+    @property
+    def earliest_start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """For a run that waits: when it may start at the earliest."""
+
+    @property
+    def latest_start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it may start at the latest, if nothing of higher priority comes."""
+
+    @property
+    def earliest_end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """For a run that has started: when it may end at the earliest."""
+
+    @property
+    def latest_end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it may end at the latest."""
+
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+        sample_count: builtins.int = ...,
+        low_duration: google.protobuf.duration_pb2.Duration | None = ...,
+        likely_duration: google.protobuf.duration_pb2.Duration | None = ...,
+        high_duration: google.protobuf.duration_pb2.Duration | None = ...,
+        earliest_start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        latest_start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        earliest_end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        latest_end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["earliest_end_time", b"earliest_end_time", "earliest_start_time", b"earliest_start_time", "high_duration", b"high_duration", "latest_end_time", b"latest_end_time", "latest_start_time", b"latest_start_time", "likely_duration", b"likely_duration", "low_duration", b"low_duration"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["earliest_end_time", b"earliest_end_time", "earliest_start_time", b"earliest_start_time", "high_duration", b"high_duration", "latest_end_time", b"latest_end_time", "latest_start_time", b"latest_start_time", "likely_duration", b"likely_duration", "low_duration", b"low_duration", "sample_count", b"sample_count", "text", b"text"]) -> None: ...
+
+global___Estimate = Estimate
 
 @typing.final
 class NodeVerdict(google.protobuf.message.Message):

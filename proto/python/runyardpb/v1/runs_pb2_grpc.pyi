@@ -28,6 +28,7 @@ class RunServiceStub:
     """Submits a run. The answer is sent after the run is durable. Idempotent by `request_id`: a repeat returns the first answer.
     Errors: INVALID_ARGUMENT/SPEC_INVALID (BadRequest names fields), INVALID_ARGUMENT/REQUEST_ID_REUSED,
     FAILED_PRECONDITION/BLOB_MISSING (the snapshot is not declared: upload it, CreateSnapshot, call again),
+    RESOURCE_EXHAUSTED/QUEUE_FULL (back off, then retry with the same id),
     NOT_FOUND/COMPUTE_NOT_FOUND, NOT_FOUND/ENVIRONMENT_NOT_FOUND, UNAVAILABLE/DRAINING (retry with the same id).
     """
 
@@ -138,6 +139,7 @@ class RunServiceAsyncStub:
     """Submits a run. The answer is sent after the run is durable. Idempotent by `request_id`: a repeat returns the first answer.
     Errors: INVALID_ARGUMENT/SPEC_INVALID (BadRequest names fields), INVALID_ARGUMENT/REQUEST_ID_REUSED,
     FAILED_PRECONDITION/BLOB_MISSING (the snapshot is not declared: upload it, CreateSnapshot, call again),
+    RESOURCE_EXHAUSTED/QUEUE_FULL (back off, then retry with the same id),
     NOT_FOUND/COMPUTE_NOT_FOUND, NOT_FOUND/ENVIRONMENT_NOT_FOUND, UNAVAILABLE/DRAINING (retry with the same id).
     """
 
@@ -250,6 +252,7 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         """Submits a run. The answer is sent after the run is durable. Idempotent by `request_id`: a repeat returns the first answer.
         Errors: INVALID_ARGUMENT/SPEC_INVALID (BadRequest names fields), INVALID_ARGUMENT/REQUEST_ID_REUSED,
         FAILED_PRECONDITION/BLOB_MISSING (the snapshot is not declared: upload it, CreateSnapshot, call again),
+        RESOURCE_EXHAUSTED/QUEUE_FULL (back off, then retry with the same id),
         NOT_FOUND/COMPUTE_NOT_FOUND, NOT_FOUND/ENVIRONMENT_NOT_FOUND, UNAVAILABLE/DRAINING (retry with the same id).
         """
 

@@ -18,6 +18,7 @@ from runyard_daemon.control.spec import (
 from runyard_daemon.core.types import Resources
 
 FINE = RunWish(
+    size_bytes=100,
     is_build=False,
     compute="local",
     script=None,

@@ -86,7 +86,7 @@ def test_run_that_no_node_could_hold_says_the_most_there_is_and_the_smallest_cha
         "no node of local offers 8 GPUs: the most is 4 GPUs, "
         "nor 24 GiB of memory: the most is 20 GiB of memory"
     )
-    assert explanation.remedy == "it could start with at most `--gpus 4` and `--memory 20GiB`"
+    assert explanation.advice() == ("it could start with at most `--gpus 4` and `--memory 20GiB`",)
     assert explanation.verdicts[0].reasons() == (
         "needs 24 GiB of memory, gpu1 has 20 GiB of memory",
         "needs 8 GPUs, gpu1 has 4 GPUs",

@@ -13,11 +13,13 @@ FOLDER = Path(runyard_daemon.core.__file__).parent
 ALLOWED = {
     "__future__",
     "ast",
+    "bisect",
     "collections",
     "dataclasses",
     "enum",
     "errno",
     "heapq",
+    "math",
     "re",
     "runyard_contract",
     "runyard_daemon.core",

@@ -46,14 +46,23 @@ def test_an_error_for_people_is_found_in_groups_and_a_full_disk_is_named() -> No
 
 
 def test_the_gate_lets_admin_in_always_and_others_by_build() -> None:
-    gate = Gate("1.0+src.aa")
+    gate = Gate("1.4.0")
 
     gate.check("/runyardpb.v1.RunService/GetRun", None)
-    gate.check("/runyardpb.v1.RunService/GetRun", "1.0+src.aa")
+    gate.check("/runyardpb.v1.RunService/GetRun", "1.4.0")
+    gate.check("/runyardpb.v1.RunService/GetRun", "1.2.0")
     with pytest.raises(VersionMismatch) as refused:
-        gate.check("/runyardpb.v1.RunService/GetRun", "1.0")
-    assert "runyard daemon stop" in refused.value.hint
+        gate.check("/runyardpb.v1.RunService/GetRun", "1.1.0")
+    assert "runyard==1.4.0" in refused.value.hint
     gate.is_draining = True
     with pytest.raises(Draining):
-        gate.check("/runyardpb.v1.RunService/GetRun", "1.0+src.aa")
-    gate.check("/runyardpb.v1.AdminService/StopServer", "0.1")
+        gate.check("/runyardpb.v1.RunService/GetRun", "1.4.0")
+    gate.check("/runyardpb.v1.AdminService/StopServer", "0.1.0")
+
+
+def test_the_gate_lets_agents_of_its_own_build_in_only() -> None:
+    gate = Gate("1.4.0")
+
+    gate.check("/runyardpb.agent.v1.AgentService/Session", "1.4.0")
+    with pytest.raises(VersionMismatch, match=r"1\.3\.0"):
+        gate.check("/runyardpb.agent.v1.AgentService/Session", "1.3.0")

@@ -8,7 +8,7 @@ from runyard.cli.render.amounts import duration_text, local_time, utc_time
 from runyard_contract.states import EndClass, RunState, v1_word
 
 if TYPE_CHECKING:
-    from runyard.records import Explanation, RunEnd, RunFile, RunRecord
+    from runyard.records import Estimate, Explanation, RunEnd, RunFile, RunRecord
     from runyard.snapshot.take import SnapshotStatistics
 
 RUN_COLUMNS = ("RUN", "STATUS", "EXIT", "TARGET", "SUBMITTED", "TOOK", "WHAT")
@@ -55,6 +55,7 @@ def run_json(run: RunRecord, statistics: SnapshotStatistics | None = None) -> di
         "properties": dict(run.properties),
         "warnings": list(run.warnings),
         "workdir": _workdir(run),
+        "usage": _usage(run),
         "transitions": [
             {
                 "status": v1_word(change.state),
@@ -95,6 +96,20 @@ def _costs(statistics: SnapshotStatistics | None) -> dict[str, Any]:
     }
 
 
+def _usage(run: RunRecord) -> dict[str, Any] | None:
+    """What a run used; None before its first attempt has ended."""
+    if run.usage is None:
+        return None
+    return {
+        "cpu_time_s": run.usage.cpu_time_s,
+        "peak_memory_bytes": run.usage.peak_memory_bytes,
+        "wall_time_s": run.usage.wall_time_s,
+        "log_bytes": run.usage.log_bytes,
+        "output_bytes": run.usage.output_bytes,
+        "workdir_bytes": run.usage.workdir_bytes,
+    }
+
+
 def _workdir(run: RunRecord) -> dict[str, Any] | None:
     if run.workdir is None:
         return None
@@ -125,6 +140,31 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
         "verdicts": [
             {"node": node, "reasons": list(reasons)} for node, reasons in explanation.verdicts
         ],
+        "changes": [
+            {
+                "text": change.text,
+                "is_at_once": change.is_at_once,
+                "cpus": change.cpus,
+                "memory_bytes": change.memory_bytes,
+                "gpus": change.gpus,
+                "priority": change.priority,
+                "cancel": list(change.cancel),
+            }
+            for change in explanation.changes
+        ],
+        "estimate": _estimate(explanation.estimate) if explanation.estimate else None,
+    }
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "text": estimate.text,
+        "sample_count": estimate.sample_count,
+        "durations_s": list(estimate.durations_s) if estimate.durations_s else None,
+        "earliest_start_time": utc_time(estimate.earliest_start_time),
+        "latest_start_time": utc_time(estimate.latest_start_time),
+        "earliest_end_time": utc_time(estimate.earliest_end_time),
+        "latest_end_time": utc_time(estimate.latest_end_time),
     }
 
 

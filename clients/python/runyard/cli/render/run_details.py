@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runyard.cli.output import STDOUT_FD, Output
-from runyard.cli.render.amounts import count_text, local_time
+from runyard.cli.render.amounts import count_text, duration_text, local_time
 from runyard.cli.render.ending import waterfall
 from runyard.cli.render.run import state_colour, took, what
 from runyard.cli.render.text import clean, clean_line
+from runyard.snapshot.limits import size_text
 from runyard_contract.states import EndClass, v1_word
 
 if TYPE_CHECKING:
@@ -52,9 +53,25 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("started", local_time(run.start_time)),
         ("ended", local_time(run.end_time)),
         ("took", took(run)),
+        ("used", _used(run)),
         ("snapshot", run.snapshot.rpartition("/")[2][:16]),
         ("left behind", f"{left}; `runyard runs download {run.run_id} --workdir`" if left else ""),
     ]
+
+
+def _used(run: RunRecord) -> str:
+    """What the run used, in a line."""
+    usage = run.usage
+    if usage is None:
+        return ""
+    parts = [
+        f"{duration_text(usage.cpu_time_s)} of CPU",
+        f"{size_text(usage.peak_memory_bytes)} of memory in its largest process",
+        f"{size_text(usage.log_bytes)} of logs",
+        f"{size_text(usage.output_bytes or 0)} of files",
+        f"{size_text(usage.workdir_bytes)} left behind" if usage.workdir_bytes else "",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _print_end(output: Output, run: RunRecord) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 
@@ -64,6 +63,8 @@ class StatusLine:
             with self._lock:
                 text = self._text
             elapsed = duration_text(time.monotonic() - self._started_s)
+            import shutil  # brings two compression libraries; most commands are over by now
+
             width = shutil.get_terminal_size().columns - 4 - len(elapsed)
             line = f"{_FRAMES[frame % len(_FRAMES)]} {text[: max(width, 0)]} {elapsed}"
             write_all(STDERR_FD, _ERASE + line.encode("utf-8", "backslashreplace"))

@@ -571,7 +571,7 @@ class AttemptEnd(google.protobuf.message.Message):
     advice: builtins.str
     """For failures: what to try."""
     peak_memory_bytes: builtins.int
-    """Largest resident set of its first process, in bytes."""
+    """Largest resident set that any one of its processes had, in bytes."""
     working_directory: builtins.bytes
     """Folder that the program was started in, as bytes of the node's file system."""
     @property
@@ -588,7 +588,7 @@ class AttemptEnd(google.protobuf.message.Message):
 
     @property
     def cpu_time(self) -> google.protobuf.duration_pb2.Duration:
-        """CPU time of all its processes."""
+        """CPU time of all its processes, of those too that outlived their parent."""
 
     def __init__(
         self,

@@ -1,0 +1,63 @@
+"""What a run used, summed up from the records of its attempts and files."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from runyard_daemon.store import attempts
+from runyard_daemon.store.attempts import AttemptRecord
+from runyard_daemon.store.runs import RunRecord
+
+_OUTPUTS: Final = "SELECT coalesce(sum(size_bytes), 0) FROM run_files WHERE run_id = ?"
+_LOGS: Final = ("stdout.txt", "stderr.txt", "environment.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """What the attempts of a run that have ended used."""
+
+    cpu_time_us: int
+    """User and system, of all processes, over all attempts."""
+    peak_memory_bytes: int
+    """The largest resident set that any one process had."""
+    wall_time_us: int
+    """How long the program ran, over all attempts."""
+    log_bytes: int
+    """Of the newest attempt."""
+    workdir_bytes: int
+    """What was left in the working folder of the newest attempt, outside outputs/ and logs/."""
+    output_bytes: int | None
+    """Files registered under the run; None: not summed up."""
+
+
+def of_run(
+    conn: sqlite3.Connection, run: RunRecord, *, with_outputs: bool = True
+) -> UsageRecord | None:
+    """Gives what a run used; None before its first attempt has ended.
+
+    Summing up outputs costs time for each file: listings do without.
+    """
+    if not run.attempt:
+        return None
+    found = attempts.of_run(conn, run.run_id)
+    if all(attempt.end is None for attempt in found):
+        return None
+    output_bytes = None
+    if with_outputs:
+        (output_bytes,) = conn.execute(_OUTPUTS, (run.run_id,)).fetchone()
+    return _sum(run, found, output_bytes)
+
+
+def _sum(run: RunRecord, found: Sequence[AttemptRecord], output_bytes: int | None) -> UsageRecord:
+    ends = [attempt.end for attempt in found if attempt.end is not None]
+    return UsageRecord(
+        cpu_time_us=sum(end.cpu_time_us or 0 for end in ends),
+        peak_memory_bytes=max(end.peak_memory_bytes or 0 for end in ends),
+        wall_time_us=sum(end.duration_us or 0 for end in ends),
+        log_bytes=sum(found[-1].lengths.get(name, 0) for name in _LOGS),
+        workdir_bytes=run.workdir.size_bytes if run.workdir else 0,
+        output_bytes=output_bytes,
+    )

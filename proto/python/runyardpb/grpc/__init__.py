@@ -1,0 +1,1 @@
+"""Stubs of the contract, written by `make proto`: do not edit."""
