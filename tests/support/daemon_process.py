@@ -30,18 +30,22 @@ class DaemonProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self.log = home.parent / f"{home.name}.log"
 
-    def start(self) -> DaemonProcess:
-        """Starts the daemon and waits until it serves."""
+    def spawn(self, env: dict[str, str] | None = None) -> None:
+        """Starts the daemon, with more variables this once, and does not wait for it."""
         command = [sys.executable, "-P", "-m", "runyard_daemon", "serve", "--home", str(self.home)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, *self._options],
-                env={**os.environ, **self._env},
+                env={**os.environ, **self._env, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+
+    def start(self) -> DaemonProcess:
+        """Starts the daemon and waits until it serves."""
+        self.spawn()
         eventually(self._is_serving, limit_s=LIMIT_S, what=f"serving; log: {self.log}")
         return self
 
@@ -83,6 +87,10 @@ class DaemonProcess:
             return stub.GetServerInfo(
                 admin_pb2.GetServerInfoRequest(), timeout=LIMIT_S, wait_for_ready=True
             )
+
+    def is_alive(self) -> bool:
+        """Whether the last one that was started still runs."""
+        return self._process is not None and self._process.poll() is None
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         """Signals the daemon and waits for its end; gives its exit code (-n for a signal)."""
