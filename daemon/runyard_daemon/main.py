@@ -22,6 +22,7 @@ from runyard_daemon.config import Config
 from runyard_daemon.control import restore as restoring
 from runyard_daemon.journal import Journal, take_over_logging
 from runyard_daemon.preload import preload
+from runyard_daemon.rpc.edge import first_known
 
 STDERR_FD = 2
 
@@ -47,12 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _serve(config, journal)
         finally:
             os.close(lock_fd)
-    except RunyardError as error:
+    except Exception as error:  # the edge of the process
+        known = first_known(error)
+        if known is None:
+            raise
         if given.command == "restore":
-            _answer({"reason": error.reason, "message": error.message, "hint": error.hint})
+            _answer({"reason": known.reason, "message": known.message, "hint": known.hint})
         else:
-            _say(journal, error, is_embedded=given.embedded)
-        return error.exit_code
+            _say(journal, known, is_embedded=given.embedded)
+        return known.exit_code
     return 0
 
 

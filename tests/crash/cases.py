@@ -1,4 +1,4 @@
-"""What a crash campaign is: numbered cases, each with chance of its own, so that one can be repeated.
+"""What a crash campaign is: numbered cases, each with its own chance, so that one can be repeated.
 
 A module in this folder with a tuple `CAMPAIGNS` takes part in `make crash`.
 """

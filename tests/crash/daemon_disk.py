@@ -1,4 +1,4 @@
-"""A disk that fails once, at each step in turn, and one that stays full or read-only for a while."""
+"""A disk that fails once, at each step in turn, and one that stays full or read-only."""
 
 from __future__ import annotations
 

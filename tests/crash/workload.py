@@ -156,9 +156,7 @@ class Client:
         declare = snapshots_pb2.CreateSnapshotRequest(
             parent=WORKSPACE, root_digest=bytes.fromhex(root)
         )
-        self._until_answered(
-            lambda: self.snapshots.UploadBlobs(iter(messages), timeout=LIMIT_S)
-        )
+        self._until_answered(lambda: self.snapshots.UploadBlobs(iter(messages), timeout=LIMIT_S))
         snapshot = self.ask(self.snapshots.CreateSnapshot, declare).snapshot.name
         spec = runs_pb2.RunSpec(command=runs_pb2.Command(argv=work.argv), snapshot=snapshot)
         request = create_request(spec=spec, request_id=str(uuid.uuid4()))

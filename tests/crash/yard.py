@@ -1,4 +1,4 @@
-"""A daemon with its agent on a home of its own, the runs it acknowledged, and all that is checked."""
+"""A daemon with its agent on a home of its own, what it acknowledged, and how that is checked."""
 
 from __future__ import annotations
 

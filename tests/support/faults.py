@@ -103,9 +103,7 @@ class Faults:
         """Steps since the last `arm` or `calm`, over all processes."""
         return int(self._control.calls)
 
-    def arm(
-        self, action: Action, at: int, *, error: int = 0, kinds: Kind = Kind.ALL
-    ) -> None:
+    def arm(self, action: Action, at: int, *, error: int = 0, kinds: Kind = Kind.ALL) -> None:
         """Counts from 0 again; at the step `at` (from 1) of these kinds the action is taken."""
         self._control.action = Action.NONE
         self._control.calls = 0
@@ -125,4 +123,3 @@ class Faults:
     def shift_clock(self, offset_s: int) -> None:
         """Sets the wall clock that Python code reads so far off."""
         self._control.wall_offset_s = offset_s
-

@@ -5,15 +5,13 @@ No thread and no event loop here: both sides are driven by `appender` and `reade
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
-from runyard_contract.errors import DiskFull
+from runyard_contract.errors import of_disk
 from runyard_contract.shipping import accept
 from runyard_daemon.logs.layout import AttemptKey, LogFile, open_to_read
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _BLOCK_BYTES = 1 << 20
 
 
@@ -123,10 +121,5 @@ class GrowingFileReader:
 
 def as_user_error(error: OSError) -> Exception:
     """Gives the error that a user should see for one of the disk; the error itself for others."""
-    if error.errno not in _FULL:
-        return error
-    return DiskFull(
-        f"the daemon's disk is full: a log can't grow ({error.strerror})",
-        hint="free space in the data directory; the agent keeps the bytes and sends them again",
-        errno=errno.errorcode.get(error.errno or 0, ""),
-    )
+    hint = "free space there; the agent keeps the bytes and sends them again"
+    return of_disk(error, "the daemon's logs", full_hint=hint) or error

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from runyard_contract.paths import check_component, open_dir, sync_dir
+from runyard_contract.paths import check_component, make_folder, open_dir, sync_dir
 
 METRICS_SUMMARY = "metrics.summary.json"
 _MODE = 0o700
@@ -53,7 +53,7 @@ def open_to_append(root: Path, key: AttemptKey, file: LogFile) -> int:
     No link is followed. The name of a new file is durable on return.
     """
     is_new_folder = not folder_path(root, key).is_dir()
-    root.mkdir(mode=_MODE, parents=True, exist_ok=True)
+    make_folder(root, _MODE)
     folder_fd = _open_folder(root, key, create=True)
     try:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import secrets
 import time
 import weakref
@@ -22,11 +21,11 @@ import grpc.aio
 
 from runyard_contract.compatibility import mismatch, serves
 from runyard_contract.errors import (
-    DiskFull,
     Draining,
     InternalError,
     RunyardError,
     VersionMismatch,
+    of_disk,
 )
 from runyard_contract.status import DETAILS_KEY, status_details, to_status
 from runyard_daemon.calls import CallFigures
@@ -39,7 +38,6 @@ VERSION_KEY = "runyard-version"
 _ADMIN = "/runyardpb.v1.AdminService/"
 _HEALTH = "/grpc.health.v1.Health/"
 _AGENT = "/runyardpb.agent.v1.AgentService/"
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _CODE_NAMES: Mapping[object, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -203,11 +201,8 @@ def first_known(error: BaseException) -> RunyardError | None:
     """The error that a user can act on in `error`, which may be a group; None: a defect."""
     if isinstance(error, RunyardError):
         return error
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return DiskFull(
-            "the disk of the daemon's data directory is full",
-            hint="free some space there, then try again",
-        )
+    if isinstance(error, OSError):
+        return of_disk(error, "the daemon's data directory")
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             known = first_known(inner)

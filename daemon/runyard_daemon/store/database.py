@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from runyard_daemon.core.histogram import Histogram
 from runyard_daemon.store import migrations
 from runyard_daemon.store.connection import check_place, connect, make_writer
-from runyard_daemon.store.faults import is_fatal, translate
+from runyard_daemon.store.faults import failed, is_damage, is_fatal, translate
 from runyard_daemon.store.readers import Readers
 from runyard_daemon.store.writer import Writer
 
@@ -44,8 +44,8 @@ class Store:
         is called once, with the cause, from another thread, when the disk has failed such that
         nothing may be acknowledged any more.
 
-        Raises DatabaseNewer, ReadOnly, DiskFull, and HomeUnusable for a damaged or foreign
-        database and for links at its place.
+        Raises DatabaseNewer, ReadOnly, DiskFull, DiskFailed, and HomeUnusable for a damaged or
+        foreign database and for links at its place.
         """
         check_place(path)
         conn: sqlite3.Connection | None = None
@@ -107,4 +107,6 @@ def _check_after_crash(conn: sqlite3.Connection, path: Path) -> None:
 
 def _opening_failed(error: sqlite3.Error, path: Path) -> Exception:
     """The error for a database that could not be opened."""
-    return migrations.damaged(path, str(error)) if is_fatal(error) else translate(error)
+    if is_damage(error):
+        return migrations.damaged(path, str(error))
+    return failed(error) if is_fatal(error) else translate(error)

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import sqlite3
 
-from runyard_contract.errors import DiskFull, Draining, ReadOnly, RunyardError, WriterBusy
+from runyard_contract.errors import (
+    DiskFailed,
+    DiskFull,
+    Draining,
+    ReadOnly,
+    RunyardError,
+    WriterBusy,
+)
 
 # After a failed fsync the kernel may have dropped the pages that were to be written, and a second
 # fsync would report success: nothing may be acknowledged on this file any more.
 _FATAL = frozenset(
     {"SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC", "SQLITE_CORRUPT", "SQLITE_NOTADB"}
 )
-_FULL = frozenset(
-    {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"}
-)
+_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+_FULL = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
 
 
 def is_fatal(error: sqlite3.Error) -> bool:
     """Whether nothing may be acknowledged any more after this error."""
     name = _name(error)
     return name in _FATAL or name.startswith("SQLITE_CORRUPT_")
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the error says that the database's content is wrong."""
+    return _name(error).startswith(_DAMAGED)
 
 
 def translate(error: sqlite3.Error) -> RunyardError | sqlite3.Error:
@@ -45,7 +56,19 @@ def translate(error: sqlite3.Error) -> RunyardError | sqlite3.Error:
         )
     if is_fatal(error):
         return stopped(name)
+    if name == "SQLITE_CANTOPEN" or name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN_")):
+        return failed(error)
     return error
+
+
+def failed(error: sqlite3.Error) -> DiskFailed:
+    """The error for a write that the disk refused, and that may be tried again."""
+    name = _name(error)
+    return DiskFailed(
+        f"the daemon's disk refused a write: nothing was kept ({error}, {name})",
+        hint="look at the disk's free space and at the kernel's log (`dmesg`), then try again",
+        sqlite_error=name,
+    )
 
 
 def stopped(cause: str) -> Draining:

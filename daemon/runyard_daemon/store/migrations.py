@@ -12,6 +12,7 @@ from typing import Final
 from runyard_contract.errors import DatabaseNewer, HomeUnusable
 from runyard_contract.paths import sync_dir
 from runyard_daemon.store.connection import INCREMENTAL
+from runyard_daemon.store.faults import is_damage
 from runyard_daemon.store.schema import APPLICATION_ID, FIRST_SCHEMA, SECOND_SCHEMA
 
 Migration = Sequence[str]
@@ -35,6 +36,8 @@ def check_known(conn: sqlite3.Connection, path: Path, latest: int = len(MIGRATIO
         (owner,) = conn.execute("PRAGMA application_id").fetchone()
         (tables,) = conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
         raise damaged(path, str(error)) from error
     if tables and owner != APPLICATION_ID:
         raise HomeUnusable(

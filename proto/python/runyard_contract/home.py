@@ -75,8 +75,7 @@ def check_home(path: Path, create: bool = True) -> None:
     """
     try:
         if create:
-            with contextlib.suppress(FileExistsError):  # what it is, is checked below
-                path.mkdir(mode=0o700, parents=True)
+            _make(path)
         network = network_filesystem(path)
         if network is not None:
             raise _unusable(
@@ -95,6 +94,16 @@ def check_home(path: Path, create: bool = True) -> None:
         raise _unusable(
             path, "can't be written", f"set {HOME_VARIABLE} to a folder you can write to"
         )
+
+
+def _make(path: Path) -> None:
+    """Makes the directory, durably, where there is nothing; what it is, is checked elsewhere."""
+    if os.path.lexists(path):
+        return
+    from runyard_contract.paths import make_folder  # not every start makes a directory
+
+    with contextlib.suppress(FileExistsError):
+        make_folder(path, 0o700)
 
 
 def check_private_folder(path: Path) -> None:

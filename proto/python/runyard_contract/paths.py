@@ -224,6 +224,20 @@ def atomic_write(
         sync_dir(final.parent)
 
 
+def make_folder(path: Path, mode: int) -> None:
+    """Makes a folder, and those above it, unless it is there; new names are durable on return.
+
+    Raises FileExistsError where something else has the name.
+    """
+    if path.is_dir():
+        return
+    if not path.parent.is_dir():
+        make_folder(path.parent, 0o777)
+    path.mkdir(mode=mode, exist_ok=True)
+    with contextlib.suppress(PermissionError):  # a folder that may be written but not read
+        sync_dir(path.parent)
+
+
 def sync_dir(path: str | os.PathLike[str]) -> None:
     """Makes the names in a directory durable (no effect on Windows, which can't)."""
     if not _DIRECTORY:

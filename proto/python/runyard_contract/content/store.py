@@ -21,9 +21,9 @@ from pathlib import Path
 
 from runyard_contract.content.batch import TEMPORARY, Batch, Shared
 from runyard_contract.digest import digest_bytes, is_digest
-from runyard_contract.errors import BlobCorrupt, BlobMissing, DiskFull, ReadOnly
+from runyard_contract.errors import BlobCorrupt, BlobMissing, ReadOnly, of_disk
 from runyard_contract.limits import CHUNKED_ABOVE_BYTES
-from runyard_contract.paths import shown, write_file_at
+from runyard_contract.paths import make_folder, shown, write_file_at
 
 _QUARANTINE = "quarantine"
 _NO_FOLLOW = os.O_NOFOLLOW | os.O_CLOEXEC
@@ -51,7 +51,7 @@ class ContentStore:
         self._shared = Shared()
         if not read_only:
             for folder in (root, root / TEMPORARY, root / _QUARANTINE):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_folder(folder, 0o700)
         self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
@@ -172,7 +172,7 @@ class ContentStore:
             self._shared,
             holds=lambda digest: self._plain_size(digest) is not None,
             locate=_location,
-            guard=lambda: _disk_full(self._root),
+            guard=lambda: _disk_errors(self._root),
         )
 
     def put_many(self, blobs: Iterable[tuple[str, bytes | memoryview]]) -> int:
@@ -198,15 +198,13 @@ class ContentStore:
 
 
 @contextlib.contextmanager
-def _disk_full(root: Path) -> Iterator[None]:
-    """Turns the system's word for a full disk into ours."""
+def _disk_errors(root: Path) -> Iterator[None]:
+    """Turns the system's words for what a disk can't do into ours."""
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        hint = "free some space and submit again; nothing was half stored"
+        known = of_disk(error, str(root), full_hint=hint)
+        if known is None:
             raise
-        raise DiskFull(
-            f"the disk of {root} is full",
-            hint="free some space and submit again; nothing was half stored",
-            root=str(root),
-        ) from error
+        raise known from error

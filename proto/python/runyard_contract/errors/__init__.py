@@ -48,6 +48,7 @@ The tree (class, reason)::
     │   ├── Draining                DRAINING
     │   ├── WriterBusy              WRITER_BUSY
     │   ├── ReadOnly                READ_ONLY (not retryable)
+    │   ├── DiskFailed              DISK_FAILED (not retryable)
     │   ├── NodeUnreachable         NODE_UNREACHABLE
     │   ├── StreamIdle              STREAM_IDLE (code DEADLINE_EXCEEDED)
     │   ├── DaemonUnavailable       DAEMON_UNAVAILABLE, local
@@ -77,6 +78,7 @@ from runyard_contract.errors.base import (
     class_for_reason,
     reasons,
 )
+from runyard_contract.errors.disk import of_disk
 from runyard_contract.errors.request import (
     ComputeNotFound,
     CursorExpired,
@@ -114,6 +116,7 @@ from runyard_contract.errors.system import (
     DaemonUnavailable,
     DatabaseNewer,
     DataLoss,
+    DiskFailed,
     DiskFull,
     Draining,
     EtagMismatch,
@@ -147,6 +150,7 @@ __all__ = [
     "DataLoss",
     "DatabaseNewer",
     "DigestMismatch",
+    "DiskFailed",
     "DiskFull",
     "QueueFull",
     "Draining",
@@ -198,5 +202,6 @@ __all__ = [
     "WorkspaceNotFound",
     "WriterBusy",
     "class_for_reason",
+    "of_disk",
     "reasons",
 ]

@@ -154,6 +154,13 @@ class ReadOnly(Unavailable):
     retryable = False
 
 
+class DiskFailed(Unavailable):
+    """The disk of the data directory gave an error; nothing of the request was kept."""
+
+    reason = "DISK_FAILED"
+    retryable = False
+
+
 class DaemonUnavailable(Unavailable):
     """No daemon answers."""
 

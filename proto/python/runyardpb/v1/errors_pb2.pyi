@@ -102,6 +102,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """DATA_LOSS: a log's order index holds a record that can't be. Read stdout and stderr by themselves."""
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 37
     """RESOURCE_EXHAUSTED: as many runs wait as the daemon keeps (metadata limit). Wait for some to start, or cancel some."""
+    ERROR_REASON_DISK_FAILED: _ErrorReason.ValueType  # 38
+    """UNAVAILABLE: the data directory's disk gave an error; nothing of the request was kept."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed."""
@@ -182,4 +184,6 @@ ERROR_REASON_LOG_INDEX_CORRUPT: ErrorReason.ValueType  # 36
 """DATA_LOSS: a log's order index holds a record that can't be. Read stdout and stderr by themselves."""
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 37
 """RESOURCE_EXHAUSTED: as many runs wait as the daemon keeps (metadata limit). Wait for some to start, or cancel some."""
+ERROR_REASON_DISK_FAILED: ErrorReason.ValueType  # 38
+"""UNAVAILABLE: the data directory's disk gave an error; nothing of the request was kept."""
 global___ErrorReason = ErrorReason

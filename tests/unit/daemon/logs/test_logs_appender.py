@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from runyard_contract.errors import DiskFull, Draining, OffsetOutOfRange, UnsafePath
+from runyard_contract.errors import DiskFailed, DiskFull, Draining, OffsetOutOfRange, UnsafePath
 from runyard_daemon.logs.appender import Appender
 from runyard_daemon.logs.layout import AttemptKey, LogFile
 
@@ -234,7 +234,7 @@ def test_append_takes_back_what_a_failed_sync_may_have_lost(
             await appender.append(KEY, LogFile.STDOUT, 0, b"durable")
             with monkeypatch.context() as disk:
                 disk.setattr(os, "fdatasync", fail)
-                with pytest.raises(OSError, match="Input/output"):
+                with pytest.raises(DiskFailed, match="Input/output"):
                     await appender.append(KEY, LogFile.STDOUT, 7, b" lost")
             return await appender.append(KEY, LogFile.STDOUT, 0, b"")
 
@@ -256,7 +256,7 @@ def test_append_keeps_what_an_earlier_daemon_acknowledged_when_a_sync_fails(
         async with opened(tmp_path) as appender:
             with monkeypatch.context() as disk:
                 disk.setattr(os, "fdatasync", fail)
-                with pytest.raises(OSError, match="Input/output"):
+                with pytest.raises(DiskFailed, match="Input/output"):
                     await appender.append(KEY, LogFile.STDOUT, 12, b" and more")
             return await appender.append(KEY, LogFile.STDOUT, 0, b"")
 

@@ -42,7 +42,9 @@ def test_an_error_for_people_is_found_in_groups_and_a_full_disk_is_named() -> No
 
     assert first_known(ExceptionGroup("", [ValueError(), ExceptionGroup("", [known])])) is known
     assert first_known(OSError(errno.ENOSPC, "no space")).reason == "DISK_FULL"  # type: ignore[union-attr]
-    assert first_known(OSError(errno.EIO, "io")) is None
+    assert first_known(OSError(errno.EIO, "io")).reason == "DISK_FAILED"  # type: ignore[union-attr]
+    assert first_known(OSError(errno.EROFS, "ro")).reason == "READ_ONLY"  # type: ignore[union-attr]
+    assert first_known(OSError(errno.EBADF, "a defect")) is None
 
 
 def test_the_gate_lets_admin_in_always_and_others_by_build() -> None:
