@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := proto/python clients/python daemon agent
 PYTEST_WORKERS ?= auto
 
-.PHONY: help setup quickstart test test-fast check format bench proto clean
+.PHONY: help setup quickstart test test-fast check format bench crash proto clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -48,6 +48,12 @@ bench: $(VENV)/.installed-dev ## Measure against physical floors and peers; figu
 	@$(BIN)/python -m compileall -q $(SOURCES)
 	@benchmarks/peers/install.sh .bench $(BIN)/uv
 	@$(BIN)/python benchmarks/run_all.py
+
+# make crash ONLY=daemon-kill-random:7 SEED=1 repeats one case; COUNT=3 makes each campaign short.
+crash: $(VENV)/.installed-dev ## Kill, starve and lie to it, many times over; figures belong in docs/reliability.md
+	@$(BIN)/python -m compileall -q $(SOURCES)
+	@cd tests && $(abspath $(BIN))/python -m crash.campaign $(foreach name,$(ONLY),--only $(name)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
 
 proto: ## Write the stubs of the contract again
 	@proto/generate.sh

@@ -12,11 +12,13 @@ from crash.cases import Campaign, Case, Over
 from crash.yard import Yard
 from support.faults import Action, Faults, Kind
 from support.house import eventually
+from support.small_disk import fill, small_disk
 
 REFUSALS = ("DISK_FULL", "DISK_FAILED", "READ_ONLY", "WRITER_BUSY", "DRAINING")
 EXIT_DISK = 75
 GROWING = Kind.WRITE | Kind.NAME | Kind.SIZE
 RUNS_BEFORE = 3
+SMALL_DISK_BYTES = 8 << 20
 
 
 def fails_once(case: Case, error: int) -> Counter[str]:
@@ -73,11 +75,7 @@ def stays(case: Case, error: int, kinds: Kind) -> Counter[str]:
             while not is_mended.is_set():
                 yard.submit()
 
-        def died() -> None:
-            code = yard.daemon.wait()
-            raise AssertionError(f"the daemon ended with {code}: {yard.daemon.log.read_text()}")
-
-        yard.keep_serving_until([look_and_mend, submit_on, submit_on], died)
+        yard.keep_serving_until([look_and_mend, submit_on, submit_on], lambda: died(yard))
         yard.settle()
         yard.check_journal()
         pid = yard.daemon.pid
@@ -86,6 +84,48 @@ def stays(case: Case, error: int, kinds: Kind) -> Counter[str]:
         yard.close()
         yard.check_files()
         return Counter(runs=len(yard.acknowledged), refusals=len(yard.client.refused))
+
+
+def small_disk_full(case: Case) -> Counter[str]:
+    """Daemon, agent and supervisor on a disk that really is full for a while."""
+    chance = case.chance
+    with small_disk(case.folder, SMALL_DISK_BYTES) as disk, Yard(disk, REFUSALS) as yard:
+        yard.daemon.start()
+        for _ in range(RUNS_BEFORE):
+            yard.run_one()
+        known = list(yard.acknowledged)
+        for _ in range(chance.randrange(4)):
+            yard.submit()  # some are under way when the disk fills
+        ballast = fill(disk)
+        is_mended = threading.Event()
+
+        def look_and_mend() -> None:
+            eventually(lambda: yard.client.refused, what="a refusal")
+            for name in known:
+                yard.client.check_whole(name, yard.acknowledged[name])
+            ballast.unlink()
+            is_mended.set()
+
+        def submit_on() -> None:
+            while not is_mended.is_set():
+                yard.submit()
+
+        pid = yard.daemon.pid
+        yard.keep_serving_until([look_and_mend, submit_on], lambda: died(yard))
+        exposed = yard.acknowledged.keys() - set(known)
+        yard.run_one()
+        yard.settle(exposed)
+        yard.check_journal()
+        assert yard.daemon.pid == pid, "the daemon was started again"
+        yard.close()
+        yard.check_files()
+        return Counter(runs=len(yard.acknowledged), refusals=len(yard.client.refused))
+
+
+def died(yard: Yard) -> None:
+    """Says how the daemon ended, which it should not have."""
+    code = yard.daemon.wait()
+    raise AssertionError(f"the daemon ended with {code}: {yard.daemon.log.read_text()}")
 
 
 CAMPAIGNS = (
@@ -111,6 +151,12 @@ CAMPAIGNS = (
         "daemon-read-only",
         "submits are refused, reads answered; all goes on by itself when it can be written",
         functools.partial(stays, error=errno.EROFS, kinds=GROWING),
+        full=20,
+    ),
+    Campaign(
+        "small-disk-full",
+        "the same for daemon and agent on a tmpfs of 8 MiB that is really full",
+        small_disk_full,
         full=20,
     ),
 )

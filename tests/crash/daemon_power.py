@@ -104,7 +104,7 @@ def _caught(check: Callable[[], None]) -> BaseException | None:
     return None
 
 
-def after_cut(case: Case, *, drops_syncs: bool = False) -> Counter[str]:
+def after_cut(case: Case, *, cuts: int = CUTS, drops_syncs: bool = False) -> Counter[str]:
     """Records one life, then loses power at some points of it."""
     chance = case.chance
     disk, record = case.folder / "d", case.folder / "record"
@@ -112,7 +112,7 @@ def after_cut(case: Case, *, drops_syncs: bool = False) -> Counter[str]:
     steps = list(read_record(record))
     model = Disk(disk)
     done = 0
-    for point in cut_points(steps, chance, CUTS):
+    for point in cut_points(steps, chance, cuts):
         for step in steps[done:point]:
             model.apply(step, drops_syncs=drops_syncs)
         done = point
@@ -125,7 +125,7 @@ def after_cut(case: Case, *, drops_syncs: bool = False) -> Counter[str]:
         except AssertionError as error:
             error.add_note(f"power lost after step {point} of {len(steps)}: {left}")
             raise
-    return Counter(cuts=CUTS, steps=len(steps), told=len(told))
+    return Counter(cuts=cuts, steps=len(steps), told=len(told))
 
 
 CAMPAIGNS = (
