@@ -202,19 +202,25 @@ class App:
         bind(server, self.socket)
         async with self.live.background:
             await server.start()
-            self._announce()
-            self.serving.set()
-            async with asyncio.TaskGroup() as loops:
-                tasks = [
-                    loops.create_task(self._kept_up(name, loop), name=name)
-                    for name, loop in self._loops()
-                ]
-                self.live.wake_dispatch.set()
-                await self.stop.asked.wait()
-                self.journal.info("stopping", is_stop=self.stop.is_stop)
-                for task in tasks:
-                    task.cancel()
-            await self._end(server)
+            try:
+                self._announce()
+                self.serving.set()
+                await self._until_asked()
+            finally:
+                await self._end(server)
+
+    async def _until_asked(self) -> None:
+        """Runs the loops until the daemon is asked to end."""
+        async with asyncio.TaskGroup() as loops:
+            tasks = [
+                loops.create_task(self._kept_up(name, loop), name=name)
+                for name, loop in self._loops()
+            ]
+            self.live.wake_dispatch.set()
+            await self.stop.asked.wait()
+            self.journal.info("stopping", is_stop=self.stop.is_stop)
+            for task in tasks:
+                task.cancel()
 
     def _loops(self) -> list[tuple[str, Loop]]:
         config, live, journal = self.config, self.live, self.journal

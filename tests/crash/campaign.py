@@ -157,6 +157,7 @@ def _parser(known: dict[str, Campaign]) -> argparse.ArgumentParser:
         help="a campaign, or one case of it; may be repeated; known: " + ", ".join(known),
     )
     parser.add_argument("--count", type=int, help="cases of each campaign instead of its own")
+    parser.add_argument("--first", type=int, default=1, help="number of the first case")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cases at a time")
     return parser
 
@@ -172,7 +173,11 @@ def main(arguments: list[str] | None = None) -> int:
         if name not in known:
             parser.error(f"no campaign {name!r}; known: {', '.join(known)}")
         count = asked.count or known[name].full
-        numbers = range(int(number), int(number) + 1) if number else range(1, count + 1)
+        numbers = (
+            range(int(number), int(number) + 1)
+            if number
+            else range(asked.first, asked.first + count)
+        )
         chosen.append((known[name], numbers))
     rows = []
     is_broken = False

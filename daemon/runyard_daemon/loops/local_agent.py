@@ -102,7 +102,13 @@ class LocalAgent:
                 await _gone(holder)
                 continue
             started = loop.time()
-            process = self._started = _start(self._place)
+            try:
+                process = self._started = _start(self._place)
+            except OSError as error:  # a full disk, no memory for another process
+                failures += 1
+                self._journal.warning("agent_not_started", why=str(error))
+                await asyncio.sleep(pause_s(failures, random.random()))  # noqa: S311 - no secret
+                continue
             self._journal.info("agent_started", pid=process.pid)
             await _gone(process.pid)
             code = process.wait()

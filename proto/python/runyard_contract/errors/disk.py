@@ -9,7 +9,7 @@ from runyard_contract.errors.base import RunyardError
 from runyard_contract.errors.system import DiskFailed, DiskFull, ReadOnly
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_FREE_SPACE: Final = "free space there, then try again: it goes on by itself"
+_FREE_SPACE: Final = "free space there, then try again"
 
 
 def of_disk(error: OSError, place: str, *, full_hint: str = _FREE_SPACE) -> RunyardError | None:
