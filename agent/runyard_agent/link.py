@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import grpc
 
 from runyard_agent.core.backoff import Backoff
-from runyard_contract.errors import DiskFull, RunyardError
+from runyard_contract.errors import DiskFailed, DiskFull, ReadOnly, RunyardError
 from runyard_contract.status import DETAILS_KEY, from_status_bytes
 from runyardpb.agent.v1 import agent_pb2_grpc
 from runyardpb.v1 import snapshots_pb2_grpc
@@ -20,6 +20,7 @@ from runyardpb.v1 import snapshots_pb2_grpc
 T = TypeVar("T")
 
 _RETRY = Backoff(first_s=0.2, cap_s=10.0)
+_DISK_ERRORS = (DiskFull, DiskFailed, ReadOnly)
 
 
 class Cancellable(Protocol):
@@ -117,8 +118,8 @@ class Link:
     async def call(self, make: Callable[[Stubs], Awaitable[T]]) -> T:
         """Makes a call that is harmless when repeated, again and again until it is answered.
 
-        Raises the daemon's error when that would be the same the next time. A full disk at the
-        daemon's end, and a connection that breaks, are waited for.
+        Raises the daemon's error when that would be the same the next time. A disk that is
+        full or fails at the daemon's end, and a connection that breaks, are waited for.
         """
         failures = 0
         while True:
@@ -127,8 +128,7 @@ class Link:
                 return await make(stubs)
             except grpc.aio.AioRpcError as refused:
                 error = error_of(refused)
-                is_transient = error.retryable or refused.code() is grpc.StatusCode.CANCELLED
-                if not is_transient and not isinstance(error, DiskFull):
+                if not error.retryable and not isinstance(error, _DISK_ERRORS):
                     raise error from None
             except asyncio.CancelledError:
                 task = asyncio.current_task()

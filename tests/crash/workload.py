@@ -32,6 +32,8 @@ from support.served import WORKSPACE, create_request, error_of, packed, reason_o
 
 LIMIT_S = 90.0
 RETRY_S = 0.02
+GONE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+"""No daemon, or one that ends and cancels what it did not begin."""
 BLOCKS = 4
 LINES = 10
 EXPERIMENT = f"{WORKSPACE}/experiments/demo"
@@ -145,7 +147,7 @@ class Client:
         is_expected = reason in self.refusals
         if is_expected:
             self.refused.append(error)
-        is_dead = failed.code() is grpc.StatusCode.UNAVAILABLE
+        is_dead = failed.code() in GONE
         assert is_expected or is_dead, f"{failed.code()} {reason}: {failed.details()}"
         assert time.monotonic() < deadline, f"no answer in {LIMIT_S} s: {failed.details()}"
 

@@ -115,11 +115,12 @@ def from_status_bytes(data: bytes | None, code_name: str, details: str) -> Runya
         details: the text of `grpc-message`.
 
     A known reason gives its own class; anything else a RemoteError with code and reason. An
-    UNAVAILABLE without a status comes from the transport and gives DaemonUnavailable.
+    UNAVAILABLE without a status comes from the transport and gives DaemonUnavailable; so does
+    CANCELLED, which a daemon that ends says to calls that it did not begin.
     """
     status = _parse(data) if data else None
     if status is None:
-        if code_name == "UNAVAILABLE":
+        if code_name in {"UNAVAILABLE", "CANCELLED"}:
             return DaemonUnavailable(
                 f"the daemon does not answer: {details}",
                 hint="see `runyard daemon status`",

@@ -124,8 +124,9 @@ def test_status_that_says_nothing_gives_a_remote_error(data: bytes | None, code:
     assert "the transport's words" in str(got)
 
 
-def test_lost_connection_gives_daemon_unavailable_with_the_next_command() -> None:
-    got = from_status_bytes(None, "UNAVAILABLE", "connection refused")
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "CANCELLED"])
+def test_lost_connection_gives_daemon_unavailable_with_the_next_command(code: str) -> None:
+    got = from_status_bytes(None, code, "connection refused")
 
     assert isinstance(got, DaemonUnavailable)
     assert got.retryable
