@@ -27,7 +27,7 @@ def fails_once(case: Case, error: int) -> Counter[str]:
     with Yard(case.folder, REFUSALS) as yard:
         injected.arm(Action.FAIL_ONCE, case.number, error=error)
         yard.daemon.spawn(injected.environment)
-        yard.keep_serving_until([yard.run_one, yard.run_one], lambda: come_back(yard))
+        yard.keep_serving_until([yard.run_one], lambda: come_back(yard))
         yard.stop()
         yard.settle()
         yard.check_journal()

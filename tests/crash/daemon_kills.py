@@ -52,7 +52,7 @@ def at_step(case: Case) -> Counter[str]:
         torn = case.chance.random() < 0.5
         injected.arm(Action.KILL_TORN if torn else Action.KILL, case.number)
         yard.daemon.spawn(injected.environment)
-        yard.keep_serving_until([yard.run_one, yard.run_one], yard.daemon.start)
+        yard.keep_serving_until([yard.run_one], yard.daemon.start)
         yard.stop()
         yard.settle()
         yard.check_journal()
