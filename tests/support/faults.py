@@ -7,6 +7,7 @@ one folder, over all its threads, and acts at the one it was told.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import mmap
@@ -67,13 +68,14 @@ def lacking() -> str:
 
 
 @functools.cache
-def _library() -> tuple[Path, tempfile.TemporaryDirectory[str]]:
-    """The compiled library, once a process, with the folder that goes with it."""
-    folder = tempfile.TemporaryDirectory(dir="/tmp", prefix="ry-faults-")
-    path = Path(folder.name) / "faults.so"
+def _library() -> Path:
+    """The compiled library, made once a process and removed at its end."""
+    folder = tempfile.mkdtemp(dir="/tmp", prefix="ry-faults-")
+    atexit.register(shutil.rmtree, folder)
+    path = Path(folder) / "faults.so"
     command = ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-pthread"]
     subprocess.run([*command, "-o", str(path), str(SOURCE), "-ldl"], check=True)
-    return path, folder
+    return path
 
 
 class Faults:
@@ -94,7 +96,7 @@ class Faults:
             self._control = _Control.from_buffer(mmap.mmap(file.fileno(), 0))
         self._control.root = str(root).encode()
         self._control.record = str(record or "").encode()
-        self.environment = {"LD_PRELOAD": str(_library()[0]), "FAULTS_CONTROL": str(path)}
+        self.environment = {"LD_PRELOAD": str(_library()), "FAULTS_CONTROL": str(path)}
         """For a process that is counted; its children are not."""
         self.calm()
 
