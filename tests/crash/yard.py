@@ -51,12 +51,16 @@ class Yard:
         """Runs jobs, each on a thread, and calls `on_death` whenever the daemon is dead."""
         with ThreadPoolExecutor() as pool:
             left = {pool.submit(job) for job in jobs}
-            while left:
-                done, left = wait(left, LOOK_S, FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                if left and not self.daemon.is_alive():
-                    on_death()
+            try:
+                while left:
+                    done, left = wait(left, LOOK_S, FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+                    if left and not self.daemon.is_alive():
+                        on_death()
+            except BaseException:
+                self.client.close()  # so that the other jobs end too
+                raise
 
     def settle(self, exposed: Collection[str] = ()) -> None:
         """Brings the daemon up where it is down; every acknowledged run ends, whole and once.
