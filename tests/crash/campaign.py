@@ -26,6 +26,7 @@ from typing import Any
 
 from crash.cases import Campaign, Case, Over
 
+PROGRESS_CASES = 20
 NOT_CAMPAIGNS = frozenset({"campaign", "cases"})
 
 
@@ -103,6 +104,8 @@ def run_campaign(campaign: Campaign, numbers: range, seed: int, jobs: int) -> Ta
         else:
             tally.cases += 1
             tally.did.update(did)
+            if tally.cases % PROGRESS_CASES == 0:
+                print(f"{campaign.name}: {tally.cases} cases, at {number}", file=sys.stderr)
         if failure:
             tally.failures.append(failure)
             print(f"\n{campaign.name} case {number} FAILED\n{failure}", flush=True)
