@@ -9,6 +9,7 @@ from typing import Any
 
 from runyard_agent import clock
 from runyard_agent.bundles import Bundle
+from runyard_agent.shipping.growing import Piece
 from runyard_agent.workdir import WorkIndex
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import runs_pb2
@@ -73,9 +74,12 @@ class Attempt:
         self.end: pb.AttemptEnd | None = None
         self.lengths: dict[File.ValueType, int] = {}
         self.workdir: runs_pb2.WorkdirSummary | None = None
+        self.pieces: tuple[Piece, ...] = ()
+        """The rest of its logs, where that goes with the last report."""
         self.work_index: WorkIndex | None = None
         """What a small working folder held at the start; of others it is only in the bundle."""
         self._changed = changed
+        self._is_quiet = lease.is_ahead
 
     @property
     def epoch(self) -> int:
@@ -86,13 +90,14 @@ class Attempt:
         """Goes forward to a phase, and says so; never back."""
         if phase > self.phase:
             self.phase = phase
-            self._changed(self)
+            self._is_quiet = self._is_quiet and phase < pb.AttemptReport.PHASE_RUNNING
+            self.tell()
 
     def say(self, message: str) -> None:
         """What it does now, for people."""
         if message != self.status_message:
             self.status_message = message
-            self._changed(self)
+            self.tell()
 
     def warn(self, warning: str) -> None:
         """What a person should know; the same thing once, and not without end."""
@@ -101,7 +106,12 @@ class Attempt:
         if len(self.warnings) == WARNINGS_MAX:
             warning = "more warnings were left out"
         self.warnings.append(warning)
-        self._changed(self)
+        self.tell()
+
+    def tell(self) -> None:
+        """There is news. Of a lease that came ahead only what is for good: it may be given back."""
+        if not self._is_quiet:
+            self._changed(self)
 
     def started(self, at_unix_ns: int) -> None:
         """The program was started."""
@@ -124,6 +134,8 @@ class Attempt:
             report.start_time.FromNanoseconds(self.started_at_unix_ns)
         for file, length_bytes in self.lengths.items():
             report.lengths.add(file=file, length_bytes=length_bytes)
+        for piece in self.pieces:
+            report.pieces.add(file=piece.file, offset_bytes=piece.offset_bytes, data=piece.data)
         return report
 
 

@@ -8,14 +8,17 @@ import time
 
 from runyard_agent import attempt as facts
 from runyard_agent import journal, launch, workfiles
+from runyard_agent.ahead import Ahead, need_of
 from runyard_agent.attempt import Attempt
 from runyard_agent.bundles import Bundle, Key, abandoned, scan
+from runyard_agent.core.ahead import Need
 from runyard_agent.core.reconcile import Answer, Recovery, Stage, Word, answer, recover
 from runyard_agent.execution import Execution
 from runyard_agent.executors.protocol import ExecutorUnavailable
 from runyard_agent.node import Node
 from runyard_agent.outbox import Outbox
 from runyard_agent.outputs import OutputFiles
+from runyard_agent.probe import Machine
 from runyard_agent.sweeper import Sweeper
 from runyard_contract.errors import NameInvalid, RunyardError
 from runyard_contract.ids import RunName
@@ -28,18 +31,26 @@ class Attempts:
     """The attempts of this agent. Their tasks live in `group`."""
 
     def __init__(
-        self, node: Node, outbox: Outbox, sweeper: Sweeper, group: asyncio.TaskGroup, boot_id: str
+        self,
+        node: Node,
+        outbox: Outbox,
+        sweeper: Sweeper,
+        group: asyncio.TaskGroup,
+        machine: Machine,
     ) -> None:
         self._node = node
         self._outbox = outbox
         self._sweeper = sweeper
         self._group = group
-        self._boot_id = boot_id
+        self._boot_id = machine.boot_id
+        self._capacity = Need(machine.cpu_millicores, machine.memory_bytes, len(machine.gpu_names))
+        self._ahead = Ahead(outbox, self._begin)
         self._held: dict[Key, Execution] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
 
-    def reports(self) -> list[pb.AttemptReport]:
-        """All of them as they are now, for Hello."""
+    def for_hello(self) -> list[pb.AttemptReport]:
+        """All of them as they are now. Leases that only wait here are forgotten with this."""
+        self._ahead.clear()
         return [held.attempt.report() for held in self._held.values() if not held.is_dropped]
 
     # At the start
@@ -85,7 +96,10 @@ class Attempts:
             return
         held = self._held.get(key)
         match self._answer(Word.LEASE, lease.ref, held):
+            case Answer.START if lease.is_ahead:
+                self._ahead.offer(lease)
             case Answer.START:
+                self._ahead.drop(lease.ref)
                 self._start(key, lease)
             case Answer.REPLACE if held is not None:
                 held.drop()
@@ -97,6 +111,7 @@ class Attempts:
         """Ends an attempt."""
         key = _key(cancel.ref)
         held = self._held.get(key) if key else None
+        self._ahead.drop(cancel.ref)
         word = Word.SUPERSEDED if cancel.is_superseded else Word.CANCEL
         match self._answer(word, cancel.ref, held):
             case Answer.STOP if held is not None:
@@ -115,6 +130,7 @@ class Attempts:
         key = _key(forget.ref)
         held = self._held.get(key) if key else None
         self._outbox.withdraw(forget.ref)
+        self._ahead.drop(forget.ref)
         if key is None or held is None:
             return
         if self._answer(Word.FORGET, forget.ref, held) is not Answer.FORGET:
@@ -174,6 +190,29 @@ class Attempts:
         """Where the attempt's folder lies, or would lie."""
         return Bundle(f"{self._node.home.runs}/{key}", key)
 
+    def _begin(self, lease: pb.Lease) -> bool:
+        """Begins a lease that came ahead; False while there is no room for it."""
+        key = _key(lease.ref)
+        if key is None or key in self._held:
+            return True  # a later word has overtaken it
+        need = need_of(lease)
+        if not need.is_plain and not self._used(need).fits(self._capacity):
+            return False
+        bundle = self._bundle(key).path
+        if not self._node.executor.reserve(bundle, may_follow=need.is_plain):
+            return False
+        self._start(key, lease)
+        if key not in self._held:
+            self._node.executor.release(bundle)
+        return True
+
+    def _used(self, more: Need) -> Need:
+        """What the runs that are active here want, and something more."""
+        for held in self._held.values():
+            if held.is_active:
+                more = more + need_of(held.attempt.lease)
+        return more
+
     def _start(self, key: Key, lease: pb.Lease) -> None:
         """Takes a lease: on disk first, then to work."""
         bundle = self._bundle(key)
@@ -194,7 +233,7 @@ class Attempts:
             return
         execution = self._hold(lease, bundle, is_new=True)
         self._launch(execution, Recovery.PREPARE)
-        self._outbox.changed(execution.attempt)
+        execution.attempt.tell()
 
     async def _replace(self, key: Key, lease: pb.Lease) -> None:
         """Takes a lease once what is held of an older grant has ended."""
@@ -207,7 +246,9 @@ class Attempts:
     def _hold(self, lease: pb.Lease, bundle: Bundle, *, is_new: bool) -> Execution:
         """Notes an attempt."""
         attempt = Attempt(lease, bundle, self._outbox.changed)
-        execution = self._held[bundle.key] = Execution(self._node, attempt, is_new=is_new)
+        execution = self._held[bundle.key] = Execution(
+            self._node, attempt, is_new=is_new, left=self._ahead.go_on
+        )
         return execution
 
     def _launch(self, execution: Execution, how: Recovery) -> None:
@@ -225,6 +266,9 @@ class Attempts:
                 del self._tasks[key]
         if execution.is_dropped and self._held.get(key) is execution:
             self._remove(key, execution)
+        elif execution.is_returned:
+            self._remove(key, execution)  # first: what is given back must not be found again
+            self._outbox.give_back(execution.attempt.lease.ref)
 
     def _remove(self, key: Key, execution: Execution) -> None:
         """Lets an attempt go with its folder."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from enum import StrEnum
 
 from runyard_agent import attempt as facts
 from runyard_agent import journal, prepare, workfiles
 from runyard_agent.attempt import Attempt, Span, Stopwatch
 from runyard_agent.bundles import file_size
+from runyard_agent.core.ahead import HOLD_S
 from runyard_agent.core.reconcile import Recovery
 from runyard_agent.environments.protocol import EnvironmentFailed
 from runyard_agent.executors.protocol import ExecutorUnavailable, ExitRecord
 from runyard_agent.gpus import GpusTaken
+from runyard_agent.live import LiveFiles
 from runyard_agent.node import Node
 from runyard_agent.outputs import OutputFiles
 from runyard_agent.shipping.growing import GrowingFiles
@@ -22,12 +25,11 @@ from runyard_contract.errors import LeaseSuperseded, RunyardError
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import runs_pb2
 
-LIVE_LOGS_S = 1.0
-LIVE_OUTPUTS_S = 30.0
-SLOWEST_POLL_S = 1.0
 RECOVER_RETRY_S = 2.0
 SMALL_INDEX_BYTES = 8 << 10
 FREE_EACH_BYTES = 4 << 20
+REST_BYTES = 64 << 10
+"""So much of the logs may go with the last report."""
 
 
 class _Stage(StrEnum):
@@ -46,10 +48,16 @@ class Refused(Exception):
 class Execution:
     """Drives one attempt; the executor's Follower. `run` is its whole life."""
 
-    def __init__(self, node: Node, attempt: Attempt, *, is_new: bool) -> None:
+    def __init__(
+        self, node: Node, attempt: Attempt, *, is_new: bool, left: Callable[[], None]
+    ) -> None:
+        """`left` is called when the run has left its slot."""
         self.attempt = attempt
         attempt.is_resumed = not is_new
         self.is_dropped = False
+        self.is_returned = False
+        """It came ahead and has not begun in time: it is to begin elsewhere, and never here."""
+        self._left = left
         self._node = node
         self._bundle = attempt.bundle.path
         free_each = min(FREE_EACH_BYTES, node.config.spool_bound_bytes // 4)
@@ -92,11 +100,13 @@ class Execution:
         """See Follower."""
         if not self._exit.done():
             self._exit.set_result(record)
+            self._left()
 
     def refused(self, why: str) -> None:
         """See Follower."""
         if not self._exit.done():
             self._exit.set_exception(Refused(why))
+            self._left()
 
     def _freed(self, stdout_bytes: int, stderr_bytes: int) -> None:
         """Spool space was freed: the job may go on writing."""
@@ -108,6 +118,11 @@ class Execution:
     def is_over(self) -> bool:
         """Whether the daemon has all of it (or nobody wants it)."""
         return self._stage is _Stage.OVER
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it uses the node: from its lease until its processes are gone."""
+        return self._stage is not _Stage.OVER and not self._exit.done()
 
     def cancel(self, grace_s: float) -> None:
         """Ends the attempt; harmless when repeated."""
@@ -144,6 +159,13 @@ class Execution:
             )
         self._node.gpus.give(self._gpus)
         self._gpus = ()
+        if not self._exit.done():  # it has not come to the supervisor
+            self._node.executor.release(self._bundle)
+            self._exit.cancel()
+            self._left()
+        if self.is_returned:
+            self._stage = _Stage.OVER
+            return
         try:
             if not self.is_dropped:
                 await self._finish(end)
@@ -173,6 +195,8 @@ class Execution:
         self._stage = _Stage.HANDED_OVER
         if self._stop_grace_s is not None:
             self._node.executor.stop(self._bundle, "cancel", self._stop_grace_s)
+        elif self.attempt.lease.is_ahead:
+            asyncio.get_running_loop().call_later(HOLD_S, self._give_back)
         try:
             record = await self._follow()
         except Refused as refused:
@@ -181,6 +205,7 @@ class Execution:
                 f"the node's supervisor refused the run: {refused}",
                 "submit again",
             )
+        self.is_returned = record.get("stopped_by") == "returned"
         known = {span.phase for span in self.attempt.spans}
         self.attempt.spans.extend(s for s in facts.spans_of(record) if s.phase not in known)
         if self.attempt.started_at_unix_ns is None and record.get("reason") != "never_started":
@@ -230,6 +255,11 @@ class Execution:
         await node.executor.start(self._bundle, self)
         return None
 
+    def _give_back(self) -> None:
+        """What came ahead and still waits behind another run is to begin elsewhere."""
+        if self.attempt.started_at_unix_ns is None and not self._exit.done():
+            self._node.executor.stop(self._bundle, "returned", 0.0)
+
     def _remember(self) -> None:
         """Takes up what an earlier agent knew of the attempt."""
         spec = self.attempt.bundle.read_spec() or {}
@@ -256,27 +286,16 @@ class Execution:
 
     async def _follow(self) -> ExitRecord:
         """Waits for the end, and looks meanwhile for what gives no signal."""
-        poll_s = self._node.config.poll_s
-        since_logs_s = since_outputs_s = 0.0
-        live: asyncio.Task[None] | None = None
+        live = LiveFiles(self._node.config.poll_s, self._look, self._collect_live)
+        live.start()
         try:
-            while not self._exit.done():
-                await asyncio.wait([self._exit], timeout=poll_s)
-                if self._exit.done():
-                    break
-                self._node.appender.wake(self.files)
-                since_logs_s += poll_s
-                since_outputs_s += poll_s
-                poll_s = min(poll_s * 1.5, max(SLOWEST_POLL_S, self._node.config.poll_s))
-                if since_logs_s >= LIVE_LOGS_S and (live is None or live.done()):
-                    with_outputs = since_outputs_s >= LIVE_OUTPUTS_S
-                    since_logs_s, since_outputs_s = 0.0, 0.0 if with_outputs else since_outputs_s
-                    live = asyncio.create_task(self._collect_live(with_outputs), name="live files")
+            return await self._exit
         finally:
-            if live is not None:
-                live.cancel()
-                await asyncio.gather(live, return_exceptions=True)
-        return self._exit.result()
+            await live.stop()
+
+    def _look(self) -> None:
+        """The growing files may have grown."""
+        self._node.appender.wake(self.files)
 
     async def _collect_live(self, with_outputs: bool) -> None:
         """Sends what the running job has finished writing."""
@@ -293,11 +312,18 @@ class Execution:
         attempt.end = end
         attempt.lengths = self.files.finish()
         attempt.status_message = ""
+        rest = self.files.rest(REST_BYTES)
         attempt.advance(pb.AttemptReport.PHASE_EXITED)
-        self._node.appender.wake(self.files)
+        if rest is None:
+            self._node.appender.wake(self.files)
+        else:
+            self._node.appender.remove(self.files)
         await self._collect_outputs()
         attempt.workdir = await self._summary()
-        await self._complete_logs()
+        if rest is None:
+            await self._complete_logs()
+        else:
+            attempt.pieces = rest
         attempt.spans.append(watch.stop())
 
     async def _collect_outputs(self) -> None:
@@ -307,6 +333,7 @@ class Execution:
                 await self.outputs.collect()
                 return
             except LeaseSuperseded:
+                self._node.appender.add(self.files)  # so that a new connection is heard of
                 self.files.is_refused = True
                 await self._node.appender.wanted(self.files)
 

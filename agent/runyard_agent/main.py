@@ -92,7 +92,7 @@ async def run(settings: Config, home: Home) -> None:
                 changed=outbox.changed,
                 trash=sweeper.take,
             )
-            attempts = Attempts(node, outbox, sweeper, group, machine.boot_id)
+            attempts = Attempts(node, outbox, sweeper, group, machine)
             session = Session(settings, home, machine, attempts, outbox, link, appender)
             stop = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from runyard_agent import attempt as facts
 from runyard_agent.attempt import Attempt
@@ -20,8 +20,13 @@ HOLD_S: Mapping[facts.Phase.ValueType, float] = {
 }
 """How long news of an attempt may wait for what comes next; the end is told at once.
 
-Each report costs a transaction: a run that is over within that time is one, not four.
+Each message costs a transaction: a run that is over within that time is one, not four.
 """
+BUSY_HOLD_S = 0.03
+"""How long any news may wait while leases wait here: many ends then share a transaction."""
+MESSAGE_REPORTS = 200
+MESSAGE_LOG_BYTES = 1 << 20
+"""Bounds of one message: the reports in it, and the log bytes that they carry."""
 
 
 class Outbox:
@@ -29,20 +34,31 @@ class Outbox:
 
     While one message is on its way or held back, an attempt may change several times: what is sent
     next is how it is then. What is lost with a session is said again in the next one's Hello.
+
+    Args:
+        hold_s: how long news of each phase may wait.
+        is_busy: whether the node has more leases than it can begin, so that nobody waits for it
+            to say that it has room.
     """
 
-    def __init__(self, hold_s: Mapping[facts.Phase.ValueType, float] = HOLD_S) -> None:
+    def __init__(
+        self,
+        hold_s: Mapping[facts.Phase.ValueType, float] = HOLD_S,
+        is_busy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.is_busy = is_busy
         self._hold_s = hold_s
         self._changed: dict[int, tuple[float, Attempt]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._denied: dict[_Id, pb.AttemptReport] = {}
         self._is_denied_sent: set[_Id] = set()
+        self._returned: list[pb.AttemptRef] = []
         self._collected: list[tuple[int | None, pb.WorkdirCollected]] = []
         self._has_some = asyncio.Event()
 
     def changed(self, attempt: Attempt) -> None:
         """There is news of an attempt."""
-        hold_s = self._hold_s.get(attempt.phase, 0.0)
+        hold_s = BUSY_HOLD_S if self.is_busy() else self._hold_s.get(attempt.phase, 0.0)
         due_s = time.monotonic() + hold_s
         if id(attempt) in self._changed:
             due_s = min(due_s, self._changed[id(attempt)][0])
@@ -51,6 +67,13 @@ class Outbox:
             self._wake_at(due_s)
         else:
             self._has_some.set()
+
+    def hurry(self) -> None:
+        """Nothing is to be held back for being busy any more."""
+        for place, (_, attempt) in self._changed.items():
+            if not self._hold_s.get(attempt.phase):
+                self._changed[place] = 0.0, attempt
+                self._has_some.set()
 
     def _wake_at(self, due_s: float) -> None:
         """Has what is held back looked at in time."""
@@ -68,6 +91,11 @@ class Outbox:
     def forget(self, attempt: Attempt) -> None:
         """Nothing more is to be said of an attempt."""
         self._changed.pop(id(attempt), None)
+
+    def give_back(self, ref: pb.AttemptRef) -> None:
+        """Says that a lease was not begun and never will be."""
+        self._returned.append(ref)
+        self._has_some.set()
 
     def deny(self, ref: pb.AttemptRef, end: pb.AttemptEnd | None = None) -> None:
         """Says that an attempt was never started here; without `end`, because it was cancelled."""
@@ -97,13 +125,20 @@ class Outbox:
 
     def acknowledged(self, sequence: int) -> None:
         """The daemon has all messages of this session up to this one."""
-        self._collected = [
-            (sent, message) for sent, message in self._collected if sent is None or sent > sequence
-        ]
+        if self._collected:
+            self._collected = [
+                (sent, message)
+                for sent, message in self._collected
+                if sent is None or sent > sequence
+            ]
 
     def new_session(self) -> list[pb.AttemptReport]:
-        """A session begins with a Hello of all attempts; gives the reports that only we hold."""
+        """A session begins with a Hello of all attempts; gives the reports that only we hold.
+
+        What was given back is not in the Hello either: that says it.
+        """
         self._changed.clear()
+        self._returned.clear()
         self._is_denied_sent = set(self._denied)
         self._collected = [(None, message) for _, message in self._collected]
         if self._collected:
@@ -122,20 +157,42 @@ class Outbox:
 
     def take(self, sequence: int) -> pb.SessionRequest | None:
         """The next message, which will be number `sequence`; None when all that is due is said."""
-        now_s = time.monotonic()
-        for place, (due_s, attempt) in self._changed.items():
-            if due_s <= now_s:
-                del self._changed[place]
-                return pb.SessionRequest(sequence=sequence, report=attempt.report())
-        for key, report in self._denied.items():
-            if key not in self._is_denied_sent:
-                self._is_denied_sent.add(key)
-                return pb.SessionRequest(sequence=sequence, report=report)
-        for index, (sent, message) in enumerate(self._collected):
+        message = pb.SessionRequest(
+            sequence=sequence, reports=self._take_reports(), returned=self._returned
+        )
+        self._returned.clear()
+        for index, (sent, collected) in enumerate(self._collected):
             if sent is None:
-                self._collected[index] = (sequence, message)
-                return pb.SessionRequest(sequence=sequence, workdir_collected=message)
+                self._collected[index] = (sequence, collected)
+                message.workdir_collected.CopyFrom(collected)
+                return message
+        if message.reports or message.returned:
+            return message
         self._has_some.clear()
         if self._changed:
             self._wake_at(min(due_s for due_s, _ in self._changed.values()))
         return None
+
+    def _take_reports(self) -> list[pb.AttemptReport]:
+        """The reports for one message."""
+        reports: list[pb.AttemptReport] = []
+        for key, report in self._denied.items():
+            if key not in self._is_denied_sent:
+                self._is_denied_sent.add(key)
+                reports.append(report)
+        now_s = time.monotonic()
+        if any(due_s <= now_s for due_s, _ in self._changed.values()):
+            self._take_due(reports, now_s)
+        return reports
+
+    def _take_due(self, reports: list[pb.AttemptReport], now_s: float) -> None:
+        """Adds the news that are due, and with them every end: one transaction for all."""
+        size_bytes = 0
+        for place, (due_s, attempt) in list(self._changed.items()):
+            if due_s <= now_s or attempt.phase == pb.AttemptReport.PHASE_ENDED:
+                del self._changed[place]
+                report = attempt.report()
+                reports.append(report)
+                size_bytes += sum(len(piece.data) for piece in report.pieces)
+            if len(reports) >= MESSAGE_REPORTS or size_bytes >= MESSAGE_LOG_BYTES:
+                return

@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 
 from runyard_agent import journal
+from runyard_agent.ahead import MAX_LEASES_AHEAD
 from runyard_agent.attempts import Attempts
 from runyard_agent.config import Config
 from runyard_agent.core.backoff import Backoff
@@ -131,7 +132,7 @@ class Session:
         """Says what this node is and holds; hears the rules of the session."""
         self._sequence, self._received = 1, 0
         denied = self._outbox.new_session()
-        hello = self._hello([*self._attempts.reports(), *denied])
+        hello = self._hello([*self._attempts.for_hello(), *denied])
         await call.write(pb.SessionRequest(sequence=1, hello=hello))
         async with asyncio.timeout(WELCOME_LIMIT_S):
             response = await call.read()
@@ -182,6 +183,10 @@ class Session:
                 self._attempts.on_collect(response.collect_workdir)
             case "goodbye" if response.goodbye.is_stop:
                 raise Stopped("the daemon was stopped")
+        for lease in response.leases:
+            self._attempts.on_lease(lease)
+        for forget in response.forgets:
+            self._attempts.on_forget(forget)
 
     def _hello(self, attempts: list[pb.AttemptReport]) -> pb.Hello:
         """What this node is and holds."""
@@ -205,6 +210,7 @@ class Session:
             gpu_names=machine.gpu_names,
             attempts=attempts,
             pid=os.getpid(),
+            max_leases_ahead=MAX_LEASES_AHEAD,
         )
 
 

@@ -43,6 +43,9 @@ _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")
 """The supervisor's own environment; a job gets exactly what its spec says."""
 
 
+StopReason = Literal["cancel", "timeout", "returned"]
+
+
 class SupervisorUnavailable(Unavailable):
     """The processes that own this node's runs can't be started or don't answer."""
 
@@ -184,10 +187,11 @@ class Slot:
         """
         await self._send({"op": "spawn", "bundle": bundle})
 
-    async def stop(self, bundle: str, by: Literal["cancel", "timeout"], grace_s: float) -> None:
+    async def stop(self, bundle: str, by: StopReason, grace_s: float) -> None:
         """SIGTERM now, SIGKILL after `grace_s` seconds; a repeat can only shorten that.
 
-        A run that waits in the slot ends at once as never_started.
+        A run that waits in the slot ends at once as never_started. By "returned" nothing else
+        happens: a run that was started goes on.
         """
         await self._send({"op": "stop", "bundle": bundle, "by": by, "grace_s": grace_s})
 

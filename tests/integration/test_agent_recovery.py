@@ -171,7 +171,7 @@ async def test_agent_does_not_execute_a_lease_twice() -> None:
         held = await job.lease()
 
         for _ in range(3):
-            await daemon.say(lease=held.lease)
+            await daemon.say(leases=[held.lease])
         job.let_it_end()
         report = await daemon.ended(held)
 
@@ -190,7 +190,7 @@ async def test_agent_does_not_execute_an_ended_lease_again() -> None:
         await agent.start()
         await daemon.until(lambda: len(daemon.hellos) == 2)
 
-        await daemon.say(lease=held.lease)
+        await daemon.say(leases=[held.lease])
         after = await daemon.lease(script(daemon, "print(2)"))
         await daemon.ended(after)
 

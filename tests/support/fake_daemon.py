@@ -92,6 +92,8 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         self.hellos: list[pb.Hello] = []
         self.collected: dict[str, pb.WorkdirCollected] = {}
         self.uploaded: list[str] = []
+        self.returned: list[pb.AttemptRef] = []
+        self.messages = 0
         self.appended_bytes = 0
         self.refused_appends = 0
         self.is_disk_full = False
@@ -101,7 +103,7 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         self.window_bytes = 8 << 20
         self._epoch = 0
         self._runs = 0
-        self._tag = secrets.token_hex(3)
+        self._tag = secrets.token_hex(2)
         self._changed = asyncio.Condition()
         self._outgoing: asyncio.Queue[pb.SessionResponse | None] | None = None
 
@@ -139,7 +141,20 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
 
     async def lease(self, spec: runs_pb2.RunSpec, *, run: str = "", attempt: int = 1) -> Held:
         """Grants a run to the agent that is there; a new one, unless `run` names one."""
-        await self.session()
+        held = self.grant(spec, run=run, attempt=attempt)
+        await self.say(leases=[held.lease])
+        return held
+
+    async def lease_ahead(self, *specs: runs_pb2.RunSpec) -> list[Held]:
+        """Grants runs for which the agent need not have room yet, in one message."""
+        granted = [self.grant(spec, is_ahead=True) for spec in specs]
+        await self.say(leases=[held.lease for held in granted])
+        return granted
+
+    def grant(
+        self, spec: runs_pb2.RunSpec, *, run: str = "", attempt: int = 1, is_ahead: bool = False
+    ) -> Held:
+        """Grants a run, and says nothing."""
         self._epoch += 1
         run = run or self.new_run_id()
         experiment = run.rsplit("_", 2)[0]
@@ -152,15 +167,15 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
             spec=spec,
             manifests=self._inline(spec.snapshot),
             environment=spec.environment,
+            is_ahead=is_ahead,
         )
         held = self.held[run, attempt] = Held(lease)
-        await self.say(lease=lease)
         return held
 
     def new_run_id(self) -> str:
         """Unique on the machine: a supervisor finds the processes of a run by its id."""
         self._runs += 1
-        return f"t_1764000000_{self._tag}{self._runs:02x}"
+        return f"t_1764000000_{self._tag}{self._runs:04x}"
 
     async def cancel(self, held: Held, grace_s: float = 5.0, *, superseded: bool = False) -> None:
         """Ends an attempt."""
@@ -233,11 +248,12 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
 
     async def _read_session(self, requests: Any, outgoing: Any) -> None:
         async for request in requests:
-            match request.WhichOneof("message"):
-                case "report":
-                    self._on_report(request.report, outgoing)
-                case "workdir_collected":
-                    self.collected[request.workdir_collected.request_id] = request.workdir_collected
+            self.messages += 1
+            for report in request.reports:
+                self._on_report(report, outgoing)
+            self.returned.extend(request.returned)
+            if request.HasField("workdir_collected"):
+                self.collected[request.workdir_collected.request_id] = request.workdir_collected
             outgoing.put_nowait(pb.SessionResponse(acknowledged=request.sequence))
             await self._notify()
         outgoing.put_nowait(None)
@@ -252,6 +268,11 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         held = self.held.get((report.ref.run.rpartition("/")[2], report.ref.attempt))
         if held is None or held.lease.ref.epoch != report.ref.epoch:
             return
+        for piece in report.pieces:
+            stored = held.files.setdefault(piece.file, bytearray())
+            append = accept(len(stored), piece.offset_bytes, piece.data)
+            if append is not None:
+                stored += append.data
         if held.report is None or report.phase >= held.report.phase:
             held.report = report
         if not held.phases or held.phases[-1] < report.phase:
@@ -263,7 +284,7 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         """Lets the agent's folder of an attempt go."""
         forget = pb.ForgetAttempt(ref=held.lease.ref)
         forget.keep_workdir.FromSeconds(self.keep_workdir_s)
-        (outgoing or self._outgoing).put_nowait(pb.SessionResponse(forget=forget))
+        (outgoing or self._outgoing).put_nowait(pb.SessionResponse(forgets=[forget]))
 
     async def AppendFiles(self, requests: Any, context: Any) -> Any:
         async for request in requests:

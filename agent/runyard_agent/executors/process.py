@@ -7,7 +7,7 @@ import heapq
 import os
 from collections import deque
 from collections.abc import Coroutine
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from runyard_agent import journal
 from runyard_agent.executors.protocol import ExecutorUnavailable, ExitRecord, Follower
@@ -19,12 +19,17 @@ from runyard_agent.slots import (
     Slot,
     SlotLost,
     Started,
+    StopReason,
     Stuck,
     Supervisor,
     SupervisorUnavailable,
 )
 
 RECOVER_RETRY_S = 1.0
+YOUNG_S = 0.25
+"""A run that has taken longer than this is not short: nothing is put behind it."""
+PLACES = 2
+"""Runs that a slot may have: the one that it executes and the next."""
 
 
 class _Nobody:
@@ -52,12 +57,14 @@ _NOBODY: Follower = _Nobody()
 class _Lane:
     """One slot: its connection and the bundles that were handed to it."""
 
-    __slots__ = ("followers", "number", "slot")
+    __slots__ = ("began_s", "followers", "number", "slot")
 
     def __init__(self, number: int, slot: Slot) -> None:
         self.number = number
         self.slot = slot
         self.followers: dict[str, Follower] = {}
+        self.began_s = 0.0
+        """When the run that it executes was handed over or started."""
 
 
 class ProcessExecutor:
@@ -67,6 +74,9 @@ class ProcessExecutor:
         self._supervisor = supervisor
         self._group = group
         self._free = list(range(slots))
+        self._places = [0] * slots
+        """How many bundles each slot has, or is to have."""
+        self._reserved: dict[str, int] = {}
         self._waiting: deque[asyncio.Future[int]] = deque()
         self._lanes: dict[int, _Lane] = {}
         self._of: dict[str, _Lane] = {}
@@ -81,9 +91,40 @@ class ProcessExecutor:
         except SupervisorUnavailable as error:
             journal.warning("supervisor_unavailable", why=str(error))
 
+    def reserve(self, bundle: str, *, may_follow: bool) -> bool:
+        """See Executor."""
+        if self._waiting:
+            return False
+        if self._free:
+            number = heapq.heappop(self._free)
+        elif may_follow and (behind := self._young_lane()) is not None:
+            number = behind
+        else:
+            return False
+        self._reserved[bundle] = number
+        self._places[number] += 1
+        return True
+
+    def release(self, bundle: str) -> None:
+        """See Executor."""
+        number = self._reserved.pop(bundle, None)
+        if number is not None:
+            self._give(number)
+
+    def _young_lane(self) -> int | None:
+        """A slot whose run has just begun and has nothing behind it."""
+        since_s = asyncio.get_running_loop().time() - YOUNG_S
+        for number, lane in self._lanes.items():
+            is_young = lane.began_s > since_s and bool(lane.followers)
+            if is_young and number < len(self._places) and self._places[number] < PLACES:
+                return number
+        return None
+
     async def start(self, bundle: str, follower: Follower) -> None:
         """See Executor."""
-        number = await self._take()
+        number = self._reserved.pop(bundle, None)
+        if number is None:
+            number = await self._take()
         try:
             lane = self._lanes.get(number) or await self._lane(number)
         except BaseException as error:
@@ -103,6 +144,8 @@ class ProcessExecutor:
                 if lane.number in self._free:
                     self._free.remove(lane.number)
                     heapq.heapify(self._free)
+                if lane.number < len(self._places):
+                    self._places[lane.number] += 1
                 self._hold(lane, bundle, follower)
                 return True
         return False
@@ -118,7 +161,7 @@ class ProcessExecutor:
         """See Executor."""
         lane = self._of.get(bundle)
         if lane is not None:
-            reason = cast("Literal['cancel', 'timeout']", by)
+            reason = cast("StopReason", by)
             self._send(lane.slot.stop(bundle, reason, grace_s))
 
     def acknowledged(self, bundle: str, stdout_bytes: int, stderr_bytes: int) -> None:
@@ -140,7 +183,9 @@ class ProcessExecutor:
     async def _take(self) -> int:
         """The number of a free slot, the lowest (which is warm); waits for one in turn."""
         if self._free and not self._waiting:
-            return heapq.heappop(self._free)
+            number = heapq.heappop(self._free)
+            self._places[number] += 1
+            return number
         place: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         try:
@@ -151,16 +196,24 @@ class ProcessExecutor:
             raise
 
     def _give(self, number: int) -> None:
-        """A slot is free: for who waits longest, else for later."""
+        """A place is free; with the last one of a slot it is the turn of who waits longest."""
+        if number >= len(self._places):  # of an earlier agent that had more slots
+            return
+        self._places[number] -= 1
+        if self._places[number]:
+            return
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():
+                self._places[number] += 1
                 place.set_result(number)
                 return
         heapq.heappush(self._free, number)
 
     def _hold(self, lane: _Lane, bundle: str, follower: Follower) -> None:
         """Notes who follows a bundle, and where it is."""
+        if not lane.followers:
+            lane.began_s = asyncio.get_running_loop().time()
         lane.followers[bundle] = follower
         self._of[bundle] = lane
 
@@ -168,7 +221,7 @@ class ProcessExecutor:
         """A bundle has left its slot."""
         self._of.pop(bundle, None)
         follower = lane.followers.pop(bundle, None)
-        if follower is not None and not lane.followers:
+        if follower is not None:
             self._give(lane.number)
         return follower
 
@@ -212,6 +265,7 @@ class ProcessExecutor:
             case Output():
                 follower.output()
             case Started(at_unix_ns=at_unix_ns):
+                lane.began_s = asyncio.get_running_loop().time()
                 follower.started(at_unix_ns)
             case Stuck(pids=pids):
                 follower.stuck(pids)

@@ -42,6 +42,16 @@ class Executor(Protocol):
     of its processes is left.
     """
 
+    def reserve(self, bundle: str, *, may_follow: bool) -> bool:
+        """Keeps room for a bundle that `start` will name; False where there is none now.
+
+        `may_follow`: a place behind a run that has just begun is room enough. Give back what is
+        not used with `release`.
+        """
+
+    def release(self, bundle: str) -> None:
+        """Gives back what was reserved and not used; harmless otherwise."""
+
     async def start(self, bundle: str, follower: Follower) -> None:
         """Executes a bundle as soon as there is room for it; returns when it was handed over.
 
@@ -61,7 +71,8 @@ class Executor(Protocol):
     def stop(self, bundle: str, by: str, grace_s: float) -> None:
         """Ends an execution: SIGTERM, after the grace period SIGKILL. `by`: "cancel", "timeout".
 
-        One that waits to be started ends with the reason "never_started". Harmless when repeated.
+        One that waits to be started ends with the reason "never_started". By "returned" only such
+        a one is ended: what was started goes on. Harmless when repeated.
         """
 
     def acknowledged(self, bundle: str, stdout_bytes: int, stderr_bytes: int) -> None:

@@ -161,6 +161,29 @@ class GrowingFiles:
             self._may_have_grown = True
         return dict(self._final)
 
+    def rest(self, limit_bytes: int) -> tuple[Piece, ...] | None:
+        """All that the daemon lacks of the finished files, to be sent with the last report.
+
+        None where that is more than the limit, or where some of it is on its way already.
+        """
+        if self._final is None or self.unacknowledged_bytes:
+            return None
+        wanted = {
+            file: length - self._tails[file].acked_bytes for file, length in self._final.items()
+        }
+        is_known = all(tail.is_known for tail in self._tails.values())
+        if not is_known or sum(wanted.values()) > limit_bytes:
+            return None
+        pieces = []
+        for file, length in wanted.items():
+            if length > 0:
+                offset = self._tails[file].acked_bytes
+                data = self._tails[file].read(length, offset)
+                if len(data) < length:
+                    return None  # the spool is damaged: the long way says what is left of it
+                pieces.append(Piece(file, offset, data))
+        return tuple(pieces)
+
     def give_up(self) -> None:
         """The files can't be read any more: what is durable is all there will be."""
         self._final = {file: tail.acked_bytes for file, tail in self._tails.items()}

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ORPHANED = signal.SIGUSR1
 """Comes when the parent dies."""
 SLOT_SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, ORPHANED})
+RETURNED = "returned"
+"""Who stops a run that is to start elsewhere; only one that has not started here."""
 QUEUE_RUNS = 2
 """How many runs may wait behind the one that is executed."""
 OUTPUT_PAUSE_NS = 4_000_000
@@ -145,8 +147,10 @@ class Slot:
         except record.SpecInvalid as error:
             self._refuse("stop", bundle, f"grace_s: {error}")
             return
-        if by not in ("cancel", "timeout"):
-            self._refuse("stop", bundle, "by is neither cancel nor timeout")
+        if by not in ("cancel", "timeout", RETURNED):
+            self._refuse("stop", bundle, "by is neither cancel nor timeout nor returned")
+        elif by == RETURNED and bundle not in self._queue:
+            self._refuse("stop", bundle, "not waiting in this slot")
         elif self._job is not None and self._job.bundle == bundle:
             self._job.stop(by, grace_s)
         elif bundle in self._queue:

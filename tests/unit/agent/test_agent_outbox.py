@@ -33,8 +33,8 @@ def test_outbox_says_the_newest_state_of_an_attempt_once() -> None:
 
     messages = said(outbox)
 
-    assert [m.report.phase for m in messages] == [pb.AttemptReport.PHASE_EXITED]
-    assert messages[0].report.start_time.ToNanoseconds() == 5
+    assert [r.phase for m in messages for r in m.reports] == [pb.AttemptReport.PHASE_EXITED]
+    assert messages[0].reports[0].start_time.ToNanoseconds() == 5
 
 
 def test_outbox_holds_a_short_run_back_until_its_end() -> None:
@@ -49,7 +49,9 @@ def test_outbox_holds_a_short_run_back_until_its_end() -> None:
         assert await outbox.wait(10)
         return said(outbox)
 
-    assert [m.report.phase for m in asyncio.run(body())] == [pb.AttemptReport.PHASE_ENDED]
+    assert [r.phase for m in asyncio.run(body()) for r in m.reports] == [
+        pb.AttemptReport.PHASE_ENDED
+    ]
 
 
 def test_outbox_says_what_it_held_back_when_its_time_is_over() -> None:
@@ -63,15 +65,59 @@ def test_outbox_says_what_it_held_back_when_its_time_is_over() -> None:
             messages = said(outbox)
         return messages
 
-    assert [m.report.ref.epoch for m in asyncio.run(body())] == [2]
+    assert [r.ref.epoch for m in asyncio.run(body()) for r in m.reports] == [2]
 
 
-def test_outbox_numbers_its_messages() -> None:
+def test_outbox_says_several_attempts_in_one_message() -> None:
     outbox = Outbox({})
     for number in (1, 2, 3):
         attempt(outbox, number).advance(pb.AttemptReport.PHASE_PREPARING)
 
-    assert [m.sequence for m in said(outbox)] == [2, 3, 4]
+    [message] = said(outbox)
+
+    assert message.sequence == 2
+    assert [report.ref.epoch for report in message.reports] == [1, 2, 3]
+
+
+def test_outbox_holds_an_end_back_only_while_leases_wait() -> None:
+    async def body() -> tuple[list[pb.SessionRequest], list[pb.SessionRequest]]:
+        is_busy = True
+        outbox = Outbox({}, lambda: is_busy)
+        attempt(outbox, 1).advance(pb.AttemptReport.PHASE_ENDED)
+        early = said(outbox)
+        is_busy = False
+        outbox.hurry()
+        assert await outbox.wait(10)
+        return early, said(outbox)
+
+    early, late = asyncio.run(body())
+    assert early == []
+    assert [r.phase for m in late for r in m.reports] == [pb.AttemptReport.PHASE_ENDED]
+
+
+def test_outbox_sends_every_end_along_with_what_is_due() -> None:
+    async def body() -> list[pb.SessionRequest]:
+        is_busy = True
+        outbox = Outbox({}, lambda: is_busy)
+        attempt(outbox, 1).advance(pb.AttemptReport.PHASE_ENDED)
+        attempt(outbox, 2).advance(pb.AttemptReport.PHASE_RUNNING)
+        is_busy = False
+        attempt(outbox, 3).advance(pb.AttemptReport.PHASE_ENDED)
+        return said(outbox)
+
+    [message] = asyncio.run(body())
+    assert [report.ref.epoch for report in message.reports] == [1, 3]
+
+
+def test_outbox_gives_a_lease_back_once_and_not_in_a_session_whose_hello_lacks_it() -> None:
+    outbox = Outbox({})
+    outbox.give_back(ref(1))
+    first = said(outbox)
+    outbox.give_back(ref(2))
+    outbox.new_session()
+
+    assert [r.epoch for m in first for r in m.returned] == [1]
+    assert said(outbox) == []
 
 
 def test_outbox_never_goes_back_in_phase() -> None:
@@ -101,7 +147,7 @@ def test_outbox_denies_until_the_daemon_has_heard_of_it() -> None:
     outbox = Outbox()
     outbox.deny(ref())
 
-    assert said(outbox)[0].report.end.reason == pb.AttemptEnd.REASON_NEVER_STARTED
+    assert said(outbox)[0].reports[0].end.reason == pb.AttemptEnd.REASON_NEVER_STARTED
     assert len(outbox.new_session()) == 1
     outbox.withdraw(ref())
     assert outbox.new_session() == []
