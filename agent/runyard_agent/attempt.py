@@ -9,6 +9,7 @@ from typing import Any
 
 from runyard_agent import clock
 from runyard_agent.bundles import Bundle
+from runyard_agent.laid import LaidOut
 from runyard_agent.shipping.growing import Piece
 from runyard_agent.workdir import WorkIndex
 from runyardpb.agent.v1 import agent_pb2 as pb
@@ -78,6 +79,10 @@ class Attempt:
         """The rest of its logs, where that goes with the last report."""
         self.work_index: WorkIndex | None = None
         """What a small working folder held at the start; of others it is only in the bundle."""
+        self.laid: LaidOut | None = None
+        """Its folders as they were made, where another run may have them later."""
+        self.is_untouched = False
+        """Its run has ended well and has left these folders as they were."""
         self._changed = changed
         self._is_quiet = lease.is_ahead
 

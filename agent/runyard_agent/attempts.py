@@ -71,7 +71,11 @@ class Attempts:
         found = bundle.found(is_supervised=False)
         lease = bundle.read_lease()
         execution = None
-        if lease is not None and found.stage not in (Stage.EXITED, Stage.FORGOTTEN):
+        if lease is not None and found.stage not in (
+            Stage.EXITED,
+            Stage.FORGOTTEN,
+            Stage.RETURNED,
+        ):
             execution = self._hold(lease, bundle, is_new=False)
             if await self._node.executor.adopt(bundle.path, execution):
                 found = bundle.found(is_supervised=True)
@@ -82,6 +86,8 @@ class Attempts:
         elif how is Recovery.REMOVE or lease is None:
             if how is not Recovery.REMOVE:
                 await self._node.executor.recover(bundle.path)
+            if execution is not None:
+                self._drop_from_memory(bundle.key, execution)
             self._node.trash(bundle.path)
         else:
             self._launch(execution or self._hold(lease, bundle, is_new=False), how)
@@ -144,6 +150,9 @@ class Attempts:
         has_left_some = summary.file_count > 0 if summary is not None else not held.is_over
         self._drop_from_memory(key, held)
         held.drop()  # it may still be sending what the daemon has already
+        if held.attempt.laid is not None and held.attempt.is_untouched:
+            self._node.folders.take_back(bundle, held.attempt.laid)
+            return
         if not keep_s or not has_left_some:
             self._node.trash(bundle.path)
             return
@@ -219,7 +228,9 @@ class Attempts:
         if os.path.lexists(bundle.path):  # forgotten, or of an earlier grant
             self._node.trash(bundle.path)
         try:
-            bundle.create(lease)
+            laid = self._node.folders.claim(bundle, lease)
+            if laid is None:
+                bundle.create(lease)
         except OSError as error:
             journal.failure("lease_not_kept", error, bundle=bundle.path)
             self._outbox.deny(
@@ -232,6 +243,7 @@ class Attempts:
             )
             return
         execution = self._hold(lease, bundle, is_new=True)
+        execution.attempt.laid = laid
         self._launch(execution, Recovery.PREPARE)
         execution.attempt.tell()
 

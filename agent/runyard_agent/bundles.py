@@ -24,6 +24,9 @@ from runyardpb.agent.v1 import agent_pb2 as pb
 
 FORMAT = 1
 STREAMS = ("stdout", "stderr", "order")
+RECORDS = ("lease.pb", "spec.json", "state.free", "exit.json.tmp")
+"""Files that stay in a folder between two runs; the supervisor makes its two out of the last."""
+STATE_BYTES = 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,29 @@ class Bundle:
         """
         staged = f"{os.path.dirname(self.path)}/.{self.key}.{os.getpid()}"
         os.mkdir(staged, 0o700)
-        _write(staged + "/lease.pb", lease.SerializeToString())
+        self.put_lease(staged, lease)
         os.rename(staged, self.path)
+
+    @staticmethod
+    def put_lease(folder: str, lease: pb.Lease) -> None:
+        """Writes the lease into a folder that is about to become a bundle."""
+        _write(folder + "/lease.pb", lease.SerializeToString())
+
+    @staticmethod
+    def free_records(folder: str, boot_id: str) -> None:
+        """Puts the supervisor's records of an ended run aside, to be written anew.
+
+        What a supervisor that dies while it takes `state.free` leaves behind reads as a run that
+        was about to be started.
+        """
+        os.rename(folder + "/exit.json", folder + "/exit.json.tmp")
+        state = {"format": FORMAT, "phase": "spawning", "pid": None, "boot_id": boot_id}
+        fd = os.open(folder + "/state.json", os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.pwrite(fd, json.dumps(state).encode().ljust(STATE_BYTES), 0)
+        finally:
+            os.close(fd)
+        os.rename(folder + "/state.json", folder + "/state.free")
 
     def read_lease(self) -> pb.Lease | None:
         """The lease, None where it is missing or damaged."""
@@ -106,6 +130,16 @@ class Bundle:
     def read_exit(self) -> dict[str, Any] | None:
         """How the attempt ended, None before."""
         return self._read("exit.json")
+
+    def sync_exit(self) -> None:
+        """Makes the end and the logs durable on this machine, where they still are. Blocks."""
+        for name in ("exit.json", *STREAMS):
+            with contextlib.suppress(OSError):
+                fd = os.open(f"{self.path}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                try:
+                    os.fdatasync(fd)
+                finally:
+                    os.close(fd)
 
     def read_state(self) -> dict[str, Any] | None:
         """What the supervisor says, None before it had the attempt."""
@@ -130,15 +164,18 @@ class Bundle:
             return Found(Stage.FORGOTTEN, epoch)
         state = self.read_state() or {}
         boot_id = str(state.get("boot_id", ""))
-        if self.read_exit() is not None:
-            stage = Stage.EXITED
+        is_ahead = lease is not None and lease.is_ahead
+        exit_record = self.read_exit()
+        if exit_record is not None:
+            is_returned = exit_record.get("stopped_by") == "returned"
+            stage = Stage.RETURNED if is_returned else Stage.EXITED
         elif state.get("phase") == "running":
             stage = Stage.RUNNING
         elif os.path.lexists(self.path + "/state.json"):
             stage = Stage.SPAWNING
         else:
             stage = Stage.LEASED
-        return Found(stage, epoch, boot_id, is_supervised)
+        return Found(stage, epoch, boot_id, is_supervised, is_ahead)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         """A JSON object of the bundle, None where it is missing or not whole."""

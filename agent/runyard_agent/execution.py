@@ -28,6 +28,9 @@ from runyardpb.v1 import runs_pb2
 RECOVER_RETRY_S = 2.0
 SMALL_INDEX_BYTES = 8 << 10
 FREE_EACH_BYTES = 4 << 20
+SYNC_AFTER_S = 2.0
+"""An end that the daemon has not taken over by then is made durable here."""
+_JOB_FILES = (pb.AppendFilesRequest.FILE_METRICS, pb.AppendFilesRequest.FILE_TAGS)
 REST_BYTES = 64 << 10
 """So much of the logs may go with the last report."""
 
@@ -76,6 +79,7 @@ class Execution:
         self._exit: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
         self._start_watch: Stopwatch | None = None
         self._stop_grace_s: float | None = None
+        self._sync_timer: asyncio.TimerHandle | None = None
         self._gpus: tuple[int, ...] = ()
 
     # What the executor tells
@@ -179,6 +183,12 @@ class Execution:
         self._stage = _Stage.OVER
         if not self.is_dropped:
             self.attempt.advance(pb.AttemptReport.PHASE_ENDED)
+            loop = asyncio.get_running_loop()
+            self._sync_timer = loop.call_later(SYNC_AFTER_S, self._sync)
+
+    def _sync(self) -> None:
+        """The daemon has not acknowledged the end yet: our copy of it counts."""
+        self._node.disk.submit(self.attempt.bundle.sync_exit)
 
     async def _execute(self, how: Recovery) -> pb.AttemptEnd:
         """Gets the program to its end, and tells that end."""
@@ -310,7 +320,8 @@ class Execution:
         attempt = self.attempt
         watch = Stopwatch("outputs")
         attempt.end = end
-        attempt.lengths = self.files.finish()
+        attempt.is_untouched = self._is_untouched(end)
+        attempt.lengths = self.files.finish(_JOB_FILES if attempt.is_untouched else ())
         attempt.status_message = ""
         rest = self.files.rest(REST_BYTES)
         attempt.advance(pb.AttemptReport.PHASE_EXITED)
@@ -318,13 +329,24 @@ class Execution:
             self._node.appender.wake(self.files)
         else:
             self._node.appender.remove(self.files)
-        await self._collect_outputs()
-        attempt.workdir = await self._summary()
+        if attempt.is_untouched:
+            attempt.workdir = runs_pb2.WorkdirSummary()
+        else:
+            await self._collect_outputs()
+            attempt.workdir = await self._summary()
         if rest is None:
             await self._complete_logs()
         else:
             attempt.pieces = rest
         attempt.spans.append(watch.stop())
+
+    def _is_untouched(self, end: pb.AttemptEnd) -> bool:
+        """Whether the run has left its folders as they were, so that nothing is to be sent."""
+        attempt = self.attempt
+        if attempt.laid is None or attempt.started_at_unix_ns is None:
+            return False
+        is_by_itself = end.reason == pb.AttemptEnd.REASON_EXITED and not end.stopped_by
+        return is_by_itself and attempt.laid.is_untouched(self._bundle, attempt.started_at_unix_ns)
 
     async def _collect_outputs(self) -> None:
         """Sends the outputs; again in a later session where the daemon refuses the attempt now."""
@@ -359,6 +381,8 @@ class Execution:
     def close(self) -> None:
         """Gives back what the attempt holds; after `run`, or when it was cancelled."""
         self._node.appender.remove(self.files)
+        if self._sync_timer is not None:
+            self._sync_timer.cancel()
         if self._exit.done() and not self._exit.cancelled():
             self._exit.exception()  # seen
 

@@ -17,6 +17,7 @@ from runyard_agent.attempts import Attempts
 from runyard_agent.config import Config
 from runyard_agent.environments.registry import BuilderContext, load_builders
 from runyard_agent.executors.process import ProcessExecutor
+from runyard_agent.folders import Folders
 from runyard_agent.gpus import Gpus
 from runyard_agent.home import Home, open_home
 from runyard_agent.joblib import job_library
@@ -74,6 +75,7 @@ async def run(settings: Config, home: Home) -> None:
     supervisor = Supervisor(home.supervisor)
     slots = settings.slots or machine.default_slots
     sweeper = Sweeper(home.trash, disk)
+    folders = Folders(home.runs, sweeper.take, machine.boot_id)
     try:
         async with asyncio.TaskGroup() as group:
             executor = ProcessExecutor(supervisor, slots, group)
@@ -90,6 +92,7 @@ async def run(settings: Config, home: Home) -> None:
                 disk=disk,
                 library=job_library(home.cache),
                 changed=outbox.changed,
+                folders=folders,
                 trash=sweeper.take,
             )
             attempts = Attempts(node, outbox, sweeper, group, machine)

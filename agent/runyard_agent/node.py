@@ -10,6 +10,7 @@ from runyard_agent.attempt import Attempt
 from runyard_agent.config import Config
 from runyard_agent.environments.protocol import EnvironmentBuilder
 from runyard_agent.executors.protocol import Executor
+from runyard_agent.folders import Folders
 from runyard_agent.gpus import Gpus
 from runyard_agent.home import Home
 from runyard_agent.link import Link
@@ -37,5 +38,7 @@ class Node:
     """Path of the job library's zip."""
     changed: Callable[[Attempt], None]
     """Told of an attempt of which there is something to report."""
+    folders: Folders
+    """Folders that runs have left as they were."""
     trash: Callable[[str], None]
     """Takes a path that is to be deleted some time."""

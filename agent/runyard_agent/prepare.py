@@ -8,6 +8,7 @@ import os
 from runyard_agent import journal, launch
 from runyard_agent.attempt import Attempt, Stopwatch
 from runyard_agent.environments.protocol import EnvironmentFailed, ProvidedEnvironment
+from runyard_agent.laid import LaidOut
 from runyard_agent.link import Stubs
 from runyard_agent.node import Node
 from runyard_agent.shipping.growing import GrowingFiles
@@ -17,6 +18,7 @@ from runyard_agent.workdir import (
     LayoutFailed,
     NoBlobs,
     Plan,
+    contents,
     lay_out,
     plan,
     size_bytes,
@@ -59,6 +61,9 @@ async def lay_out_snapshot(node: Node, attempt: Attempt) -> None:
     """Makes the working folder and the job library's. Raises LayoutFailed."""
     watch = Stopwatch("snapshot")
     bundle = attempt.bundle
+    if attempt.laid is not None and not attempt.is_resumed:
+        attempt.spans.append(watch.stop())
+        return
     if attempt.is_resumed:  # an agent was killed somewhere here
         node.trash(bundle.work)
         node.trash(bundle.job)
@@ -67,6 +72,7 @@ async def lay_out_snapshot(node: Node, attempt: Attempt) -> None:
     if not root:
         attempt.work_index = lay_out((), NoBlobs(), bundle.work)
         attempt.work_index.save(bundle.work_index)
+        attempt.laid = LaidOut("", bundle.path, {})
     else:
         await _lay_out(node, attempt, root)
     attempt.spans.append(watch.stop())
@@ -92,6 +98,7 @@ async def _lay_out(node: Node, attempt: Attempt, root: str) -> None:
             if len(entries) <= SMALL_FILES and size_bytes(entries) <= SMALL_BYTES:
                 attempt.work_index = lay_out(entries, blobs, work)
                 attempt.work_index.save(work_index)
+                attempt.laid = LaidOut(root, attempt.bundle.path, contents(entries))
                 return
     except RunyardError as error:
         raise _unreadable(error) from error

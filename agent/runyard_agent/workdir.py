@@ -100,6 +100,17 @@ def plan(root_digest: str, read: Callable[[str], bytes]) -> Plan:
     return list(iterate(root_digest, read))
 
 
+def contents(entries: Plan) -> dict[str, str]:
+    """The files and links of a plan by path; the digest of a file's bytes where it names one."""
+    return {
+        "/".join(path): entry.digest
+        if isinstance(entry, FileEntry) and not entry.is_chunked
+        else ""
+        for path, entry in entries
+        if not isinstance(entry, DirectoryEntry)
+    }
+
+
 def size_bytes(entries: Plan) -> int:
     """Sum of the sizes of all files of a plan."""
     return sum(entry.size_bytes for _, entry in entries if isinstance(entry, FileEntry))

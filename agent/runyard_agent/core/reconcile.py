@@ -24,6 +24,8 @@ class Stage(StrEnum):
     """A supervisor was about to start the program; whether it did is unknown."""
     RUNNING = "running"
     """The program was started."""
+    RETURNED = "returned"
+    """It had come ahead, was not begun in time, and never will be."""
     EXITED = "exited"
     """There is an exit record."""
     FORGOTTEN = "forgotten"
@@ -36,13 +38,14 @@ class Found:
 
     `epoch` is None where its lease can't be read. `boot_id` is that of the machine's start in
     which it was handed to a supervisor, empty before. `is_supervised` says whether a living
-    supervisor has it now.
+    supervisor has it now; `is_ahead`, whether the lease came before the node had room.
     """
 
     stage: Stage
     epoch: int | None = None
     boot_id: str = ""
     is_supervised: bool = False
+    is_ahead: bool = False
 
 
 class Recovery(StrEnum):
@@ -68,6 +71,8 @@ def recover(found: Found, boot_id: str) -> Recovery:
     """What a starting agent does with a bundle; `boot_id` is that of the machine now."""
     if found.stage is Stage.FORGOTTEN:
         return Recovery.KEEP
+    if found.stage is Stage.RETURNED:
+        return Recovery.REMOVE
     if found.epoch is None:
         # A lease that is not whole was never acknowledged; but processes are never let go unseen.
         if found.stage is Stage.LEASED:
@@ -78,7 +83,8 @@ def recover(found: Found, boot_id: str) -> Recovery:
     if found.is_supervised:
         return Recovery.FOLLOW
     if found.stage is Stage.LEASED:
-        return Recovery.PREPARE
+        # One that came ahead may have been given back: the daemon takes it if no Hello names it.
+        return Recovery.REMOVE if found.is_ahead else Recovery.PREPARE
     if found.boot_id != boot_id:
         return Recovery.NODE_RESTARTED
     return Recovery.SUPERVISOR_LOST

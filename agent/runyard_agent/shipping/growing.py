@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from runyard_contract.errors import LogIndexCorrupt
@@ -148,12 +148,15 @@ class GrowingFiles:
         """The files may have grown: looks at all of them before the next piece."""
         self._may_have_grown = True
 
-    def finish(self) -> dict[File.ValueType, int]:
-        """The files grow no more: their final lengths, without an order record cut short."""
+    def finish(self, empty: Collection[File.ValueType] = ()) -> dict[File.ValueType, int]:
+        """The files grow no more: their final lengths, without an order record cut short.
+
+        `empty`: files that are known to hold nothing.
+        """
         if self._final is None:
             lengths = {}
             for file, tail in self._tails.items():
-                length = tail.size_bytes()
+                length = 0 if file in empty else tail.size_bytes()
                 if file == ORDER_FILE:
                     length = 0 if self._is_order_damaged else length - length % RECORD_BYTES
                 lengths[file] = max(length, tail.acked_bytes, tail.sent_bytes)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 SPEC = "spec.json"
 STATE = "state.json"
+FREE_STATE = "state.free"
+"""A state file of an earlier run in the same folder, which `claim` takes."""
 EXIT = "exit.json"
 STATE_BYTES = 320
 BOOT_ID = clock.boot_id()
@@ -145,8 +147,14 @@ def claim(bundle: str, content: Record) -> int:
     """
     if os.path.lexists(os.path.join(bundle, EXIT)):
         raise FileExistsError(errno.EEXIST, "the attempt has an exit record", bundle)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(os.path.join(bundle, STATE), flags, 0o600)
+    flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    path = os.path.join(bundle, STATE)
+    try:
+        # One name, one winner: as exclusive as making the file, and no file is made.
+        os.rename(os.path.join(bundle, FREE_STATE), path)
+        fd = os.open(path, flags)
+    except FileNotFoundError:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         overwrite(fd, content)
     except OSError:

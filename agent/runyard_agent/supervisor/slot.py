@@ -249,7 +249,10 @@ class Slot:
             del self._unrecorded[0]
             self._agent.tell({"event": "exited", "bundle": job.bundle, "exit": content})
             job.close(self._stash)
-            _sync(fd)
+            if not self._agent.is_open:
+                _sync(fd)
+            elif fd >= 0:  # whoever hears of the end has it sent, or syncs it
+                os.close(fd)
 
     def _record_never_started(self, bundle: str, by: str) -> None:
         try:

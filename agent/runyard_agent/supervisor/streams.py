@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import struct
 
 from runyard_agent.supervisor.clock import boot_ns, unix_ns
@@ -30,6 +31,7 @@ GROW_AFTER_BYTES = 1 << 20
 """A job that has written this much gets a pipe of PIPE_BYTES instead of 64 KiB."""
 DISK_RETRY_NS = 1_000_000_000
 F_SETPIPE_SZ = 1031
+_FIFO_FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 _FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -256,13 +258,32 @@ def make_fifos(bundle: str, is_merged: bool) -> list[int]:
     fds: list[int] = []
     for name in NAMES[: 1 if is_merged else 2]:
         path = fifo_path(bundle, name)
-        try:
+        fd = _open_fifo(path)
+        if fd < 0:
             os.mkfifo(path, 0o600)
-        except FileExistsError:
-            os.unlink(path)
-            os.mkfifo(path, 0o600)
-        fds.append(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW))
+            fd = os.open(path, _FIFO_FLAGS)
+        fds.append(fd)
     return fds
+
+
+def _open_fifo(path: str) -> int:
+    """The FIFO there, of an earlier run in this folder perhaps; what is no FIFO of ours is removed.
+
+    -1 where there is none now. A FIFO that nobody has open is empty.
+    """
+    try:
+        fd = os.open(path, _FIFO_FLAGS)
+    except FileNotFoundError:
+        return -1
+    except OSError:
+        os.unlink(path)
+        return -1
+    status = os.fstat(fd)
+    if stat.S_ISFIFO(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o600:
+        return fd
+    os.close(fd)
+    os.unlink(path)
+    return -1
 
 
 def fifo_path(bundle: str, name: str) -> str:
