@@ -204,11 +204,12 @@ def abandoned(runs: Path) -> Iterator[str]:
 
 
 def _write(path: str, data: bytes) -> None:
-    """Writes a file anew, not synced."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(path, flags, 0o600)
+    """Writes a file anew, not synced; over what is there, whose blocks are used again."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         write_all(fd, data)
+        if os.fstat(fd).st_size > len(data):
+            os.ftruncate(fd, len(data))
     finally:
         os.close(fd)
 

@@ -210,8 +210,9 @@ class GrowingFiles:
             tail.sent_bytes = committed_bytes
             if file == ORDER_FILE:
                 tail.goal_bytes = 0
-                start = max(0, committed_bytes - _ORDER_READ_BYTES)
-                self._take_records(tail.read(committed_bytes - start, start))
+                end = committed_bytes - committed_bytes % RECORD_BYTES
+                start = max(0, end - _ORDER_READ_BYTES)
+                self._take_records(tail.read(end - start, start))
         tail.is_known = True
         tail.acked_bytes = committed_bytes
         tail.sent_bytes = max(tail.sent_bytes, committed_bytes)
@@ -266,11 +267,12 @@ class GrowingFiles:
         order = self._tails[ORDER_FILE]
         if self._is_order_damaged and self._final is not None:
             self._final[ORDER_FILE] = order.sent_bytes
-        wanted = min(_ORDER_READ_BYTES, self._final_bytes(ORDER_FILE) - order.sent_bytes)
-        data = order.read(wanted, order.sent_bytes) if wanted > 0 else b""
+        start = order.sent_bytes - order.sent_bytes % RECORD_BYTES  # a piece may end within one
+        wanted = min(_ORDER_READ_BYTES, self._final_bytes(ORDER_FILE) - start)
+        data = order.read(wanted, start) if wanted > 0 else b""
         taken = self._take_records(data, _GOAL_BYTES)
         if taken:
-            order.goal_bytes = order.sent_bytes + taken
+            order.goal_bytes = start + taken
             return True
         if self._final is None:
             return False

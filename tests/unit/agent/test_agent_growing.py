@@ -3,7 +3,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runyard_agent.shipping.growing import PATHS, GrowingFiles, Piece
@@ -230,6 +230,7 @@ def test_growing_files_give_back_disk_space_of_what_is_durable(spool: Spool) -> 
 
 
 @settings(max_examples=60, deadline=None)
+@example(steps=[(2, 53), (2, 149), "send", "send", "ack", "ack"], is_new=True, seed=149)
 @given(
     st.lists(
         st.one_of(
