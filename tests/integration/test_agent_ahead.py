@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import signal
 
 import pytest
 
@@ -155,3 +157,84 @@ def _is_over(run: Held) -> bool:
 def _names(folder: os.PathLike[str]) -> list[str]:
     """Names of bundles; others are the agent's own."""
     return [name for name in os.listdir(folder) if not name.startswith(".")]
+
+
+def rewriting(daemon: FakeDaemon, command: str) -> runs_pb2.RunSpec:
+    """A run of a fixed snapshot that shows its one file, then does something to it."""
+    spec = script(daemon, "original")
+    spec.command.argv.extend([b"sh", b"-c", b"cat train.py; " + command.encode()])
+    return spec
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["printf changed_ > train.py; touch -d 2001-01-01 train.py", "chmod 0 train.py", "rm train.py"],
+)
+@in_loop
+async def test_run_never_sees_what_an_earlier_one_did_to_its_folder(command: str) -> None:
+    async with node(slots=1) as (daemon, _agent):
+        for _ in range(3):
+            held = await daemon.lease(rewriting(daemon, command))
+            await daemon.ended(held)
+            assert held.stdout == b"original"
+
+
+@in_loop
+async def test_runs_in_one_folder_after_another_keep_their_logs_apart() -> None:
+    async with node(slots=1) as (daemon, agent):
+        inodes = set()
+        for number in range(6):
+            word = "x" * number
+            held = await daemon.lease(rewriting(daemon, f"printf '{word}'; ls -id . >&2"))
+            await daemon.ended(held)
+            assert held.stdout == b"original" + word.encode()
+            inodes.add(held.stderr.split()[0])
+            await becomes(lambda h=held: not agent.bundle(h).exists())
+        assert len(inodes) == 1
+
+
+@in_loop
+async def test_supervisor_killed_in_a_folder_that_was_used_before_ends_the_right_run() -> None:
+    async with node(slots=1) as (daemon, agent):
+        for _ in range(2):
+            first = await daemon.lease(rewriting(daemon, "true"))
+            await daemon.ended(first)
+            await becomes(lambda h=first: not agent.bundle(h).exists())
+        held = await daemon.lease(rewriting(daemon, "echo up; sleep 60"))
+        await daemon.until(lambda: b"up" in held.stdout)
+        state = json.loads((agent.bundle(held) / "state.json").read_bytes())
+
+        os.kill(state["supervisor_pid"], signal.SIGKILL)
+        report = await daemon.ended(held)
+
+        assert report.end.reason == END.REASON_SUPERVISOR_LOST
+        assert held.stdout == b"originalup\n"
+
+
+@in_loop
+async def test_agent_killed_over_and_over_in_a_burst_ends_each_run_once() -> None:
+    async with node(slots=2) as (daemon, agent):
+        runs: list[Held] = []
+        for round_ in range(4):
+            runs += await daemon.lease_ahead(*(noting(daemon, f"w{round_}.{n}") for n in range(12)))
+            await _until_one_ends(daemon, runs[-12:])
+            await agent.kill()
+            await agent.start()
+            await daemon.until(lambda n=round_: len(daemon.hellos) == n + 2)
+            # What no Hello names was never begun: a daemon takes it back.
+            named = {report.ref.epoch for report in daemon.hellos[-1].attempts}
+            given_back = {ref.epoch for ref in daemon.returned}
+            runs = [
+                run
+                for run in runs
+                if _is_over(run)
+                or (run.lease.ref.epoch in named and run.lease.ref.epoch not in given_back)
+            ]
+        given_back = {ref.epoch for ref in daemon.returned}
+        await all_end(daemon, [r for r in runs if r.lease.ref.epoch not in given_back])
+
+        words = (daemon.root / "notes").read_text().split()
+        assert len(words) == len(set(words)), "a run was executed twice"
+        done = [run.stdout.decode().strip() for run in runs if _is_over(run)]
+        assert set(done) == set(words)
+        assert all(run.end.reason == END.REASON_EXITED for run in runs if _is_over(run))
