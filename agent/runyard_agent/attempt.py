@@ -79,6 +79,8 @@ class Attempt:
         """The rest of its logs, where that goes with the last report."""
         self.work_index: WorkIndex | None = None
         """What a small working folder held at the start; of others it is only in the bundle."""
+        self.has_folder = False
+        """Its folder was laid out before it came."""
         self.laid: LaidOut | None = None
         """Its folders as they were made, where another run may have them later."""
         self.is_untouched = False

@@ -228,8 +228,8 @@ class Attempts:
         if os.path.lexists(bundle.path):  # forgotten, or of an earlier grant
             self._node.trash(bundle.path)
         try:
-            laid = self._node.folders.claim(bundle, lease)
-            if laid is None:
+            claimed = self._node.folders.claim(bundle, lease)
+            if claimed is None:
                 bundle.create(lease)
         except OSError as error:
             journal.failure("lease_not_kept", error, bundle=bundle.path)
@@ -243,7 +243,8 @@ class Attempts:
             )
             return
         execution = self._hold(lease, bundle, is_new=True)
-        execution.attempt.laid = laid
+        execution.attempt.has_folder = claimed is not None
+        execution.attempt.laid = claimed.laid if claimed is not None else None
         self._launch(execution, Recovery.PREPARE)
         execution.attempt.tell()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -20,7 +19,7 @@ from runyard_agent.live import LiveFiles
 from runyard_agent.node import Node
 from runyard_agent.outputs import OutputFiles
 from runyard_agent.shipping.growing import GrowingFiles
-from runyard_agent.workdir import OWN_FOLDERS, LayoutFailed
+from runyard_agent.workdir import LayoutFailed
 from runyard_contract.errors import LeaseSuperseded, RunyardError
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import runs_pb2
@@ -263,6 +262,7 @@ class Execution:
         self._gpus = node.gpus.take(spec.resources.gpu_count)
         prepare.write_spec(node, attempt, environment, self._gpus)
         await node.executor.start(self._bundle, self)
+        prepare.build_for_the_next(node, attempt)
         return None
 
     def _give_back(self) -> None:
@@ -373,30 +373,15 @@ class Execution:
         index_bytes = file_size(bundle.work_index) if index is None else 0
         if index is None and not index_bytes:
             return None
-        if index_bytes <= SMALL_INDEX_BYTES and _is_small(bundle.work):
+        if index_bytes <= SMALL_INDEX_BYTES and workfiles.is_small(bundle.work):
             return workfiles.summary(bundle, index)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._node.disk, workfiles.summary, bundle)
 
     def close(self) -> None:
-        """Gives back what the attempt holds; after `run`, or when it was cancelled."""
+        """Gives back what it holds; after `run`, or when it was cancelled."""
         self._node.appender.remove(self.files)
         if self._sync_timer is not None:
             self._sync_timer.cancel()
         if self._exit.done() and not self._exit.cancelled():
             self._exit.exception()  # seen
-
-
-def _is_small(folder: str) -> bool:
-    """Whether a working folder is looked through faster than a thread is asked to."""
-    try:
-        with os.scandir(folder) as entries:
-            for count, entry in enumerate(entries):
-                is_other_folder = entry.name not in OWN_FOLDERS and entry.is_dir(
-                    follow_symlinks=False
-                )
-                if count >= prepare.SMALL_FILES or is_other_folder:
-                    return False
-    except OSError:  # the job has removed it
-        return False
-    return True

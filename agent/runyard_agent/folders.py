@@ -39,11 +39,24 @@ _NAMES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Free:
-    """A free folder."""
+    """A free folder. `laid` is None where it was built ahead, too large to be looked through."""
 
     path: str
-    laid: LaidOut
+    root_digest: str
+    laid: LaidOut | None
     since_s: float
+
+    @property
+    def file_count(self) -> int:
+        """Its share of the bound."""
+        return self.laid.file_count if self.laid is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A folder that has become a bundle's."""
+
+    laid: LaidOut | None
 
 
 class Folders:
@@ -65,7 +78,7 @@ class Folders:
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def claim(self, bundle: Bundle, lease: pb.Lease) -> LaidOut | None:
+    def claim(self, bundle: Bundle, lease: pb.Lease) -> Claimed | None:
         """Makes a free folder the bundle's, with the lease in it; None where there is none.
 
         As with `Bundle.create` the name appears with the lease in it or not at all. Raises OSError.
@@ -77,36 +90,42 @@ class Folders:
         self._forget(found)
         bundle.put_lease(found.path, lease)
         os.rename(found.path, bundle.path)
-        return found.laid
+        return Claimed(found.laid)
 
     def take_back(self, bundle: Bundle, laid: LaidOut) -> None:
         """Takes the folder of a run that has ended and left everything as it was."""
         if self._count >= MAX_FOLDERS or self._files + laid.file_count > MAX_FILES:
             self._trash(bundle.path)
             return
-        self._number += 1
-        path = f"{self._runs}/.free.{os.getpid()}.{self._number}"
+        path = self.new_path()
         try:
             os.rename(bundle.path, path)
             self._clean(path)
         except OSError:
             self._trash(path if os.path.lexists(path) else bundle.path)
             return
-        self.add(path, laid)
-
-    def add(self, path: str, laid: LaidOut) -> None:
-        """Keeps a folder that is free."""
-        found = _Free(path, laid, time.monotonic())
-        self._free.setdefault(laid.root_digest, []).append(found)
-        self._count += 1
-        self._files += laid.file_count
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(KEEP_S, self._expire)
+        self._add(_Free(path, laid.root_digest, laid, time.monotonic()))
 
     def new_path(self) -> str:
-        """Where a folder can be made that `add` is to be told of."""
+        """Where a folder may be made that `add_built` or `discard` is told of."""
         self._number += 1
         return f"{self._runs}/.free.{os.getpid()}.{self._number}"
+
+    def add_built(self, path: str, root_digest: str) -> None:
+        """Keeps a folder that was built ahead for a snapshot."""
+        self._add(_Free(path, root_digest, None, time.monotonic()))
+
+    def discard(self, path: str) -> None:
+        """Throws away what was to be built."""
+        self._trash(path)
+
+    def _add(self, found: _Free) -> None:
+        """Keeps a folder that is free."""
+        self._free.setdefault(found.root_digest, []).append(found)
+        self._count += 1
+        self._files += found.file_count
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(KEEP_S, self._expire)
 
     def has(self, root_digest: str) -> bool:
         """Whether a folder with this snapshot is free."""
@@ -117,7 +136,7 @@ class Folders:
         self._timer = None
         limit_s = time.monotonic() - KEEP_S
         for found in [f for free in self._free.values() for f in free if f.since_s <= limit_s]:
-            self._free[found.laid.root_digest].remove(found)
+            self._free[found.root_digest].remove(found)
             self._forget(found)
             self._trash(found.path)
         if self._count:
@@ -126,9 +145,9 @@ class Folders:
     def _forget(self, found: _Free) -> None:
         """A folder is free no more."""
         self._count -= 1
-        self._files -= found.laid.file_count
-        if not self._free[found.laid.root_digest]:
-            del self._free[found.laid.root_digest]
+        self._files -= found.file_count
+        if not self._free[found.root_digest]:
+            del self._free[found.root_digest]
 
     def _clean(self, path: str) -> None:
         """Removes the traces of a run; files that each run needs stay, under other names."""

@@ -14,6 +14,7 @@ import pathspec  # noqa: F401 - the contract's ignore rules load it late: an upg
 
 from runyard_agent import clock, config, journal, probe
 from runyard_agent.attempts import Attempts
+from runyard_agent.builtahead import BuiltAhead
 from runyard_agent.config import Config
 from runyard_agent.environments.registry import BuilderContext, load_builders
 from runyard_agent.executors.process import ProcessExecutor
@@ -76,6 +77,7 @@ async def run(settings: Config, home: Home) -> None:
     slots = settings.slots or machine.default_slots
     sweeper = Sweeper(home.trash, disk)
     folders = Folders(home.runs, sweeper.take, machine.boot_id)
+    built_ahead = BuiltAhead(folders, disk)
     try:
         async with asyncio.TaskGroup() as group:
             executor = ProcessExecutor(supervisor, slots, group)
@@ -93,6 +95,7 @@ async def run(settings: Config, home: Home) -> None:
                 library=job_library(home.cache),
                 changed=outbox.changed,
                 folders=folders,
+                built_ahead=built_ahead,
                 trash=sweeper.take,
             )
             attempts = Attempts(node, outbox, sweeper, group, machine)
@@ -108,6 +111,7 @@ async def run(settings: Config, home: Home) -> None:
             group.create_task(appender.run(), name="appender")
             group.create_task(session.run(), name="session")
     finally:
+        built_ahead.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
                 await supervisor.shutdown()

@@ -7,6 +7,7 @@ from concurrent.futures import Executor as ThreadExecutor
 from dataclasses import dataclass
 
 from runyard_agent.attempt import Attempt
+from runyard_agent.builtahead import BuiltAhead
 from runyard_agent.config import Config
 from runyard_agent.environments.protocol import EnvironmentBuilder
 from runyard_agent.executors.protocol import Executor
@@ -40,5 +41,6 @@ class Node:
     """Told of an attempt of which there is something to report."""
     folders: Folders
     """Folders that runs have left as they were."""
+    built_ahead: BuiltAhead
     trash: Callable[[str], None]
     """Takes a path that is to be deleted some time."""

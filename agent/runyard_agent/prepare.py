@@ -12,6 +12,7 @@ from runyard_agent.laid import LaidOut
 from runyard_agent.link import Stubs
 from runyard_agent.node import Node
 from runyard_agent.shipping.growing import GrowingFiles
+from runyard_agent.sources import LocalSource
 from runyard_agent.workdir import (
     Blobs,
     InlineBlobs,
@@ -61,7 +62,7 @@ async def lay_out_snapshot(node: Node, attempt: Attempt) -> None:
     """Makes the working folder and the job library's. Raises LayoutFailed."""
     watch = Stopwatch("snapshot")
     bundle = attempt.bundle
-    if attempt.laid is not None and not attempt.is_resumed:
+    if attempt.has_folder:
         attempt.spans.append(watch.stop())
         return
     if attempt.is_resumed:  # an agent was killed somewhere here
@@ -106,13 +107,27 @@ async def _lay_out(node: Node, attempt: Attempt, root: str) -> None:
     is_wanted = True
 
     def in_thread() -> None:
-        entries = _plan(root, blobs)
-        lay_out(entries, blobs, work, lambda: is_wanted).save(work_index)
+        lay_out(_plan(root, blobs), blobs, work, lambda: is_wanted).save(work_index)
 
     try:
         await asyncio.get_running_loop().run_in_executor(node.disk, in_thread)
     finally:
         is_wanted = False
+
+
+def build_for_the_next(node: Node, attempt: Attempt) -> None:
+    """A run was handed over: the folder of the next one of its snapshot is made meanwhile.
+
+    Not for small snapshots, whose folders go from run to run, nor where blobs are far.
+    """
+    root = attempt.lease.spec.snapshot.rpartition("/")[2]
+    is_small = attempt.laid is not None
+    if is_small or not is_digest(root) or not isinstance(node.source, LocalSource):
+        return
+    blobs = node.source.store
+    node.built_ahead.started(
+        root, lambda work, is_wanted: lay_out(_plan(root, blobs), blobs, work, is_wanted)
+    )
 
 
 def _plan(root: str, blobs: Blobs) -> Plan:

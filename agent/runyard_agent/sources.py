@@ -43,11 +43,11 @@ class LocalSource:
     is_near = True
 
     def __init__(self, store: ContentStore) -> None:
-        self._store = store
+        self.store = store
 
     async def get(self, root_digest: str, inline: dict[str, bytes]) -> Blobs:
         """See BlobSource."""
-        return self._store
+        return self.store
 
 
 class FetchingSource:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable
 
 from runyard_agent.bundles import Bundle
 from runyard_agent.shipping.content import LocalFile
 from runyard_agent.tree import Node
-from runyard_agent.workdir import WorkIndex, changes
+from runyard_agent.workdir import OWN_FOLDERS, WorkIndex, changes
 from runyard_contract.errors import FileUnreadable, UnsafePath
 from runyard_contract.ignore import IgnoreRules
 from runyard_contract.paths import shown, split_rel
@@ -17,6 +18,7 @@ from runyardpb.v1 import runs_pb2
 
 KEEP_WORKDIR_S = 24 * 3600.0
 LISTED_FILES = 20
+SMALL_FILES = 64
 
 
 def changed_files(bundle: Bundle, index: WorkIndex | None = None) -> list[Node]:
@@ -85,3 +87,18 @@ def _ignored(work: str) -> Callable[[str, bool], bool]:
             return False
 
     return is_ignored
+
+
+def is_small(folder: str) -> bool:
+    """Whether a working folder is looked through faster than a thread is asked to."""
+    try:
+        with os.scandir(folder) as entries:
+            for count, entry in enumerate(entries):
+                is_other_folder = entry.name not in OWN_FOLDERS and entry.is_dir(
+                    follow_symlinks=False
+                )
+                if count >= SMALL_FILES or is_other_folder:
+                    return False
+    except OSError:  # the job has removed it
+        return False
+    return True

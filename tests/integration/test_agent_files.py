@@ -7,7 +7,7 @@ import os
 
 from runyard_contract.digest import digest_bytes
 from runyardpb.agent.v1 import agent_pb2 as pb
-from support.agent_process import in_loop, node
+from support.agent_process import becomes, in_loop, node
 from support.fake_daemon import script
 
 END = pb.AttemptEnd
@@ -141,3 +141,25 @@ async def test_agent_says_that_a_working_folder_is_gone() -> None:
 
         assert done.is_gone
         assert not bundle.exists()
+
+
+@in_loop
+async def test_folder_of_a_large_snapshot_is_built_ahead_and_whole() -> None:
+    files = {f"data/{n:03d}.txt": b"%d" % n for n in range(300)}
+    source = (
+        "import os\nprint(sum(int(open('data/' + n).read()) for n in os.listdir('data')))\n"
+        "print(os.stat('.').st_ino)\nopen('data/000.txt', 'w').write('1000')\n"
+    )
+    async with node(slots=1) as (daemon, agent):
+        built, used = set(), set()
+        for number in range(5):
+            if number > 1:
+                [folder] = await becomes(lambda: list(agent.home.glob("runs/.free.*/work.index")))
+                built.add(folder.with_name("work").stat().st_ino)
+            held = await daemon.lease(script(daemon, source, files=files))
+            report = await daemon.ended(held)
+            total, inode = map(int, held.stdout.split())
+            used.add(inode)
+            assert total == sum(range(300))
+            assert [file.path for file in report.workdir.files] == ["data/000.txt"]
+        assert built & used

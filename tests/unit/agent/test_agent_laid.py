@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runyard_agent.bundles import Bundle, Key, file_size
-from runyard_agent.folders import Folders
+from runyard_agent.folders import Claimed, Folders
 from runyard_agent.laid import TICK_NS, LaidOut
 from runyard_agent.workdir import contents, lay_out, plan
 from runyard_contract.content.store import ContentStore
@@ -133,7 +133,7 @@ async def test_folder_goes_to_the_next_run_of_its_snapshot_without_a_trace_of_th
     unlike.spec.snapshot = "workspaces/default/snapshots/" + "0" * 64
 
     assert folders.claim(other, unlike) is None
-    assert folders.claim(other, lease(laid)) is laid
+    assert folders.claim(other, lease(laid)) == Claimed(laid)
     assert folders.claim(Bundle("/nowhere", KEY), lease(laid)) is None
     assert os.stat(other.work).st_ino == inode
     assert not traces(other)
