@@ -17,7 +17,17 @@ from pathlib import Path
 
 from machine import PEER_FIGURES, load_average, wait_until_quiet
 
-BENCHMARKS = ("latency", "startup", "throughput", "resubmit", "metrics", "idle", "agents")
+BENCHMARKS = (
+    "latency",
+    "startup",
+    "throughput",
+    "resubmit",
+    "workdir",
+    "logpath",
+    "metrics",
+    "idle",
+    "agents",
+)
 PEERS = ("hyperqueue", "dask", "ray", "mlflow", "slurm")
 PEER_LIMIT_S = 120
 QUIET_WAIT_S = 30
