@@ -15,6 +15,9 @@ T = TypeVar("T")
 HOLD_S = 1.0
 """A lease that could not begin within this time is given back: another node may have room."""
 
+CLOSED_MAX = 1000
+"""Grants that are remembered as closed; many more than a daemon has under way to one node."""
+
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -63,12 +66,19 @@ class LeasesAhead(Generic[T]):
     def __init__(self, hold_s: float = HOLD_S) -> None:
         self._hold_s = hold_s
         self._waiting: dict[str, _Waiting[T]] = {}
+        self._closed: dict[str, int] = {}
+        """Grants of this session that were given back or ended here, newest last."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def offer(self, attempt: str, epoch: int, lease: T, now_s: float) -> None:
-        """Takes a lease in. A newer grant takes the place of an older one, never the reverse."""
+        """Takes a lease in. A newer grant takes the place of an older one, never the reverse.
+
+        A repeat of one that was given back or ended is passed over.
+        """
+        if self._closed.get(attempt, -1) >= epoch:
+            return
         known = self._waiting.get(attempt)
         if known is None or known.epoch < epoch:
             since_s = now_s if known is None else known.since_s
@@ -91,7 +101,7 @@ class LeasesAhead(Generic[T]):
     def overdue(self, now_s: float) -> list[T]:
         """Takes out what has waited too long: to be given back."""
         late = [a for a, w in self._waiting.items() if now_s >= w.since_s + self._hold_s]
-        return [self._waiting.pop(attempt).lease for attempt in late]
+        return [self._close(attempt).lease for attempt in late]
 
     def due_s(self) -> float | None:
         """When `overdue` has something to give next; None while nothing waits."""
@@ -106,9 +116,19 @@ class LeasesAhead(Generic[T]):
         known = self._waiting.get(attempt)
         if known is None or known.epoch > epoch:
             return False
-        del self._waiting[attempt]
+        self._close(attempt)
         return True
 
+    def _close(self, attempt: str) -> _Waiting[T]:
+        """Takes a lease out for good."""
+        waiting = self._waiting.pop(attempt)
+        self._closed.pop(attempt, None)
+        self._closed[attempt] = waiting.epoch
+        if len(self._closed) > CLOSED_MAX:
+            del self._closed[next(iter(self._closed))]
+        return waiting
+
     def clear(self) -> None:
-        """Forgets all. A Hello does not name them, so the daemon has taken them back."""
+        """Forgets all. A Hello does not name them, so the daemon takes them back."""
         self._waiting.clear()
+        self._closed.clear()
