@@ -126,6 +126,14 @@ class Attempt:
         self.status_message = ""
         self.advance(pb.AttemptReport.PHASE_RUNNING)
 
+    def report_for_hello(self) -> pb.AttemptReport:
+        """What a Hello says of it: no end before the rest of its logs, which go in a report."""
+        report = self.report()
+        if self.pieces:
+            report.phase = pb.AttemptReport.PHASE_EXITED
+            del report.pieces[:]
+        return report
+
     def report(self) -> pb.AttemptReport:
         """All that is known now."""
         report = pb.AttemptReport(

@@ -51,7 +51,11 @@ class Attempts:
     def for_hello(self) -> list[pb.AttemptReport]:
         """All of them as they are now. Leases that only wait here are forgotten with this."""
         self._ahead.clear()
-        return [held.attempt.report() for held in self._held.values() if not held.is_dropped]
+        told = [held.attempt for held in self._held.values() if not held.is_dropped]
+        for attempt in told:
+            if attempt.pieces:
+                self._outbox.changed(attempt)
+        return [attempt.report_for_hello() for attempt in told]
 
     # At the start
 

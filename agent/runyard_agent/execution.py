@@ -29,6 +29,7 @@ SMALL_INDEX_BYTES = 8 << 10
 FREE_EACH_BYTES = 4 << 20
 SYNC_AFTER_S = 2.0
 """An end that the daemon has not taken over by then is made durable here."""
+SHORT_RUN_S = 0.02
 _JOB_FILES = (pb.AppendFilesRequest.FILE_METRICS, pb.AppendFilesRequest.FILE_TAGS)
 REST_BYTES = 64 << 10
 """So much of the logs may go with the last report."""
@@ -79,6 +80,8 @@ class Execution:
         self._start_watch: Stopwatch | None = None
         self._stop_grace_s: float | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
+        self._log_timer: asyncio.TimerHandle | None = None
+        self._is_log_live = False
         self._gpus: tuple[int, ...] = ()
 
     # What the executor tells
@@ -91,8 +94,18 @@ class Execution:
         self.attempt.started(at_unix_ns)
 
     def output(self) -> None:
-        """See Follower."""
-        self._node.appender.wake(self.files)
+        """See Follower. The first bytes of a run in a burst may wait for its end, not for long."""
+        if not self.attempt.lease.is_ahead or self._is_log_live:
+            self._look()
+        elif self._log_timer is None:
+            loop = asyncio.get_running_loop()
+            self._log_timer = loop.call_later(SHORT_RUN_S, self._go_live)
+
+    def _go_live(self) -> None:
+        """It is no short run: its log is sent as it comes."""
+        self._is_log_live = True
+        if self.is_active:
+            self._look()
 
     def stuck(self, pids: tuple[int, ...]) -> None:
         """See Follower."""
@@ -381,7 +394,8 @@ class Execution:
     def close(self) -> None:
         """Gives back what it holds; after `run`, or when it was cancelled."""
         self._node.appender.remove(self.files)
-        if self._sync_timer is not None:
-            self._sync_timer.cancel()
+        for timer in (self._sync_timer, self._log_timer):
+            if timer is not None:
+                timer.cancel()
         if self._exit.done() and not self._exit.cancelled():
             self._exit.exception()  # seen

@@ -11,7 +11,7 @@ import pytest
 
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import runs_pb2
-from support.agent_process import becomes, in_loop, node
+from support.agent_process import becomes, house, in_loop, node
 from support.fake_daemon import FakeDaemon, Held, script
 
 END = pb.AttemptEnd
@@ -238,3 +238,23 @@ async def test_agent_killed_over_and_over_in_a_burst_ends_each_run_once() -> Non
         done = [run.stdout.decode().strip() for run in runs if _is_over(run)]
         assert set(done) == set(words)
         assert all(run.end.reason == END.REASON_EXITED for run in runs if _is_over(run))
+
+
+@in_loop
+async def test_end_that_was_lost_with_its_session_is_told_again_with_its_log() -> None:
+    async with house(slots=1) as (daemon, agent):
+        daemon.forgets = False
+        await agent.start()
+        async with daemon.serving():
+            [held] = await daemon.lease_ahead(rewriting(daemon, "echo err >&2"))
+            first = await daemon.ended(held)
+        # As a daemon that was killed before it committed the report; other bytes it had for good.
+        if first.pieces:
+            held.files.clear()
+        held.report = None
+        held.phases.clear()
+        async with daemon.serving():
+            await daemon.ended(held)
+
+        assert (held.stdout, held.stderr) == (b"original", b"err\n")
+        assert held.phases == ([pb.AttemptReport.PHASE_EXITED, ENDED] if first.pieces else [ENDED])
