@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import stat
 import sys
 import tempfile
@@ -33,6 +34,8 @@ LONGEST_SOCKET_NAME = "slot-4095.sock"
 LINE_BYTES = 1 << 20
 START_LIMIT_S = 20.0
 SLOT_TRIES = 3
+PARENT_TRIES = 3
+"""Starts of a parent for one question: it may be killed between its start and the answer."""
 ANSWER_LIMIT_S = 60.0
 EXIT_SERVES, EXIT_ALREADY_SERVED = 0, 75
 _BOOT = (
@@ -239,14 +242,7 @@ class Supervisor:
 
     async def start(self) -> int:
         """Finds the running parent or starts one; returns its pid. Safe to repeat."""
-        try:
-            return int((await self._ask({"op": "ping"}))["pid"])
-        except OSError:
-            await self._launch()
-        try:
-            return int((await self._ask({"op": "ping"}))["pid"])
-        except OSError as error:
-            raise self._unavailable(f"was started but does not answer: {error}") from error
+        return int((await self._answer({"op": "ping"}))["pid"])
 
     async def slot(self, number: int) -> Slot:
         """Connects to a slot; its supervisor is forked when it has none.
@@ -278,20 +274,24 @@ class Supervisor:
             await self._ask({"op": "shutdown"})
 
     async def _call(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Asks the parent, starting one where none answers."""
-        try:
-            reply = await self._ask(command)
-        except OSError:
-            await self.start()
-            try:
-                reply = await self._ask(command)
-            except OSError as error:
-                raise self._unavailable(f"does not answer: {error}") from error
+        """Asks the parent for something that it may refuse."""
+        reply = await self._answer(command)
         if not reply.get("ok"):
             pids = ", ".join(str(pid) for pid in reply.get("pids", ()))
             why = str(reply.get("why")) + (f" (processes {pids})" if pids else "")
             raise self._unavailable(f"refused {command}: {why}")
         return reply
+
+    async def _answer(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Asks the parent, starting one where none answers; again where that one is killed."""
+        for is_last in (False,) * PARENT_TRIES + (True,):
+            try:
+                return await self._ask(command)
+            except OSError as error:
+                failure = error
+            if not is_last:
+                await self._launch()
+        raise self._unavailable(f"was started but does not answer: {failure}") from failure
 
     async def _ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
         """One question to the parent; OSError (TimeoutError included) where none answers."""
@@ -309,7 +309,10 @@ class Supervisor:
         return reply
 
     async def _launch(self) -> None:
-        """Starts the parent: the process that we start is only its forerunner and soon ends."""
+        """Starts the parent: the process that we start is only its forerunner and soon ends.
+
+        One that was killed is no error here: whether there is a parent is asked next.
+        """
         sockets = self.sockets()
         source = str(Path(runyard_agent.__file__).parent.parent)
         options = ("-I", "-S", "-X", "utf8")
@@ -334,7 +337,7 @@ class Supervisor:
                 code = await process.wait()
         except (OSError, TimeoutError) as error:
             raise self._unavailable(f"could not be started with {self._python}: {error}") from error
-        if code not in (EXIT_SERVES, EXIT_ALREADY_SERVED):
+        if code not in (EXIT_SERVES, EXIT_ALREADY_SERVED, -signal.SIGKILL):
             raise self._unavailable(f"ended with code {code} when it was started")
 
     def sockets(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -250,6 +251,34 @@ def test_supervisor_failure_at_start_is_in_its_log(tmp_path: Path) -> None:
         asyncio.run(supervisor.start())
 
     assert "parent.sock" in supervisor.log.read_text() or "Error" in supervisor.log.read_text()
+
+
+def test_supervisor_that_is_killed_while_it_starts_is_started_again(tmp_path: Path) -> None:
+    """A python that is killed the first time it is used."""
+    folder = tmp_path / "s"
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\n[ -e {tmp_path}/tried ] && exec {sys.executable} "$@"\n'
+        f": > {tmp_path}/tried\nkill -9 $$\n"
+    )
+    python.chmod(0o755)
+    supervisor = Supervisor(folder, python=str(python))
+
+    pid = asyncio.run(supervisor.start())
+
+    assert is_running(pid)
+    asyncio.run(supervisor.shutdown())
+    wait_gone(pid)
+
+
+@pytest.mark.slow
+def test_supervisor_ends_when_its_folder_is_deleted(node: Node) -> None:
+    parent_pid, slot_pid = node.parent_pid, node.slot_pid()
+
+    shutil.rmtree(node.folder)
+
+    wait_gone(parent_pid)
+    wait_gone(slot_pid)
 
 
 def test_slot_ignores_events_of_a_later_version() -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from support.fake_daemon import LIMIT_S, FakeDaemon, Held
-from support.house import processes_naming
+from support.house import end_processes_naming
 
 
 class AgentProcess:
@@ -68,10 +66,7 @@ class AgentProcess:
 
     def end_all(self) -> None:
         """Ends every process that belongs to this agent's folder."""
-        while found := processes_naming(str(self.daemon.root)):
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        end_processes_naming(str(self.daemon.root))
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,7 @@ import grpc
 
 from runyard_contract.home import DAEMON_RECORD
 from runyardpb.v1 import admin_pb2, admin_pb2_grpc
-from support.house import eventually, processes_naming
+from support.house import end_processes_naming, eventually
 
 LIMIT_S = 30.0
 
@@ -117,10 +117,7 @@ class DaemonProcess:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait(timeout=LIMIT_S)
-        for pid in processes_naming(str(self.home)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not processes_naming(str(self.home)), what="no process left")
+        end_processes_naming(str(self.home))
 
     def __enter__(self) -> DaemonProcess:
         return self.start()

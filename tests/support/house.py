@@ -17,6 +17,11 @@ from typing import Any
 
 RUNYARD = Path(sys.executable).with_name("runyard")
 COMMAND_LIMIT_S = 90.0
+EXEC_LIMIT_S = 1.0
+"""How long a process may be between two programs; one that hides its name for good is no news."""
+CLEAN_UP_LIMIT_S = 10.0
+KERNEL_THREAD = 0x00200000
+"""PF_KTHREAD in the flags of /proc/PID/stat."""
 # How this machine reaches its package index; no more of the shell comes along.
 PACKAGE_INDEX_PREFIXES = ("UV_", "PIP_", "SSL_CERT_", "http_proxy", "https_proxy", "no_proxy")
 
@@ -137,17 +142,13 @@ class House:
                 os.kill(pid, number)
         return pids
 
-    def close(self) -> None:
-        """Ends everything that was started here and removes the folder."""
+    def close(self, *, keep: bool = False) -> None:
+        """Ends everything that was started here and, unless told to keep it, removes the folder."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.runyard("daemon", "stop", "--cancel-runs", limit_s=30)
-        deadline = time.monotonic() + 10
-        while left := processes_naming(str(self.root)):
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            assert time.monotonic() < deadline, [command_line(pid) for pid in left]
-        shutil.rmtree(self.root, ignore_errors=True)
+        end_processes_naming(str(self.root))
+        if not keep:
+            shutil.rmtree(self.root, ignore_errors=True)
 
 
 def eventually(check: Callable[[], Any], *, limit_s: float = 30.0, what: str = "condition") -> Any:
@@ -163,19 +164,53 @@ def eventually(check: Callable[[], Any], *, limit_s: float = 30.0, what: str = "
 
 
 def processes_naming(text: str) -> list[int]:
-    """Living processes, other than this one, whose command line or environment holds `text`."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) == os.getpid():
-            continue
+    """Living processes, other than this one, whose command line or environment holds `text`.
+
+    One in the middle of an exec shows neither for a moment; it is waited for.
+    """
+    sought = text.encode()
+    return [
+        int(entry)
+        for entry in os.listdir("/proc")
+        if entry.isdigit() and int(entry) != os.getpid() and sought in _name(int(entry))
+    ]
+
+
+def _name(pid: int) -> bytes:
+    """Command line and environment of a living process; empty for any other."""
+    deadline = time.monotonic() + EXEC_LIMIT_S
+    while True:
         try:
-            command = Path(f"/proc/{entry}/cmdline").read_bytes()
-            environment = Path(f"/proc/{entry}/environ").read_bytes()
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if command:
+                return command + Path(f"/proc/{pid}/environ").read_bytes()
+            if not _is_between_programs(pid) or time.monotonic() > deadline:
+                return b""
         except OSError:
-            continue
-        if command and text.encode() in command + environment:
-            found.append(int(entry))
-    return found
+            return b""
+        time.sleep(0.001)
+
+
+def _is_between_programs(pid: int) -> bool:
+    """Whether a process without a command line will get one: no zombie, nothing of the kernel."""
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return fields[0] not in (b"Z", b"X") and not int(fields[6]) & KERNEL_THREAD
+
+
+def end_processes_naming(text: str) -> None:
+    """Kills all processes that `processes_naming` gives, until two looks in a row find none.
+
+    One look is not enough: what is listed before it may start another after it and be gone.
+    """
+    deadline = time.monotonic() + CLEAN_UP_LIMIT_S
+    clean_looks = 0
+    while clean_looks < 2:
+        left = processes_naming(text)
+        clean_looks = 0 if left else clean_looks + 1
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert time.monotonic() < deadline, [command_line(pid) for pid in left]
 
 
 def command_line(pid: int) -> str:

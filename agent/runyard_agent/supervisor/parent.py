@@ -24,6 +24,8 @@ SOCKET = "parent.sock"
 MARK = "runyard-supervisor"
 """Stands in the command line of the parent and, as they are forked, of all slot supervisors."""
 MAX_SLOTS = 4096
+LOOK_NS = 5_000_000_000
+"""How often it is looked whether the folder is still there."""
 
 
 class Client:
@@ -49,20 +51,37 @@ class Parent:
         self._clients: dict[int, Client] = {}
         self._children = Children(sockets, self._reactor, prctl, self._close)
         self._is_leaving = False
+        self._look_at_ns = boot_ns() + LOOK_NS
         self._children.adopt()
 
     def run(self) -> None:
-        """Serves until it is told to leave; supervisors with a run stay and finish it."""
+        """Serves until it is told to leave, or its folder is deleted.
+
+        Supervisors with a run stay and finish it.
+        """
         self._reactor.on_signal(signal.SIGTERM, self._leave)
         self._reactor.watch(self._listener.fileno(), READ, self._on_client)
         gc.collect()
         gc.freeze()
         while not (self._is_leaving and not self._children.lost):
-            self._reactor.poll(self._children.next_deadline_ns())
+            lost_at_ns = self._children.next_deadline_ns()
+            self._reactor.poll(min(self._look_at_ns, lost_at_ns or self._look_at_ns))
+            self._look(boot_ns())
             self._children.step_lost(boot_ns())
             for client in list(self._clients.values()):
                 self._answer(client)
-        os.unlink(self._listener.getsockname())
+        try:
+            os.unlink(self._listener.getsockname())
+        except FileNotFoundError:
+            pass  # the folder is gone, which may be why we leave
+
+    def _look(self, now_ns: int) -> None:
+        """Leaves when the folder was deleted: nobody can find the sockets in it any more."""
+        if now_ns < self._look_at_ns:
+            return
+        self._look_at_ns = now_ns + LOOK_NS
+        if os.fstat(self._lock_fd).st_nlink == 0 and not self._is_leaving:
+            self._leave()
 
     def _close(self) -> None:
         """Closes what a slot supervisor must not keep; the lock ends with the parent alone."""
