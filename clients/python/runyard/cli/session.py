@@ -22,9 +22,16 @@ _MOST_NAMED = 5
 _MOST_COMPLETED = 50
 
 
+_kept_until_exit: list[Workspace] = []
+"""Channels of this process. One that is freed while Ctrl-C unwinds the command, with a call of
+another thread on it, can wait for that thread for ever; `entry` ends the process without that."""
+
+
 def open_workspace() -> Workspace:
     """The workspace that commands work in. Nothing is sent yet."""
-    return Workspace(DEFAULT_WORKSPACE)
+    workspace = Workspace(DEFAULT_WORKSPACE)
+    _kept_until_exit.append(workspace)
+    return workspace
 
 
 def check_experiment(workspace: Workspace, experiment: str) -> None:
