@@ -7,8 +7,10 @@ import time
 from collections import Counter
 
 from crash.cases import Campaign, Case
+from runyard_contract.states import RunState
 from support.crash_node import CrashNode, Traffic, kill
-from support.witness import mixed_plan
+from support.house import eventually
+from support.witness import Plan, mixed_plan
 
 OUT_OF_TOUCH_S = 1.0
 STOPPED_S = 1.5
@@ -48,7 +50,29 @@ def _processes(node: CrashNode, what: str) -> list[int]:
     return [*slots, *([parent] if parent else [])]
 
 
+def run_silence(case: Case) -> Counter[str]:
+    """A new home; its agent is stopped until its run is shown as out of touch, and goes on."""
+    with CrashNode(case.folder, out_of_touch_s=OUT_OF_TOUCH_S) as node:
+        flight = node.submit(Plan(case.number, lines=800, pause_s=0.005, metric_every=3, code=5))
+        run = flight.run
+        eventually(lambda: run.refresh().state is RunState.RUNNING, what="running")
+        pids = node.agent_pids()
+        kill(pids, signal.SIGSTOP)
+        eventually(lambda: run.refresh().state is RunState.NOT_RESPONDING, what="out of touch")
+        time.sleep(case.chance.uniform(0, 3.0))  # the job ends before its agent is back, or after
+        kill(pids, signal.SIGCONT)
+        node.wait(flight)
+        node.witness.check_executions()
+    return Counter({"agent stopped": 1, "runs": 1})
+
+
 CAMPAIGNS = (
+    Campaign(
+        "agent-silent",
+        "the run is shown as NOT_RESPONDING, goes on, and is whole when its agent is back",
+        run_silence,
+        full=10,
+    ),
     Campaign(
         "suspended",
         "nothing is lost, doubled or ended wrongly; others are unharmed",

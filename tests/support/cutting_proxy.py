@@ -14,6 +14,7 @@ class _Budget:
     """The bytes that a connection may still carry, in both directions together."""
 
     def __init__(self, left_bytes: int) -> None:
+        self.is_cut = False
         self._left_bytes = left_bytes
         self._lock = threading.Lock()
 
@@ -73,7 +74,8 @@ class CuttingProxy:
                 granted = budget.take(len(data))
                 sink.sendall(data[:granted])
                 if granted < len(data):
-                    self.cuts += 1
+                    self.cuts += not budget.is_cut
+                    budget.is_cut = True
                     break
             for end in (source, sink):
                 with contextlib.suppress(OSError):

@@ -21,7 +21,8 @@ async def serve(config: Config, journal: Journal) -> None:
 def main(home: Path, out_of_touch_s: float) -> None:
     os.umask(0o077)
     journal = Journal(2)
-    config = Config(home=home, out_of_touch_s=out_of_touch_s)
+    heartbeat_s = out_of_touch_s / 3
+    config = Config(home=home, out_of_touch_s=out_of_touch_s, agent_heartbeat_s=heartbeat_s)
     instance.prepare_home(home)
     lock_fd = instance.take_lock(home)
     take_over_logging(journal)
