@@ -128,6 +128,8 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
             except grpc.aio.AbortError:
                 raise
             except Exception as error:
+                if is_caller_gone(error):
+                    raise asyncio.CancelledError from None
                 known = self.describe(method, error)
                 # The request may be large and its error is part of a cycle: let go of it now.
                 error.__traceback__, request = None, None
@@ -195,6 +197,13 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
         incident = secrets.token_hex(6)
         self._journal.failure("incident", error, incident=incident, method=method)
         return InternalError.incident(incident)
+
+
+def is_caller_gone(error: Exception) -> bool:
+    """Whether all that went wrong is that an answer could not be sent: its caller cancelled."""
+    if isinstance(error, ExceptionGroup):
+        return all(is_caller_gone(inner) for inner in error.exceptions)
+    return isinstance(error, grpc.aio.InternalError)
 
 
 def first_known(error: BaseException) -> RunyardError | None:

@@ -4,11 +4,12 @@ import errno
 import json
 import os
 
+import grpc.aio
 import pytest
 
 from runyard_contract.errors import Draining, InternalError, RunNotFound, VersionMismatch
 from runyard_daemon.journal import Journal
-from runyard_daemon.rpc.edge import Edge, Gate, first_known
+from runyard_daemon.rpc.edge import Edge, Gate, first_known, is_caller_gone
 
 
 def lines_of(read_fd: int) -> list[dict[str, object]]:
@@ -45,6 +46,13 @@ def test_an_error_for_people_is_found_in_groups_and_a_full_disk_is_named() -> No
     assert first_known(OSError(errno.EIO, "io")).reason == "DISK_FAILED"  # type: ignore[union-attr]
     assert first_known(OSError(errno.EROFS, "ro")).reason == "READ_ONLY"  # type: ignore[union-attr]
     assert first_known(OSError(errno.EBADF, "a defect")) is None
+
+
+def test_an_answer_that_nobody_takes_any_more_is_no_defect() -> None:
+    gone = grpc.aio.InternalError("Failed execute_batch")
+
+    assert is_caller_gone(ExceptionGroup("", [ExceptionGroup("", [gone])]))
+    assert not is_caller_gone(ExceptionGroup("", [gone, ValueError()]))
 
 
 def test_the_gate_lets_admin_in_always_and_others_by_build() -> None:
