@@ -15,7 +15,8 @@ from runyard_daemon.core.amounts import DIMENSIONS, duration_text, obstacle_text
 from runyard_daemon.core.estimate import Estimate
 from runyard_daemon.core.remedy import Change, changes_at_once, changes_for_ever
 from runyard_daemon.core.room import Obstacle, could_fit, obstacles
-from runyard_daemon.core.scheduler import Board, Survey
+from runyard_daemon.core.scheduler import Board
+from runyard_daemon.core.survey import Survey
 from runyard_daemon.core.types import Cause, Node, QueuedRun, WallTime
 
 AHEAD_SHOWN = 10
@@ -175,7 +176,8 @@ _ACTIVE_REMEDIES: Mapping[RunState, str] = MappingProxyType(
 def _verdict(run: QueuedRun, node: Node, survey: Survey, now: WallTime) -> NodeVerdict:
     found = tuple(obstacles(run.request, node, survey.rooms[node.id]))
     starts_here = any(
-        grant.run.run_id == run.run_id and grant.node == node.id for grant in survey.grants
+        grant.run.run_id == run.run_id and grant.node == node.id and not grant.is_ahead
+        for grant in survey.grants
     )
     if starts_here:
         return NodeVerdict(node)
@@ -189,7 +191,7 @@ def _waiting_words(
     run: QueuedRun, verdicts: tuple[NodeVerdict, ...], survey: Survey, ahead_count: int
 ) -> tuple[str, str]:
     """Summary and remedy of a waiting run."""
-    if any(grant.run.run_id == run.run_id for grant in survey.grants):
+    if any(grant.run.run_id == run.run_id and not grant.is_ahead for grant in survey.grants):
         return "it starts now", ""
     if not verdicts:
         return f"{run.compute} has no node yet", "wait for its agent, or see `runyard doctor`"

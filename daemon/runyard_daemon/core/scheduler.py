@@ -9,51 +9,42 @@ Rules, in this order:
    is placed there before it. So those nodes drain until it fits, and nothing starves that some node
    could hold. Nodes that could never hold it stay open to the runs behind.
 4. A run that no usable node could ever hold claims nothing and delays nobody; it is explained.
+5. A run that finds no room may be sent ahead to a node that it fits if that is empty, and where
+   every run that holds a slot asks for the same (see `ahead` for where and how many). It still
+   waits: it claims nodes as in 3, and only runs that ask for the same may follow it ahead, as long
+   as no run that could use the node waits between them. A node that runs are ahead at takes no
+   other run before them.
 
 Claims are worked out anew at each decision and are not stored.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
-from runyard_daemon.core.room import Room, could_fit, empty_room, fits
+from runyard_daemon.core.ahead import Ahead
+from runyard_daemon.core.fleet import Fleet
+from runyard_daemon.core.room import Room, empty_room, fits
+from runyard_daemon.core.survey import Offer, Survey, Target, survey
 from runyard_daemon.core.types import ActiveAttempt, Grant, Node, NodeId, QueuedRun, Resources
 from runyard_daemon.core.waiting import Line, OrderKey, order_key
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What would be decided for one compute target now."""
-
-    grants: tuple[Grant, ...]
-    """In the order of the queue."""
-    rooms: Mapping[NodeId, Room]
-    """What is free on each node of the target after the grants."""
-    claims: Mapping[NodeId, QueuedRun]
-    """The waiting run that a node is kept for."""
-    unclaimed: tuple[Node, ...] = ()
-    """Usable nodes that are kept for nobody."""
-
-    def admits(self, request: Resources) -> bool:
-        """Says whether a run with `request` that is looked at next starts at once."""
-        return any(fits(request, node, self.rooms[node.id]) for node in self.unclaimed)
 
 
 class Board:
     """All that the scheduler knows, kept up to date one change at a time. Does no I/O.
 
-    Every change costs O(log n) in the number of waiting runs plus O(m) in the nodes of the target,
-    so submitting into a long queue costs what submitting into an empty one does. `ready` then looks
-    only at targets where a change may have made room for somebody.
+    Every change costs O(log n) in the number of waiting runs, so submitting into a long queue costs
+    what submitting into an empty one does. `ready` then looks only at targets where a change may
+    have made room for somebody.
     """
 
     def __init__(self) -> None:
         self._nodes: dict[NodeId, Node] = {}
         self._members: dict[str, dict[NodeId, Node]] = {}
+        self._fleets: dict[str, Fleet] = {}
+        """The usable nodes of each target."""
         self._rooms: dict[NodeId, Room] = {}
         self._node_of: dict[str, NodeId] = {}
         self._held: dict[NodeId, dict[str, Resources]] = {}
@@ -61,6 +52,7 @@ class Board:
         self._line_of: dict[str, Line] = {}
         self._claims: dict[str, Mapping[NodeId, QueuedRun]] = {}
         self._changed: set[str] = set()
+        self._ahead = Ahead()
 
     def add_run(self, run: QueuedRun) -> None:
         """Queues a run; one that waits already takes its new place."""
@@ -79,25 +71,23 @@ class Board:
 
     def set_node(self, node: Node) -> None:
         """Adds a node or takes over what changed about it. Its attempts keep what they hold."""
-        known = self._nodes.get(node.id)
-        if known is not None and known.compute != node.compute:
-            self._members[known.compute].pop(node.id)
-            self._changed.add(known.compute)
+        self._leave_target(node.id)
         self._nodes[node.id] = node
         self._members.setdefault(node.compute, {})[node.id] = node
         room = empty_room(node)
         for held in self.held_on(node.id).values():
             room = room.without(held)
         self._rooms[node.id] = room
+        if node.is_usable:
+            self._fleets.setdefault(node.compute, Fleet()).put(node, room)
         self._changed.add(node.compute)
+        self._promote(node)
 
     def remove_node(self, node_id: NodeId) -> None:
         """Forgets a node; attempts that it executes go on being known."""
-        node = self._nodes.pop(node_id, None)
-        if node is not None:
-            self._members[node.compute].pop(node_id)
+        self._leave_target(node_id)
+        if self._nodes.pop(node_id, None) is not None:
             self._rooms.pop(node_id)
-            self._changed.add(node.compute)
 
     def hold(self, attempt: ActiveAttempt) -> None:
         """Books an attempt that was granted earlier (read from the records, adopted)."""
@@ -106,31 +96,80 @@ class Board:
         self.release(run_id)
         self._book(run_id, attempt.node, attempt.held)
 
+    def hold_ahead(self, run: QueuedRun, node_id: NodeId) -> None:
+        """Notes a run that was sent ahead earlier: its node may begin it any moment."""
+        self.remove_run(run.run_id)
+        self.release(run.run_id)
+        self._ahead.add(run, node_id)
+        node = self._nodes.get(node_id)
+        if node is not None:
+            self._changed.add(node.compute)
+            self._promote(node)
+
+    def begin(self, run_id: str) -> None:
+        """Books a run that was sent ahead: its agent says that it began."""
+        node_id = self._ahead.node_of(run_id)
+        run = self._ahead.begun(run_id)
+        if run is not None and node_id is not None:
+            self._book(run_id, node_id, run.request)
+
+    def come_back(self, run_id: str) -> None:
+        """Lets a run wait again, in its old place, that was sent ahead and never began."""
+        node_id = self._ahead.node_of(run_id) or self._node_of.get(run_id)
+        run = self._ahead.sent(run_id)
+        if run is None or node_id is None:
+            return
+        self.release(run_id)
+        self._ahead.note_end(node_id, None)
+        self.add_run(run)
+
+    def note_end(self, node_id: NodeId, lasted_s: float) -> None:
+        """Learns how long a run took on a node: where they are short, runs are sent ahead."""
+        self._ahead.note_end(node_id, lasted_s)
+        if node_id in self._nodes:
+            self._changed.add(self._nodes[node_id].compute)
+
     def release(self, run_id: str) -> None:
         """Frees what the run's attempt holds; nothing happens if it holds nothing."""
-        node_id = self._node_of.pop(run_id, None)
+        ahead_at = self._ahead.node_of(run_id)
+        self._ahead.forget(run_id)
+        node_id = self._node_of.pop(run_id, ahead_at)
         if node_id is None:
             return
-        held = self._held[node_id].pop(run_id)
-        if node_id in self._nodes:
-            self._rooms[node_id] = self._rooms[node_id].plus(held)
-            self._changed.add(self._nodes[node_id].compute)
+        held = self._held.get(node_id, {}).pop(run_id, None)
+        if held is not None and node_id in self._rooms:
+            self._set_room(node_id, self._rooms[node_id].plus(held))
+        node = self._nodes.get(node_id)
+        if node is not None:
+            self._changed.add(node.compute)
+            self._promote(node)
 
     def ready(self) -> tuple[Grant, ...]:
         """Decides what starts now and books it.
 
-        Each grant leaves the queue and holds its resources until `release`. A caller that cannot
-        make a grant durable calls `undo`.
+        Each grant leaves the queue and holds its resources until `release`; one that goes ahead
+        holds none before there is room. A caller that cannot make a grant durable calls `undo`.
         """
         grants: list[Grant] = []
+        reopened = set()
         for compute in sorted(self._changed):
-            survey = self.survey(compute)
-            self._claims[compute] = survey.claims
-            for grant in survey.grants:
-                self._line_of.pop(grant.run.run_id).remove(grant.run.run_id)
-                self._book(grant.run.run_id, grant.node, grant.held)
-            grants.extend(survey.grants)
-        self._changed.clear()
+            found = self.survey(compute)
+            # A run that went ahead waits at one node from now on: its other claims end here.
+            went = {grant.run.run_id for grant in found.grants if grant.is_ahead}
+            self._claims[compute] = {
+                node_id: run for node_id, run in found.claims.items() if run.run_id not in went
+            }
+            if went:
+                reopened.add(compute)
+            for grant in found.grants:
+                run_id = grant.run.run_id
+                self._line_of.pop(run_id).remove(run_id)
+                if grant.is_ahead:
+                    self._ahead.add(grant.run, grant.node)
+                else:
+                    self._book(run_id, grant.node, grant.held)
+            grants.extend(found.grants)
+        self._changed = reopened
         return tuple(grants)
 
     def undo(self, grant: Grant) -> None:
@@ -157,33 +196,29 @@ class Board:
     def _survey(self, compute: str, until: OrderKey | None, without: frozenset[str]) -> Survey:
         """Surveys the runs before `until`; None: all."""
         members = self._members.get(compute, {})
+        fleet = self._fleets.get(compute, Fleet()).copy()
         rooms = {node_id: self._rooms[node_id] for node_id in members}
         for run_id in without:
             node_id = self._node_of.get(run_id)
             if node_id in rooms:
                 rooms[node_id] = rooms[node_id].plus(self._held[node_id][run_id])
-        unclaimed = {node_id: node for node_id, node in members.items() if node.is_usable}
-        claims: dict[NodeId, QueuedRun] = {}
-        grants: list[Grant] = []
-        turns = _Turns(self._lines.get(compute, Line()))
-        while unclaimed and (run := turns.next()) is not None:
-            if until is not None and order_key(run) >= until:
-                break
-            if run.run_id in without:
-                turns.admit_following()
-                continue
-            possible = [node for node in unclaimed.values() if could_fit(run.request, node)]
-            node = _best(run.request, possible, rooms)
-            if node is not None:
-                rooms[node.id] = rooms[node.id].without(run.request)
-                grants.append(Grant(run, node.id, run.request))
-                turns.admit_following()
-            else:
-                # Those behind it that ask for the same find no node either: none is admitted.
-                for claimed in possible:
-                    claims[claimed.id] = run
-                    del unclaimed[claimed.id]
-        return Survey(tuple(grants), rooms, claims, tuple(unclaimed.values()))
+                fleet.set_room(node_id, rooms[node_id])
+        firsts = {node_id: self._ahead.first(node_id) for node_id in self._ahead.nodes()}
+        return survey(
+            Target(
+                self._lines.get(compute, Line()),
+                fleet,
+                rooms,
+                {
+                    node_id: run
+                    for node_id, run in firsts.items()
+                    if run is not None and node_id in members
+                },
+                tuple(self._offers(members)),
+                until,
+                without,
+            )
+        )
 
     def waiting_run(self, run_id: str) -> QueuedRun | None:
         """Gives a run that waits, else None."""
@@ -203,6 +238,10 @@ class Board:
         O(n) in the queue. Raises KeyError where the run does not wait.
         """
         return self._line_of[run_id].priorities_ahead(run_id)
+
+    def ahead_at(self, run_id: str) -> NodeId | None:
+        """The node that a run was sent to ahead of its room; None: it was not, or has room now."""
+        return self._ahead.node_of(run_id)
 
     def waiting_count(self, compute: str) -> int:
         """Counts the runs that wait for a target."""
@@ -228,19 +267,58 @@ class Board:
         self._node_of[run_id] = node_id
         self._held.setdefault(node_id, {})[run_id] = held
         if node_id in self._rooms:
-            self._rooms[node_id] = self._rooms[node_id].without(held)
+            self._set_room(node_id, self._rooms[node_id].without(held))
+
+    def _set_room(self, node_id: NodeId, room: Room) -> None:
+        self._rooms[node_id] = room
+        fleet = self._fleets.get(self._nodes[node_id].compute)
+        if fleet is not None:
+            fleet.set_room(node_id, room)
+
+    def _leave_target(self, node_id: NodeId) -> None:
+        known = self._nodes.get(node_id)
+        if known is None:
+            return
+        self._members[known.compute].pop(node_id)
+        if known.compute in self._fleets:
+            self._fleets[known.compute].remove(node_id)
+        self._changed.add(known.compute)
+
+    def _promote(self, node: Node) -> None:
+        """Books the runs that are ahead at a node and have room now, as its agent begins them."""
+        while (run := self._ahead.first(node.id)) is not None:
+            if not fits(run.request, node, self._rooms[node.id]):
+                return
+            self._ahead.promote(run.run_id)
+            self._book(run.run_id, node.id, run.request)
+
+    def _offers(self, members: Mapping[NodeId, Node]) -> Iterator[Offer]:
+        """The nodes that take runs ahead now."""
+        for node_id in self._ahead.learned():
+            node = members.get(node_id)
+            if node is None or not node.is_usable:
+                continue
+            left = self._ahead.allowance(node)
+            asked = set(self.held_on(node_id).values())
+            first = self._ahead.first(node_id)
+            if first is not None:
+                asked.add(first.request)
+            if left and len(asked) <= 1:
+                yield Offer(node, next(iter(asked), None), left, self._ahead.count(node_id))
 
     def _may_start(self, run: QueuedRun) -> bool:
         """Says whether a run that was just queued changes anything, by the claims of last time.
 
         Runs that were queued since can only have added claims, so "no" is certain.
         """
+        fleet = self._fleets.get(run.compute)
+        if fleet is None:
+            return False
         claims = self._claims.get(run.compute, {})
         return any(
-            (node_id not in claims or order_key(run) < order_key(claims[node_id]))
-            and fits(run.request, node, self._rooms[node_id])
-            for node_id, node in self._members.get(run.compute, {}).items()
-        )
+            node_id not in claims or order_key(run) < order_key(claims[node_id])
+            for node_id in fleet.fitting(run.request)
+        ) or any(offer.request == run.request for offer in self._offers(self._members[run.compute]))
 
 
 def place(
@@ -255,44 +333,3 @@ def place(
     for run in queue:
         board.add_run(run)
     return board.ready()
-
-
-class _Turns:
-    """Gives runs in order; of those with the same request only the first, until told otherwise."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-        self._firsts = line.heads()
-        self._admitted: list[tuple[OrderKey, QueuedRun, Iterator[QueuedRun]]] = []
-        self._behind: Iterator[QueuedRun] = iter(())
-        self._seen: set[Resources] = set()
-
-    def next(self) -> QueuedRun | None:
-        """Takes the next of those admitted; None: all were looked at."""
-        while self._firsts and not (self._admitted and self._admitted[0][0] < self._firsts[0]):
-            run = self._line.first_at(heapq.heappop(self._firsts))
-            if run is not None and run.request not in self._seen:
-                self._seen.add(run.request)
-                self._behind = self._line.behind(run)
-                return run
-        if not self._admitted:
-            return None
-        _, run, self._behind = heapq.heappop(self._admitted)
-        return run
-
-    def admit_following(self) -> None:
-        """Admits the run that asks for the same and comes after the one that was just taken."""
-        run = next(self._behind, None)
-        if run is not None:
-            heapq.heappush(self._admitted, (order_key(run), run, self._behind))
-
-
-def _best(request: Resources, nodes: Iterable[Node], rooms: Mapping[NodeId, Room]) -> Node | None:
-    """The node with room for `request` that keeps the least, or None."""
-    fitting = [node for node in nodes if fits(request, node, rooms[node.id])]
-    return min(fitting, key=lambda node: _left(request, node, rooms[node.id]), default=None)
-
-
-def _left(request: Resources, node: Node, room: Room) -> tuple[int, int, int, int, str]:
-    left = room.resources - request
-    return (left.gpus, left.cpu_millis, left.memory_bytes, room.slots, node.id)

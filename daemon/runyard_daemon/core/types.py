@@ -72,6 +72,8 @@ class Node:
     """Why it is not connected or not accepting; a clause, shown in explanations."""
     since: WallTime | None = None
     """Since when `is_connected` or `is_accepting` is false."""
+    max_ahead: int = 0
+    """How many leases its agent takes beyond what it has room for."""
 
     @property
     def is_usable(self) -> bool:
@@ -120,6 +122,8 @@ class Grant:
     run: QueuedRun
     node: NodeId
     held: Resources
+    is_ahead: bool = False
+    """The node has no room yet: the run begins there when it has, and holds nothing until then."""
 
 
 @dataclass(frozen=True, slots=True)
