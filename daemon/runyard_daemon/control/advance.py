@@ -23,7 +23,7 @@ def advance(
 ) -> bool:
     """Applies events, with what they mean for people, and changes to a run.
 
-    The changes are written with the last transition, or alone where no event changes the state.
+    All is one change of the run, whatever its number of states.
     Returns whether anything was written: events that change nothing are no change.
     """
     state = run.state
@@ -32,10 +32,8 @@ def advance(
         if applies(state, event):
             state = next_state(state, event)
             moves.append(TransitionRecord(state, now_us, cause, actor))
-    for move in moves[:-1]:
-        runs.update_state(conn, run.run_id, move)
     if moves:
-        runs.update_state(conn, run.run_id, moves[-1], **changes)
+        runs.move(conn, run.run_id, moves, **changes)
     elif changes:
         runs.update(conn, run.run_id, **changes)
     return bool(moves or changes)

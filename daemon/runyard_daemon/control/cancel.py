@@ -5,12 +5,13 @@ from __future__ import annotations
 from runyard_contract.states import RunState
 from runyard_daemon.control import catalog
 from runyard_daemon.control.advance import USER, advance
-from runyard_daemon.control.finish import ReadSpec, end_record, final_phases
+from runyard_daemon.control.finish import ReadSpec, end_record, final_phases, left_queue
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.orders import Cancel
+from runyard_daemon.core.attempts import AttemptPhase
 from runyard_daemon.core.end import EndFacts, EndReason, StoppedBy, classify
 from runyard_daemon.core.lifecycle import WAITING, Event, applies
-from runyard_daemon.store import Connection, runs
+from runyard_daemon.store import Connection, attempts, runs
 from runyard_daemon.store.runs import RunRecord
 
 REASON_CHARS = 1000
@@ -44,6 +45,8 @@ class Canceler:
         run, grace_s = await live.store.write(write)
         live.changed(run_id)
         held = live.attempts.get(run_id)
+        if held is not None:
+            live.board.begin(run_id)
         if run.state.is_final:
             if held is None:
                 live.let_go(run_id)
@@ -60,6 +63,14 @@ class Canceler:
         by = self._principal
         cause = f"canceled by {by}" + (f": {reason}" if reason else "")
         happened = [(Event.CANCEL_REQUESTED, cause)]
+        ahead = attempts.current(conn, run.run_id) if run.state in WAITING else None
+        if ahead is not None and ahead.phase == AttemptPhase.AHEAD.name:
+            # Its agent may begin it this moment: it is asked, as for any run that it holds.
+            attempts.update(conn, ahead.ref, phase=AttemptPhase.GRANTED.name)
+            opening, changes = left_queue(conn, run, ahead)
+            changes.update({"canceled_by": by, "cancel_reason": reason})
+            advance(conn, run, (*opening, *happened), USER, now_us, **changes)
+            return
         if run.state not in WAITING:
             advance(conn, run, happened, USER, now_us, canceled_by=by, cancel_reason=reason)
             return

@@ -23,9 +23,11 @@ from runyard_daemon.core.explain import (
     ActiveFacts,
     Explanation,
     explain_active,
+    explain_ahead,
     explain_ended,
     explain_waiting,
 )
+from runyard_daemon.core.lifecycle import WAITING
 from runyard_daemon.core.types import ActiveAttempt, Cause, Node, QueuedRun, WallTime
 from runyard_daemon.store import Connection, history, transitions
 from runyard_daemon.store.runs import RunRecord
@@ -57,6 +59,9 @@ async def explain(live: Live, run: RunRecord) -> Explanation:
 
 
 def _active(live: Live, run: RunRecord, now: WallTime) -> Explanation:
+    held = live.attempts.get(run.run_id)
+    if run.state in WAITING and held is not None and held.node in live.nodes:
+        return explain_ahead(run.run_id, live.nodes[held.node], now)
     history = live.store.peek(lambda conn: transitions.of_run(conn, run.run_id))
     since = WallTime((history[-1].time_us if history else run.create_time_us) / 1e6)
     facts = ActiveFacts(

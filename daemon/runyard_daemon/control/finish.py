@@ -21,13 +21,13 @@ from runyard_daemon.core.end import (
     outcome,
 )
 from runyard_daemon.core.lastwords import missed_paths
-from runyard_daemon.core.lifecycle import Event
+from runyard_daemon.core.lifecycle import WAITING, Event
 from runyard_daemon.core.phases import Milestones, Phase, Span, waterfall
 from runyard_daemon.core.types import AttemptRef, Cause, WallTime
-from runyard_daemon.store import Connection, attempts, runs
-from runyard_daemon.store.attempts import AttemptRecord
+from runyard_daemon.store import Connection, attempts, computes, runs
+from runyard_daemon.store.attempts import AttemptChange, AttemptRecord
 from runyard_daemon.store.details import AttemptEndRecord, EndRecord, PhaseRecord, WorkdirRecord
-from runyard_daemon.store.runs import RunRecord, SpecRecord
+from runyard_daemon.store.runs import RunChange, RunRecord, SpecRecord
 
 TAIL_BYTES = 64 << 10
 """How much of the end of stderr is looked at."""
@@ -133,6 +133,36 @@ class Ending:
     is_agents_word: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What makes attempt and run final."""
+
+    cause: Cause
+    facts: AttemptChange
+    happened: tuple[tuple[Event, str], ...]
+    changes: RunChange
+
+
+def conclusion(
+    run: RunRecord, record: AttemptRecord, ending: Ending, spec: SpecFacts, now_us: int
+) -> Conclusion:
+    """Draws the conclusion from how an attempt ended; writes nothing."""
+    cause = classify(_facts(run, ending, spec))
+    return Conclusion(
+        cause,
+        {"phase": "ENDED", "end": ending.end, "end_time_us": now_us, "is_sealed": True},
+        ((Event.EXITED, cause.message), (final_event(cause), cause.message)),
+        {
+            "end_time_us": now_us,
+            "status_message": "",
+            "end": end_record(cause, ending.end.metadata),
+            "workdir": ending.workdir,
+            "warnings": merged_warnings(run.warnings, ending.warnings),
+            "phases": final_phases(run, record, now_us),
+        },
+    )
+
+
 def conclude(conn: Connection, ending: Ending, read_spec: ReadSpec, now_us: int) -> Cause | None:
     """Makes attempt and run final, in the caller's transaction; None: somebody else did.
 
@@ -143,29 +173,28 @@ def conclude(conn: Connection, ending: Ending, read_spec: ReadSpec, now_us: int)
     record = attempts.get(conn, ending.ref.run_id, ending.ref.attempt)
     if run is None or record is None or run.state.is_final or record.end_time_us is not None:
         return None
-    is_newest = attempts.update(
-        conn, ending.ref, phase="ENDED", end=ending.end, end_time_us=now_us, is_sealed=True
-    )
-    if not is_newest:
+    found = conclusion(run, record, ending, read_spec(runs.get_spec(conn, run.run_id)), now_us)
+    if not attempts.update(conn, ending.ref, **found.facts):
         return None
-    spec = read_spec(runs.get_spec(conn, run.run_id))
-    cause = classify(_facts(run, ending, spec))
     actor = AGENT if ending.is_agents_word else DAEMON
-    happened = [(Event.EXITED, cause.message), (final_event(cause), cause.message)]
-    advance(
-        conn,
-        run,
-        happened,
-        actor,
-        now_us,
-        end_time_us=now_us,
-        status_message="",
-        end=end_record(cause, ending.end.metadata),
-        workdir=ending.workdir,
-        warnings=merged_warnings(run.warnings, ending.warnings),
-        phases=final_phases(run, record, now_us),
-    )
-    return cause
+    happened, changes = left_queue(conn, run, record)
+    changes.update(found.changes)
+    advance(conn, run, (*happened, *found.happened), actor, now_us, **changes)
+    return found.cause
+
+
+def left_queue(
+    conn: Connection, run: RunRecord, record: AttemptRecord
+) -> tuple[tuple[tuple[Event, str], ...], RunChange]:
+    """What it means for a waiting run that its attempt, which was sent ahead, is taken up.
+
+    Nothing for a run that does not wait.
+    """
+    if run.state not in WAITING:
+        return (), {}
+    name = computes.node_name(conn, run.workspace, record.node_id)
+    happened = ((Event.GRANTED, f"leased to {name}"),)
+    return happened, {"attempt": record.attempt, "node": name}
 
 
 def merged_warnings(known: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:

@@ -45,6 +45,8 @@ class Granted:
     snapshot: str
     spec: SpecRecord
     locks: tuple[LockRecord, ...]
+    is_ahead: bool = False
+    """Its run still waits: it begins when the node has room."""
 
 
 class Grants:
@@ -58,16 +60,11 @@ class Grants:
 
     def decide(self) -> tuple[Booked, ...]:
         """What starts now, booked on the board. Pass it to `write`, then `settle` or `undo`."""
-        board = self._live.board
-        decided = []
+        live = self._live
         began_s = time.perf_counter()
-        ready = board.ready()
-        self._live.decisions.observe(time.perf_counter() - began_s)
-        for grant in ready:
-            nodes = board.nodes_of(grant.run.compute)
-            name = next(node.name for node in nodes if node.id == grant.node)
-            decided.append(Booked(grant, name))
-        return tuple(decided)
+        ready = live.board.ready()
+        live.decisions.observe(time.perf_counter() - began_s)
+        return tuple(Booked(grant, live.nodes[grant.node].name) for grant in ready)
 
     def write(self, conn: Connection, decided: Sequence[Booked]) -> list[Granted | None]:
         """Makes grants durable, in the transaction of whatever made them possible.
@@ -82,17 +79,19 @@ class Grants:
         if run is None or not applies(run.state, Event.GRANTED):
             return None
         attempt = run.attempt + 1
-        advance(
-            conn,
-            run,
-            [(Event.GRANTED, _cause(booked))],
-            DAEMON,
-            now_us,
-            attempt=attempt,
-            node=booked.node_name,
-        )
+        if not booked.grant.is_ahead:
+            advance(
+                conn,
+                run,
+                [(Event.GRANTED, _cause(booked))],
+                DAEMON,
+                now_us,
+                attempt=attempt,
+                node=booked.node_name,
+            )
         held = _hold(conn, booked, run, attempt, now_us)
-        return self._leased(conn, held, run.snapshot, runs.get_spec(conn, run.run_id))
+        spec = runs.get_spec(conn, run.run_id)
+        return self._leased(conn, held, run.snapshot, spec, is_ahead=booked.grant.is_ahead)
 
     def insert(
         self,
@@ -110,27 +109,32 @@ class Grants:
         mine = next((booked for booked in decided if booked.grant.run.run_id == run.run_id), None)
         if mine is None:
             return runs.insert(conn, run, spec, [submitted]), self.write(conn, decided)
-        state = next_state(run.state, Event.GRANTED)
-        stored = runs.insert(
-            conn,
-            replace(run, state=state, attempt=1, node=mine.node_name),
-            spec,
-            [submitted, TransitionRecord(state, now_us, _cause(mine), DAEMON)],
-        )
-        held = _hold(conn, mine, stored, stored.attempt, now_us)
-        granted = self._leased(conn, held, run.snapshot, spec)
+        history = [submitted]
+        if not mine.grant.is_ahead:
+            state = next_state(run.state, Event.GRANTED)
+            run = replace(run, state=state, attempt=1, node=mine.node_name)
+            history.append(TransitionRecord(state, now_us, _cause(mine), DAEMON))
+        stored = runs.insert(conn, run, spec, history)
+        held = _hold(conn, mine, stored, 1, now_us)
+        granted = self._leased(conn, held, run.snapshot, spec, is_ahead=mine.grant.is_ahead)
         return stored, [
             granted if booked is mine else self._write_one(conn, booked, now_us)
             for booked in decided
         ]
 
     def _leased(
-        self, conn: Connection, held: HeldAttempt, snapshot: str, spec: SpecRecord
+        self,
+        conn: Connection,
+        held: HeldAttempt,
+        snapshot: str,
+        spec: SpecRecord,
+        *,
+        is_ahead: bool = False,
     ) -> Granted:
         """What the lease of an attempt says."""
         lock_hash = self._environment_hash(spec.environment) if spec.environment else ""
         locks = tuple(environments.locks(conn, lock_hash)) if lock_hash else ()
-        return Granted(held, snapshot, spec, locks)
+        return Granted(held, snapshot, spec, locks, is_ahead)
 
     async def settle(self, decided: Sequence[Booked], written: Sequence[Granted | None]) -> None:
         """After the commit: books what was granted and sends the leases."""
@@ -140,7 +144,8 @@ class Grants:
                 self._live.wake_dispatch.set()
                 continue
             self._live.hold(granted.held)
-            self._live.changed(granted.held.ref.run_id)
+            if not granted.is_ahead:
+                self._live.changed(granted.held.ref.run_id)
         for granted in written:
             if granted is not None:
                 await self.send(granted)
@@ -171,6 +176,7 @@ class Grants:
                     Lock(lock.platform, lock.text, lock.hash, lock.create_time_us)
                     for lock in granted.locks
                 ),
+                granted.is_ahead,
             ),
         )
 
@@ -239,6 +245,7 @@ def _hold(
         node_id=booked.grant.node,
         grant_time_us=now_us,
         held=booked.grant.held,
+        phase="AHEAD" if booked.grant.is_ahead else "GRANTED",
     )
     attempts.insert(conn, record)
     return HeldAttempt(ref, booked.grant.node, run.workspace, run.experiment)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from runyard_contract.states import RunState
 from runyard_daemon.control import catalog
 from runyard_daemon.control.advance import DAEMON, advance
+from runyard_daemon.control.applied import NO_END, apply, core_record
 from runyard_daemon.control.attemptlogs import AttemptLogs
 from runyard_daemon.control.finish import Ending, ReadSpec, conclude
 from runyard_daemon.control.grants import Grants
 from runyard_daemon.control.live import HeldAttempt, Live
 from runyard_daemon.control.orders import Cancel, Forget, Session
 from runyard_daemon.control.reported import AttemptReport, Hello
-from runyard_daemon.control.reports import NO_END, apply, core_record
 from runyard_daemon.core import attempts as core_attempts
 from runyard_daemon.core.attempts import Action, AttemptPhase, Decision, event_of, reconcile
 from runyard_daemon.core.types import AttemptRef, Node, NodeId
@@ -168,6 +168,8 @@ class Greeter:
         elif decision.action is Action.RESEND:
             self._back_in_touch(conn, decision.ref, now_us)
             settled.changed.add(run_id)
+        elif decision.action is Action.WAIT:
+            attempts.remove(conn, decision.ref)
         elif decision.action in {Action.END, Action.SEAL}:
             end = self._end(conn, decision)
             ending = Ending(decision.ref, end, is_agents_word=False)
@@ -198,6 +200,10 @@ class Greeter:
         live = self._live
         held = live.attempts.get(decision.ref.run_id)
         if held is not None and held.ref == decision.ref:
+            if decision.action is Action.WAIT:
+                live.wait_again(held.ref.run_id)
+                return
+            live.board.begin(decision.ref.run_id)
             if report is not None and report.phase >= AttemptPhase.EXITED:
                 live.board.release(decision.ref.run_id)
             if decision.action is Action.RESEND:
@@ -245,6 +251,7 @@ def _board_node(node: NodeId, hello: Hello) -> Node:
         compute=compute,
         slots=hello.slots,
         capacity=hello.capacity,
+        max_ahead=hello.max_ahead,
     )
 
 

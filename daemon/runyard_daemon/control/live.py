@@ -100,6 +100,12 @@ class Live:
         self.waiting.discard(attempt.ref.run_id)
         self.attempts[attempt.ref.run_id] = attempt
 
+    def wait_again(self, run_id: str) -> None:
+        """Notes that a run which was sent ahead came back: it waits, in its old place."""
+        self.attempts.pop(run_id, None)
+        self.waiting.add(run_id)
+        self.board.come_back(run_id)
+
     def let_go(self, run_id: str) -> None:
         """Notes that a run ended: neither waiting nor held; its slot is free."""
         self.waiting.discard(run_id)

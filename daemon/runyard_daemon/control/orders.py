@@ -39,6 +39,8 @@ class Lease:
     manifests: tuple[tuple[str, bytes], ...]
     """(digest, bytes) of the snapshot's manifests; empty where they are too large together."""
     locks: tuple[Lock, ...]
+    is_ahead: bool = False
+    """Sent before the node has room: to be begun when it has, or given back."""
 
 
 @dataclass(frozen=True, slots=True)

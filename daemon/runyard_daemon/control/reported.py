@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from runyard_daemon.control.orders import RunRef
 from runyard_daemon.core.attempts import AttemptPhase, Report
 from runyard_daemon.core.types import AttemptRef, Resources
+from runyard_daemon.logs.layout import LogFile
 from runyard_daemon.store.details import AttemptEndRecord, PhaseRecord, WorkdirRecord
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedPiece:
+    """Some bytes of a growing file within a report."""
+
+    file: LogFile
+    offset_bytes: int
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +37,8 @@ class AttemptReport:
     """From ENDED on."""
     lengths: Mapping[str, int] = field(default_factory=dict)
     """Final lengths in bytes of the files that grow, by name; from EXITED on."""
+    pieces: tuple[ReportedPiece, ...] = ()
+    """The last bytes of files that grow."""
 
     @property
     def ref(self) -> AttemptRef:
@@ -56,3 +68,5 @@ class Hello:
     gpu_names: tuple[str, ...]
     attempts: tuple[AttemptReport, ...]
     pid: int
+    max_ahead: int = 0
+    """Leases that it takes beyond what it has room for."""

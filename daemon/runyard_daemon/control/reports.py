@@ -2,53 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from runyard_contract.content.store import ContentStore
 from runyard_daemon.content import Content
-from runyard_daemon.control.advance import AGENT, advance
+from runyard_daemon.control.applied import NO_END, Applied, apply, take_back
 from runyard_daemon.control.attemptlogs import AttemptLogs
 from runyard_daemon.control.finish import (
     TAIL_BYTES,
     Ending,
     Evidence,
     ReadSpec,
-    conclude,
     find_kept_out,
-    merged_warnings,
     wants_evidence,
 )
-from runyard_daemon.control.grants import Granted, Grants
+from runyard_daemon.control.grants import Booked, Granted, Grants
 from runyard_daemon.control.live import HeldAttempt, Live
 from runyard_daemon.control.orders import Cancel, Forget
 from runyard_daemon.control.reported import AttemptReport
 from runyard_daemon.control.tags import JobTags
-from runyard_daemon.core import attempts as core
-from runyard_daemon.core.attempts import AttemptPhase, Judgement, Standing, judge
-from runyard_daemon.core.lifecycle import Event
-from runyard_daemon.core.types import ActiveAttempt, NodeId
-from runyard_daemon.logs.layout import LogFile
-from runyard_daemon.store import Connection, attempts, runs
-from runyard_daemon.store.attempts import AttemptChange, AttemptRecord
+from runyard_daemon.core.attempts import AttemptPhase, Return, Standing
+from runyard_daemon.core.types import ActiveAttempt, AttemptRef, NodeId, QueuedRun
+from runyard_daemon.logs.layout import AttemptKey, LogFile
+from runyard_daemon.store import Connection, runs
 from runyard_daemon.store.details import AttemptEndRecord
-from runyard_daemon.store.runs import RunChange, RunRecord
-
-_CAUSES = {
-    Event.STARTING: "the agent has the lease",
-    Event.PREPARING: "the agent lays out snapshot and environment",
-    Event.RUNNING: "the program was started",
-    Event.EXITED: "the program ended",
-}
-NO_END = AttemptEndRecord(reason="AGENT_FAILED", message="the agent did not say how it ended")
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """What a report did."""
+class _Prepared:
+    """A report with all that is needed to apply it."""
 
-    standing: Standing
-    has_changed: bool = False
-    """Something was written."""
+    report: AttemptReport
+    ending: Ending | None = None
+    """Its run becomes final with it."""
+
+
+@dataclass(slots=True)
+class _Booking:
+    """What a batch changed in memory before its commit, to be taken back if that fails."""
+
+    released: list[ActiveAttempt] = field(default_factory=list)
+    came_back: list[tuple[QueuedRun, NodeId]] = field(default_factory=list)
+    decided: tuple[Booked, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What a batch's transaction did."""
+
+    applied: list[Applied]
+    returned: list[Return]
+    granted: list[Granted | None]
 
 
 class Reports:
@@ -72,48 +78,80 @@ class Reports:
         self._read_spec = read_spec
         self._workdir_keep_s = workdir_keep_s
 
-    async def take(self, node: NodeId, report: AttemptReport) -> None:
-        """Applies a report; returns after its effect is durable. A repeated one changes nothing."""
-        await self._live.background.whole(self._take(node, report), "report")
+    async def take(
+        self,
+        node: NodeId,
+        reports: Sequence[AttemptReport],
+        returned: Sequence[AttemptRef] = (),
+    ) -> None:
+        """Applies reports and leases that were given back; returns after their effect is durable.
 
-    async def _take(self, node: NodeId, report: AttemptReport) -> None:
-        live = self._live
-        ending = await self._prepare_end(node, report)
-        released = self._release(report)
-        decided = self._grants.decide() if released else ()
+        All that is complete is applied in one transaction. A report that ends a run whose log is
+        still on its way follows by itself when that is here. A repeated one changes nothing.
+        """
+        await self._live.background.whole(self._take(node, reports, returned), "reports")
 
-        def write(conn: Connection) -> tuple[Applied, list[Granted | None]]:
-            now_us = live.now_us()
-            applied = apply(conn, node, report, now_us)
-            if ending is not None and applied.standing is Standing.COUNTS:
-                conclude(conn, ending, self._read_spec, now_us)
-            return applied, self._grants.write(conn, decided)
+    async def _take(
+        self, node: NodeId, reports: Sequence[AttemptReport], returned: Sequence[AttemptRef]
+    ) -> None:
+        lengths = await self._append(node, reports)
+        prepared: list[_Prepared] = []
+        late: list[AttemptReport] = []
+        for report in reports:
+            held = self._ending_attempt(node, report)
+            if held is None:
+                prepared.append(_Prepared(report))
+            elif _is_complete(held.key, report, lengths):
+                prepared.append(_Prepared(report, await self._ending(held, report)))
+            else:
+                late.append(report)
+        if not late:
+            await self._settle(node, prepared, returned)
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._settle(node, prepared, returned))
+            for report in late:
+                group.create_task(self._take_late(node, report))
 
-        try:
-            applied, granted = await live.store.write(write)
-        except BaseException:
-            self._grants.undo(decided)
-            if released is not None:
-                live.board.hold(released)
-            raise
-        held = live.attempts.get(report.ref.run_id)
-        if ending is not None and held is not None and applied.standing is Standing.COUNTS:
-            live.let_go(report.ref.run_id)
-            self._logs.seal(held.key)
-        if applied.has_changed:
-            live.changed(report.ref.run_id)
-        await self._grants.settle(decided, granted)
-        self._answer(node, report, applied)
+    async def _take_late(self, node: NodeId, report: AttemptReport) -> None:
+        """Applies a report that ends a run, when its whole log is durable."""
+        held = self._ending_attempt(node, report)
+        if held is None:
+            await self._settle(node, [_Prepared(report)], ())
+            return
+        await self._logs.complete(held.key, report.lengths)
+        await self._settle(node, [_Prepared(report, await self._ending(held, report))], ())
 
-    async def _prepare_end(self, node: NodeId, report: AttemptReport) -> Ending | None:
-        """Waits until everything of an ended attempt is here, and looks for why it failed."""
+    async def _append(
+        self, node: NodeId, reports: Iterable[AttemptReport]
+    ) -> dict[tuple[AttemptKey, LogFile], int]:
+        """Appends the bytes that came with reports; gives the durable lengths of files that must
+        be complete."""
+        pieces: list[tuple[AttemptKey, LogFile, int, bytes]] = []
+        for report in reports:
+            held = self._live.attempts.get(report.ref.run_id)
+            if held is None or held.ref != report.ref or held.node != node:
+                continue
+            sent = {piece.file for piece in report.pieces}
+            for piece in report.pieces:
+                pieces.append((held.key, piece.file, piece.offset_bytes, piece.data))
+            if report.phase is AttemptPhase.ENDED:
+                asked = {LogFile(name) for name, length in report.lengths.items() if length} - sent
+                pieces += [(held.key, file, 0, b"") for file in asked]
+        return await self._logs.appender.append_all(pieces) if pieces else {}
+
+    def _ending_attempt(self, node: NodeId, report: AttemptReport) -> HeldAttempt | None:
+        """The attempt that a report ends for good; None: it does not, or is not its node's."""
         held = self._live.attempts.get(report.ref.run_id)
         is_last = report.phase is AttemptPhase.ENDED
         if not is_last or held is None or held.ref != report.ref or held.node != node:
             return None
-        key = held.key
-        await self._logs.complete(key, report.lengths)
-        await self._tags.drain(held)
+        return held
+
+    async def _ending(self, held: HeldAttempt, report: AttemptReport) -> Ending:
+        """How an attempt ended whose files are all here, with a look at why it failed."""
+        if report.lengths.get(LogFile.TAGS.value, 0):
+            await self._tags.drain(held)
         end = report.end or NO_END
         evidence = await self._evidence(held, end) if wants_evidence(end) else Evidence()
         return Ending(report.ref, end, report.workdir, report.warnings, evidence)
@@ -133,17 +171,103 @@ class Reports:
 
         return await self._content.run(look)
 
-    def _release(self, report: AttemptReport) -> ActiveAttempt | None:
-        """Frees the slot of an attempt whose processes are gone; gives what it held."""
+    async def _settle(
+        self, node: NodeId, prepared: Sequence[_Prepared], returned: Sequence[AttemptRef]
+    ) -> None:
+        """One transaction: reports, leases given back, and the grants that they make possible."""
+        booking = self._book(node, prepared, returned)
+
+        def write(conn: Connection) -> _Written:
+            now_us = self._live.now_us()
+            return _Written(
+                [
+                    apply(conn, node, item.report, now_us, item.ending, self._read_spec)
+                    for item in prepared
+                ],
+                [take_back(conn, node, ref, self._read_spec, now_us) for ref in returned],
+                self._grants.write(conn, booking.decided),
+            )
+
+        try:
+            written = await self._live.store.write(write)
+        except BaseException:
+            self._unbook(booking)
+            raise
+        for item, applied in zip(prepared, written.applied, strict=True):
+            self._applied(node, item, applied)
+        for ref, decision in zip(returned, written.returned, strict=True):
+            self._returned(ref, decision)
+        await self._grants.settle(booking.decided, written.granted)
+
+    def _book(
+        self, node: NodeId, prepared: Sequence[_Prepared], returned: Sequence[AttemptRef]
+    ) -> _Booking:
+        """Frees what ended and what came back, and decides what may start in its place."""
+        booking = _Booking()
+        board = self._live.board
+        for item in prepared:
+            released = self._release(node, item.report)
+            if released is not None:
+                booking.released.append(released)
+        for ref in returned:
+            held = self._live.attempts.get(ref.run_id)
+            run = board.sent_ahead(ref.run_id)
+            if run is not None and held is not None and held.ref == ref and held.node == node:
+                board.come_back(ref.run_id)
+                booking.came_back.append((run, node))
+        booking.decided = self._grants.decide()
+        return booking
+
+    def _unbook(self, booking: _Booking) -> None:
+        """Takes back what `_book` did."""
+        self._grants.undo(booking.decided)
+        for released in booking.released:
+            self._live.board.hold(released)
+        for run, node in booking.came_back:
+            self._live.board.hold_ahead(run, node)
+
+    def _release(self, node: NodeId, report: AttemptReport) -> ActiveAttempt | None:
+        """Notes that an attempt began, and frees its slot where its processes are gone; gives what
+        it held."""
         live = self._live
-        held = live.attempts.get(report.ref.run_id)
-        if held is None or held.ref != report.ref or report.phase < AttemptPhase.EXITED:
+        run_id = report.ref.run_id
+        held = live.attempts.get(run_id)
+        if held is None or held.ref != report.ref or held.node != node:
             return None
-        amount = live.board.held_on(held.node).get(report.ref.run_id)
+        live.board.begin(run_id)
+        if report.phase < AttemptPhase.EXITED:
+            return None
+        amount = live.board.held_on(node).get(run_id)
         if amount is None:
             return None
-        live.board.release(report.ref.run_id)
-        return ActiveAttempt(held.ref, held.node, amount)
+        live.board.release(run_id)
+        lasted_us = report.end.duration_us if report.end is not None else None
+        live.board.note_end(node, lasted_us / 1e6 if lasted_us is not None else None)
+        return ActiveAttempt(held.ref, node, amount)
+
+    def _applied(self, node: NodeId, item: _Prepared, applied: Applied) -> None:
+        """After the commit of a report: wakes those concerned, keeps memory in step, answers."""
+        live, run_id = self._live, item.report.ref.run_id
+        held = live.attempts.get(run_id)
+        if item.ending is not None and held is not None and applied.standing is Standing.COUNTS:
+            live.let_go(run_id)
+            self._logs.seal(held.key)
+        if applied.has_changed:
+            live.changed(run_id)
+        self._answer(node, item.report, applied)
+
+    def _returned(self, ref: AttemptRef, decision: Return) -> None:
+        """After the commit of a lease that was given back: memory follows the record."""
+        live = self._live
+        held = live.attempts.get(ref.run_id)
+        if held is None or held.ref != ref:
+            return
+        if decision is Return.WAIT:
+            live.wait_again(ref.run_id)
+        elif decision is Return.END:
+            live.let_go(ref.run_id)
+            self._logs.seal(held.key)
+            live.changed(ref.run_id)
 
     def _answer(self, node: NodeId, report: AttemptReport, applied: Applied) -> None:
         """Tells the agent what its report means for the attempt's folder."""
@@ -163,83 +287,10 @@ class Reports:
             self._live.order(node, Forget(target, self._workdir_keep_s))
 
 
-def apply(conn: Connection, node: NodeId, report: AttemptReport, now_us: int) -> Applied:
-    """Judges a report and writes what counts, in the caller's transaction.
-
-    A report of the phase that is on record may still bring news of it: a message, a warning, a
-    finished span.
-    """
-    record = attempts.get(conn, report.ref.run_id, report.ref.attempt)
-    run = runs.get(conn, report.ref.run_id)
-    if record is None or run is None:
-        return Applied(Standing.UNKNOWN)
-    newest = attempts.current(conn, report.ref.run_id)
-    known = core_record(record, run, is_current=newest is not None and newest.ref == record.ref)
-    judged = judge(report.summary, node, known)
-    if judged.standing is Standing.COUNTS:
-        _write(conn, run, report, judged, now_us)
-        return Applied(judged.standing, has_changed=True)
-    has_news = (
-        judged.standing is Standing.REPEATED
-        and not known.is_over
-        and report.phase == known.phase
-        and bool(_news(run, report))
+def _is_complete(
+    key: AttemptKey, report: AttemptReport, lengths: dict[tuple[AttemptKey, LogFile], int]
+) -> bool:
+    """Whether all files of an attempt have durably reached their final lengths."""
+    return all(
+        lengths.get((key, LogFile(name)), 0) >= length for name, length in report.lengths.items()
     )
-    if has_news:
-        runs.update(conn, run.run_id, **_news(run, report))
-    return Applied(judged.standing, has_changed=has_news)
-
-
-def core_record(
-    record: AttemptRecord,
-    run: RunRecord,
-    *,
-    is_current: bool,
-    boot_id: str = "",
-    incarnation: int = 0,
-) -> core.AttemptRecord:
-    """An attempt's record as the core judges it."""
-    return core.AttemptRecord(
-        ref=record.ref,
-        node=NodeId(record.node_id),
-        boot_id=boot_id,
-        phase=AttemptPhase[record.phase],
-        is_current=is_current,
-        is_over=record.end_time_us is not None,
-        is_cancel_wanted=bool(run.canceled_by) and not run.state.is_final,
-        is_restored=core.is_of_earlier(incarnation, record.epoch),
-    )
-
-
-def _write(
-    conn: Connection,
-    run: RunRecord,
-    report: AttemptReport,
-    judged: Judgement,
-    now_us: int,
-) -> None:
-    """Takes over a report that counts."""
-    facts: AttemptChange = {"phase": report.phase.name}
-    if report.start_time_us is not None:
-        facts["start_time_us"] = report.start_time_us
-    if report.phase >= AttemptPhase.EXITED:
-        facts["lengths"] = report.lengths
-        facts["end"] = report.end or NO_END
-    attempts.update(conn, report.ref, **facts)
-    happened = [(event, _CAUSES.get(event, str(event))) for event in judged.events]
-    advance(conn, run, happened, AGENT, now_us, **_news(run, report))
-
-
-def _news(run: RunRecord, report: AttemptReport) -> RunChange:
-    """What a report says of its run that is not on record yet."""
-    news: RunChange = {}
-    if report.status_message != run.status_message:
-        news["status_message"] = report.status_message
-    if report.start_time_us is not None and run.start_time_us is None:
-        news["start_time_us"] = report.start_time_us
-    if report.phases and report.phases != run.phases:
-        news["phases"] = report.phases
-    warnings = merged_warnings(run.warnings, report.warnings)
-    if warnings != run.warnings:
-        news["warnings"] = warnings
-    return news

@@ -40,7 +40,8 @@ async def load(live: Live) -> None:
         experiments = {
             run.run_id: known.experiment
             for run in unfinished
-            if run.state not in WAITING and (known := runs.get(conn, run.run_id)) is not None
+            if (run.is_ahead or run.state not in WAITING)
+            and (known := runs.get(conn, run.run_id)) is not None
         }
         return runs.next_sequence(conn), computes.nodes(conn), unfinished, experiments
 
@@ -49,13 +50,11 @@ async def load(live: Live) -> None:
     for record in nodes:
         _add_node(live, record)
     for run in unfinished:
-        if run.state in WAITING:
-            live.waiting.add(run.run_id)
-            live.board.add_run(
-                QueuedRun(run.run_id, run.compute, run.priority, run.sequence, run.resources)
-            )
-        else:
+        if run.is_ahead or run.state not in WAITING:
             _hold(live, run, experiments[run.run_id])
+        else:
+            live.waiting.add(run.run_id)
+            live.board.add_run(_queued(run))
 
 
 def _add_node(live: Live, record: NodeRecord) -> None:
@@ -70,9 +69,15 @@ def _add_node(live: Live, record: NodeRecord) -> None:
     live.lost_touch(node_id)
 
 
+def _queued(run: UnfinishedRun) -> QueuedRun:
+    return QueuedRun(run.run_id, run.compute, run.priority, run.sequence, run.resources)
+
+
 def _hold(live: Live, run: UnfinishedRun, experiment: str) -> None:
     ref = AttemptRef(run.run_id, run.attempt, run.epoch)
     node = NodeId(run.node_id)
     live.hold(HeldAttempt(ref, node, run.workspace, experiment))
-    if run.state is not RunState.FINALIZING:
+    if run.is_ahead:
+        live.board.hold_ahead(_queued(run), node)
+    elif run.state is not RunState.FINALIZING:
         live.board.hold(ActiveAttempt(ref, node, run.held))

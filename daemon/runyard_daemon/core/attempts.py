@@ -21,6 +21,9 @@ COUNTER_BITS = 32
 class AttemptPhase(IntEnum):
     """How far an attempt is; only grows."""
 
+    AHEAD = -1
+    """On record and sent before its node has room. Its run still waits, and waits again without a
+    trace of the attempt where the agent gives it back."""
     GRANTED = 0
     """On record; the agent has not said that it knows."""
     ACCEPTED = 1
@@ -101,6 +104,8 @@ class Action(StrEnum):
     """Everything of it is here: the agent may delete its folder."""
     STOP = "stop"
     """It is fenced or given up: the agent ends its processes and drops it."""
+    WAIT = "wait"
+    """Sent ahead, and the agent never began it: its run waits again, in its old place."""
     FOUND = "found"
     """The records don't know it: shown to people, neither ended nor started again."""
 
@@ -146,6 +151,7 @@ def is_current(ref: AttemptRef, current: AttemptRef | None) -> bool:
 
 _PRESENT: Mapping[AttemptPhase, Event] = MappingProxyType(
     {
+        AttemptPhase.AHEAD: Event.STARTING,
         AttemptPhase.GRANTED: Event.STARTING,
         AttemptPhase.ACCEPTED: Event.STARTING,
         AttemptPhase.PREPARING: Event.PREPARING,
@@ -177,7 +183,9 @@ def judge(report: Report, sender: NodeId, record: AttemptRecord | None) -> Judge
         return Judgement(Standing.REPEATED if is_last else Standing.SUPERSEDED)
     if report.phase <= record.phase:
         return Judgement(Standing.REPEATED)
-    events = [
+    # The first word of an attempt that was sent ahead: only now its run stops waiting.
+    events = [Event.GRANTED] if record.phase is AttemptPhase.AHEAD else []
+    events += [
         event_of(phase)
         for phase in (AttemptPhase.PREPARING, AttemptPhase.RUNNING)
         if record.phase < phase and (phase <= report.phase < AttemptPhase.EXITED)
@@ -189,6 +197,31 @@ def judge(report: Report, sender: NodeId, record: AttemptRecord | None) -> Judge
     elif report.phase is AttemptPhase.ACCEPTED:
         events.append(Event.STARTING)
     return Judgement(Standing.COUNTS, tuple(events), report.phase)
+
+
+class Return(StrEnum):
+    """What becomes of an attempt whose agent gives it back."""
+
+    WAIT = "wait"
+    """Its run waits again, in its old place, and the attempt never was."""
+    END = "end"
+    """Somebody asked for the run to end: it does, without having been started."""
+    NOTHING = "nothing"
+    """Not the agent's to give back, or it began before."""
+
+
+def judge_return(ref: AttemptRef, sender: NodeId, record: AttemptRecord | None) -> Return:
+    """Decides on an attempt that the agent of node `sender` says it never began and never will.
+
+    `record` is as in `judge`.
+    """
+    if record is None or record.ref != ref or record.node != sender:
+        return Return.NOTHING
+    if not record.is_current or record.is_over or record.phase > AttemptPhase.GRANTED:
+        return Return.NOTHING
+    if record.is_cancel_wanted:
+        return Return.END
+    return Return.WAIT if record.phase is AttemptPhase.AHEAD else Return.NOTHING
 
 
 def reconcile(
@@ -243,6 +276,8 @@ def _on_disk(record: AttemptRecord, report: Report, node: NodeId, boot_id: str) 
 
 def _not_on_disk(record: AttemptRecord, boot_id: str) -> Decision:
     """The records count on it and the agent has nothing of it."""
+    if record.phase is AttemptPhase.AHEAD:
+        return Decision(Action.WAIT, record.ref)
     if record.phase >= AttemptPhase.EXITED:
         return Decision(Action.SEAL, record.ref)
     if record.is_restored:

@@ -148,6 +148,19 @@ def explain_active(facts: ActiveFacts, now: WallTime) -> Explanation:
     )
 
 
+def explain_ahead(run_id: str, node: Node, now: WallTime) -> Explanation:
+    """Explains a waiting run that was sent to a node before that has room."""
+    if node.is_connected:
+        summary = f"waits on {node.name} itself: it starts there as soon as a slot is free"
+        return Explanation(run_id=run_id, summary=summary)
+    away = "" if node.since is None else f" for {duration_text(now - node.since)}"
+    return Explanation(
+        run_id=run_id,
+        summary=f"was sent ahead to {node.name}, which is out of touch{away}",
+        remedy="bring the node back: it starts the run, or gives it back to the queue",
+    )
+
+
 def explain_ended(run_id: str, cause: Cause) -> Explanation:
     """Explains a run that is final."""
     details = cause.last_lines

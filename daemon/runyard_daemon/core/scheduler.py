@@ -123,8 +123,11 @@ class Board:
         self._ahead.note_end(node_id, None)
         self.add_run(run)
 
-    def note_end(self, node_id: NodeId, lasted_s: float) -> None:
-        """Learns how long a run took on a node: where they are short, runs are sent ahead."""
+    def note_end(self, node_id: NodeId, lasted_s: float | None) -> None:
+        """Learns how long a run took on a node: where they are short, runs are sent ahead.
+
+        None: it is not known.
+        """
         self._ahead.note_end(node_id, lasted_s)
         if node_id in self._nodes:
             self._changed.add(self._nodes[node_id].compute)
@@ -238,6 +241,10 @@ class Board:
         O(n) in the queue. Raises KeyError where the run does not wait.
         """
         return self._line_of[run_id].priorities_ahead(run_id)
+
+    def sent_ahead(self, run_id: str) -> QueuedRun | None:
+        """Gives a run that was sent ahead and is not known to have begun, else None."""
+        return self._ahead.sent(run_id)
 
     def ahead_at(self, run_id: str) -> NodeId | None:
         """The node that a run was sent to ahead of its room; None: it was not, or has room now."""

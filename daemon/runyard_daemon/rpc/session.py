@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from runyard_contract.errors import RunyardError, SessionSuperseded, SpecInvalid
 from runyard_daemon.control.collect import Collected, Collector
-from runyard_daemon.control.orders import Goodbye, Order
+from runyard_daemon.control.orders import Forget, Goodbye, Lease, Order
 from runyard_daemon.control.reported import AttemptReport
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.core.types import NodeId
 from runyard_daemon.journal import Journal
-from runyard_daemon.rpc.convert.agents import to_message, to_report
+from runyard_daemon.rpc.convert.agents import gather, to_message, to_report, to_target
 from runyard_daemon.rpc.convert.specs import resolve_environment
 from runyard_daemon.rpc.idle import Duplex, incoming
 from runyardpb.agent.v1 import agent_pb2 as pb
@@ -21,6 +21,8 @@ from runyardpb.agent.v1 import agent_pb2 as pb
 FAULTS_MAX = 3
 """Messages that make no sense before the session is ended."""
 REPORTS_AT_ONCE = 64
+MESSAGE_BYTES = 1 << 20
+"""A message with several orders takes no more when it has that many."""
 
 Context = Duplex[pb.SessionRequest, pb.SessionResponse]
 
@@ -56,6 +58,8 @@ class AgentSession:
         collector: Collector,
         journal: Journal,
         idle_s: float,
+        *,
+        takes_several: bool,
     ) -> None:
         self._node = node
         self._context = context
@@ -63,6 +67,7 @@ class AgentSession:
         self._collector = collector
         self._journal = journal
         self._idle_s = idle_s
+        self._takes_several = takes_several
         self._orders: deque[Order] = deque()
         self._wake = asyncio.Event()
         self._ended_by: RunyardError | None = None
@@ -106,8 +111,8 @@ class AgentSession:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send_orders(), name="session-orders")
-                for report in ended:
-                    group.create_task(self._reports.take(self._node, report), name="hello-ended")
+                if ended:
+                    group.create_task(self._reports.take(self._node, ended), name="hello-ended")
                 await self._read(group)
         except* SessionOver:
             pass
@@ -119,12 +124,28 @@ class AgentSession:
             if self._ended_by is not None:
                 raise self._ended_by
             while self._orders:
-                order = self._orders.popleft()
-                await self._write(to_message(order, resolve_environment))
-                if isinstance(order, Goodbye):
+                message, is_last = self._next_message()
+                await self._write(message)
+                if is_last:
                     raise SessionOver
             if self._acknowledged.upto > self._told_acknowledged:
                 await self._write(pb.SessionResponse())
+
+    def _next_message(self) -> tuple[pb.SessionResponse, bool]:
+        """The next orders, leases and folders to forget together; and whether they are the last."""
+        order = self._orders.popleft()
+        if not self._takes_several or not isinstance(order, Lease | Forget):
+            return to_message(order, resolve_environment), isinstance(order, Goodbye)
+        message = pb.SessionResponse()
+        gather(message, order, resolve_environment)
+        while (
+            self._orders
+            and isinstance(following := self._orders[0], Lease | Forget)
+            and message.ByteSize() < MESSAGE_BYTES
+        ):
+            gather(message, following, resolve_environment)
+            self._orders.popleft()
+        return message, False
 
     async def _write(self, message: pb.SessionResponse) -> None:
         self._sent += 1
@@ -142,11 +163,9 @@ class AgentSession:
                     ]
                 )
             kind = request.WhichOneof("message")
-            if kind == "report":
+            if kind == "report" or request.reports or request.returned:
                 await self._turns.acquire()
-                group.create_task(
-                    self._take(request.sequence, request.report), name="session-report"
-                )
+                group.create_task(self._take(request), name="session-reports")
                 continue
             if kind == "workdir_collected":
                 answer = request.workdir_collected
@@ -157,18 +176,31 @@ class AgentSession:
             self._done(request.sequence)
         raise SessionOver
 
-    async def _take(self, sequence: int, message: pb.AttemptReport) -> None:
-        """Applies one report; an error of the store ends the session, so that it comes again."""
+    async def _take(self, request: pb.SessionRequest) -> None:
+        """Applies the reports of a message; an error of the store ends the session, so that they
+        come again."""
         try:
+            messages = list(request.reports)
+            if request.HasField("report"):
+                messages.insert(0, request.report)
+            reports = [report for message in messages if (report := self._checked(message))]
             try:
-                report = to_report(message)
+                returned = [to_target(ref).ref for ref in request.returned]
             except SpecInvalid as error:
                 self._fault(error.message)
-            else:
-                await self._reports.take(self._node, report)
+                returned = []
+            await self._reports.take(self._node, reports, returned)
         finally:
             self._turns.release()
-        self._done(sequence)
+        self._done(request.sequence)
+
+    def _checked(self, message: pb.AttemptReport) -> AttemptReport | None:
+        """A report as a value; None, and a fault, for one that makes no sense."""
+        try:
+            return to_report(message)
+        except SpecInvalid as error:
+            self._fault(error.message)
+            return None
 
     def _done(self, sequence: int) -> None:
         self._acknowledged.done(sequence)

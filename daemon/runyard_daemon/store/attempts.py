@@ -35,7 +35,8 @@ class AttemptRecord:
     node_id: str
     grant_time_us: int
     phase: str = "GRANTED"
-    """GRANTED, then what the agent reports: ACCEPTED, PREPARING, RUNNING, EXITED, ENDED."""
+    """AHEAD or GRANTED, then what the agent reports: ACCEPTED, PREPARING, RUNNING, EXITED,
+    ENDED."""
     held: Resources = NO_RESOURCES
     start_time_us: int | None = None
     """When the program was started."""
@@ -59,6 +60,7 @@ class AttemptChange(TypedDict, total=False):
     """What `update` can change; what is left out stays."""
 
     phase: str
+    grant_time_us: int
     start_time_us: int | None
     end_time_us: int | None
     tags_read_bytes: int
@@ -135,6 +137,14 @@ def update(conn: sqlite3.Connection, ref: AttemptRef, **changes: Unpack[AttemptC
         (*values, ref.run_id, ref.attempt, ref.epoch, ref.run_id),
     )
     return done.rowcount == 1
+
+
+def remove(conn: sqlite3.Connection, ref: AttemptRef) -> None:
+    """Removes an attempt that never began, as if it had not been granted."""
+    conn.execute(
+        "DELETE FROM attempts WHERE run_id = ? AND attempt = ? AND epoch = ?",
+        (ref.run_id, ref.attempt, ref.epoch),
+    )
 
 
 def _from_row(row: Sequence[Any]) -> AttemptRecord:

@@ -134,6 +134,16 @@ def touch_node(
     )
 
 
+def node_name(conn: sqlite3.Connection, workspace: str, node_id: str) -> str:
+    """What people call a node, `target/host`, from the id that attempts name it by."""
+    compute, _, name = node_id.partition("/")
+    row = conn.execute(
+        "SELECT hostname FROM nodes WHERE workspace = ? AND compute = ? AND node_id = ?",
+        (workspace, compute, name),
+    ).fetchone()
+    return f"{compute}/{row[0]}" if row else node_id
+
+
 def nodes(
     conn: sqlite3.Connection, workspace: str | None = None, compute: str | None = None
 ) -> list[NodeRecord]:

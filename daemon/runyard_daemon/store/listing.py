@@ -47,6 +47,11 @@ _HELD_QUERY = f"""
     FROM runs r JOIN attempts a ON a.run_id = r.run_id AND a.attempt = r.attempt
     WHERE r.workspace IN (SELECT name FROM workspaces) AND r.state IN ({_UNFINISHED})
 """
+_AHEAD_QUERY = """
+    SELECT run_id, attempt, epoch, node_id, held_cpu_millis, held_memory_bytes, held_gpus,
+        grant_time_us
+    FROM attempts WHERE phase = 'AHEAD' AND end_time_us IS NULL
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,8 @@ class UnfinishedRun(NamedTuple):
     held: Resources = NO_RESOURCES
     """What that attempt holds on its node."""
     grant_time_us: int = 0
+    is_ahead: bool = False
+    """That attempt was sent ahead of its node's room: the run still waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +299,25 @@ def unfinished(conn: sqlite3.Connection) -> list[UnfinishedRun]:
                 grant_time_us=grant_time_us,
             )
         )
+    ahead = {row[0]: row[1:] for row in conn.execute(_AHEAD_QUERY)}
+    found = [_sent_ahead(run, *ahead[run.run_id]) if run.run_id in ahead else run for run in found]
     found.sort(key=_sequence)
     return found
+
+
+def _sent_ahead(
+    run: UnfinishedRun, attempt: int, epoch: int, node_id: str, *rest: int
+) -> UnfinishedRun:
+    """A waiting run with the attempt that was sent ahead."""
+    *held, grant_time_us = rest
+    return run._replace(
+        attempt=attempt,
+        epoch=epoch,
+        node_id=node_id,
+        held=Resources(*held),
+        grant_time_us=grant_time_us,
+        is_ahead=True,
+    )
 
 
 def _unfinished(row: tuple[Any, ...], amounts: _Amounts) -> UnfinishedRun:

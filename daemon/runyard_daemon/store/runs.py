@@ -77,7 +77,7 @@ class SpecRecord:
 
 
 class RunChange(TypedDict, total=False):
-    """What `update` and `update_state` can change; what is left out stays."""
+    """What `update` and `move` can change; what is left out stays."""
 
     attempt: int
     start_time_us: int | None
@@ -228,34 +228,35 @@ def get_spec(conn: sqlite3.Connection, run_id: str) -> SpecRecord:
 
 def update(conn: sqlite3.Connection, run_id: str, **changes: Unpack[RunChange]) -> int:
     """Changes a run without changing its state; returns its new revision. Raises RunNotFound."""
-    return _change(conn, run_id, None, changes)
+    return _change(conn, run_id, (), changes)
 
 
-def update_state(
+def move(
     conn: sqlite3.Connection,
     run_id: str,
-    transition: TransitionRecord,
+    moves: Sequence[TransitionRecord],
     **changes: Unpack[RunChange],
 ) -> int:
-    """Moves a run to a state and changes it; returns its new revision. Raises RunNotFound.
+    """Moves a run through states and changes it; returns its new revision. Raises RunNotFound.
 
-    Whether the state may follow the one before is the caller's to know (`core.lifecycle`).
+    Each state counts as one revision; all are one event. Whether a state may follow the one before
+    is the caller's to know (`core.lifecycle`).
     """
-    return _change(conn, run_id, transition, changes)
+    return _change(conn, run_id, moves, changes)
 
 
 def _change(
     conn: sqlite3.Connection,
     run_id: str,
-    transition: TransitionRecord | None,
+    moves: Sequence[TransitionRecord],
     changes: RunChange,
 ) -> int:
-    """Writes the columns that change, notes the transition and the event."""
-    columns = ["revision = revision + 1"]
-    values: list[object] = []
-    if transition is not None:
+    """Writes the columns that change, notes the transitions and the event."""
+    columns = ["revision = revision + ?"]
+    values: list[object] = [max(1, len(moves))]
+    if moves:
         columns.append("state = ?")
-        values.append(transition.state.value)
+        values.append(moves[-1].state.value)
     for name, value in changes.items():
         column, encode = _ENCODERS.get(name, (name, None))
         columns.append(f"{column} = ?")
@@ -268,7 +269,7 @@ def _change(
     if not rows:
         raise RunNotFound.named(run_id)
     ((sequence, revision),) = rows
-    if transition is not None:
-        transitions.add(conn, run_id, revision, (transition,))
+    if moves:
+        transitions.add(conn, run_id, revision - len(moves) + 1, moves)
     events.append(conn, sequence)
     return int(revision)

@@ -134,6 +134,7 @@ FIRST_SCHEMA: Final = (
         PRIMARY KEY (run_id, attempt)
     ) STRICT, WITHOUT ROWID
     """,
+    "CREATE INDEX attempts_ahead ON attempts (run_id) WHERE phase = 'AHEAD'",
     """
     CREATE TABLE environments (
         workspace TEXT NOT NULL COLLATE NOCASE REFERENCES workspaces (name),

@@ -5,14 +5,14 @@ Everything from an agent is bounded here: a node may be hostile, and must harm n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from runyard_contract.errors import NameInvalid, SpecInvalid
 from runyard_contract.ids import RunName
 from runyard_contract.paths import shown
 from runyard_daemon.control import orders
 from runyard_daemon.control.orders import Order, RunRef
-from runyard_daemon.control.reported import AttemptReport, Hello
+from runyard_daemon.control.reported import AttemptReport, Hello, ReportedPiece
 from runyard_daemon.core.attempts import AttemptPhase
 from runyard_daemon.core.end import EndReason
 from runyard_daemon.core.phases import Phase
@@ -37,6 +37,8 @@ from runyardpb.v1 import environments_pb2, runs_pb2
 TEXT_CHARS = 2000
 LISTED_MAX = 50
 ATTEMPTS_MAX = 10_000
+AHEAD_MAX = 256
+PIECES_BYTES = 64 << 10
 SLOTS_MAX = 4096
 _AMOUNT_MAX = 1 << 50
 
@@ -118,6 +120,21 @@ def to_report(report: pb.AttemptReport) -> AttemptReport:
             for length in report.lengths
             if length.file in _FILES
         },
+        pieces=_to_pieces(report.pieces),
+    )
+
+
+def _to_pieces(pieces: Sequence[pb.FilePiece]) -> tuple[ReportedPiece, ...]:
+    """The bytes that came with a report. Raises SpecInvalid where they are too many."""
+    size_bytes = sum(len(piece.data) for piece in pieces)
+    if len(pieces) > LISTED_MAX or size_bytes > PIECES_BYTES:
+        raise SpecInvalid(
+            violations=[
+                ("pieces", f"{len(pieces)} with {size_bytes} bytes are over {PIECES_BYTES} bytes")
+            ]
+        )
+    return tuple(
+        ReportedPiece(to_log_file(piece.file), piece.offset_bytes, piece.data) for piece in pieces
     )
 
 
@@ -205,6 +222,7 @@ def to_hello(hello: pb.Hello) -> Hello:
         gpu_names=_texts(hello.gpu_names),
         attempts=tuple(to_report(report) for report in hello.attempts),
         pid=hello.pid,
+        max_ahead=_within(hello.max_leases_ahead, AHEAD_MAX),
     )
 
 
@@ -225,10 +243,8 @@ def to_message(order: Order, resolve: ResolveEnvironment) -> pb.SessionResponse:
                     is_superseded=is_superseded,
                 )
             )
-        case orders.Forget(target, keep_s):
-            return pb.SessionResponse(
-                forget=pb.ForgetAttempt(ref=from_target(target), keep_workdir=to_duration(keep_s))
-            )
+        case orders.Forget():
+            return pb.SessionResponse(forget=_to_forget(order))
         case orders.Collect(target, request_id):
             return pb.SessionResponse(
                 collect_workdir=pb.CollectAttemptWorkdir(
@@ -237,6 +253,20 @@ def to_message(order: Order, resolve: ResolveEnvironment) -> pb.SessionResponse:
             )
         case orders.Goodbye(is_stop):
             return pb.SessionResponse(goodbye=pb.Goodbye(is_stop=is_stop))
+
+
+def gather(
+    message: pb.SessionResponse, order: orders.Lease | orders.Forget, resolve: ResolveEnvironment
+) -> None:
+    """Adds an order to a message that has several."""
+    if isinstance(order, orders.Lease):
+        message.leases.append(_to_lease(order, resolve))
+    else:
+        message.forgets.append(_to_forget(order))
+
+
+def _to_forget(order: orders.Forget) -> pb.ForgetAttempt:
+    return pb.ForgetAttempt(ref=from_target(order.target), keep_workdir=to_duration(order.keep_s))
 
 
 def _to_lease(lease: orders.Lease, resolve: ResolveEnvironment) -> pb.Lease:
@@ -250,6 +280,7 @@ def _to_lease(lease: orders.Lease, resolve: ResolveEnvironment) -> pb.Lease:
         ],
         locks=[to_lock(lock) for lock in lease.locks],
         environment=resolve(spec, lease.environment),
+        is_ahead=lease.is_ahead,
     )
 
 

@@ -163,7 +163,7 @@ def test_unfinished_gives_waiting_and_held_runs_in_order_of_submission(
         ),
     )
     change = TransitionRecord(RunState.RUNNING, NOW_US, "started", "agent")
-    runs.update_state(conn, run.run_id, change, attempt=1)
+    runs.move(conn, run.run_id, (change,), attempt=1)
 
     found = listing.unfinished(conn)
 

@@ -89,12 +89,12 @@ def test_update_clears_what_is_given_as_none(conn: sqlite3.Connection) -> None:
     assert (found.start_time_us, found.end) == (None, None)
 
 
-def test_update_state_is_kept_in_the_history(conn: sqlite3.Connection) -> None:
+def test_a_move_is_kept_in_the_history(conn: sqlite3.Connection) -> None:
     run = add_run(conn, 1)
     runs.update(conn, run.run_id, status_message="between")
     change = TransitionRecord(RunState.STARTING, NOW_US + 5, "granted to host", "daemon")
 
-    runs.update_state(conn, run.run_id, change, attempt=1, node="local/host")
+    runs.move(conn, run.run_id, (change,), attempt=1, node="local/host")
 
     found = runs.get(conn, run.run_id)
     assert found is not None
