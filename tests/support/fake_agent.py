@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from runyard_contract.orderindex import STDERR, STDOUT, encode_record
@@ -27,6 +28,13 @@ def now() -> Timestamp:
     stamp = Timestamp()
     stamp.FromNanoseconds(time.time_ns())
     return stamp
+
+
+def orders(message: pb.SessionResponse, kind: str) -> list[Any]:
+    """All orders of a kind in a message."""
+    several = {"lease": message.leases, "forget": message.forgets}
+    alone = [getattr(message, kind)] if message.WhichOneof("message") == kind else []
+    return [*alone, *several.get(kind, ())]
 
 
 class FakeAgent:
@@ -55,7 +63,7 @@ class FakeAgent:
         self._call: Any = None
         self._sent = 0
         self._news = asyncio.Event()
-        self._taken: set[int] = set()
+        self._taken: set[tuple[int, str, int]] = set()
         self.ended: grpc.StatusCode | None = None
 
     @contextlib.asynccontextmanager
@@ -115,14 +123,15 @@ class FakeAgent:
         assert self.acknowledged >= number, f"the session ended: {self.ended}"
 
     async def expect(self, kind: str) -> Any:
-        """The next message of a kind that was not expected before."""
+        """The next order of a kind that was not expected before, alone in its message or not."""
 
         def look() -> Any:
             for message in self.received:
-                is_new = message.sequence not in self._taken
-                if is_new and message.WhichOneof("message") == kind:
-                    self._taken.add(message.sequence)
-                    return getattr(message, kind)
+                for index, order in enumerate(orders(message, kind)):
+                    place = (message.sequence, kind, index)
+                    if place not in self._taken:
+                        self._taken.add(place)
+                        return order
             if self.ended is not None:
                 raise AssertionError(f"the session ended with {self.ended}, not with {kind}")
             return None
@@ -178,3 +187,14 @@ class FakeAgent:
         started = {} if end is not None else {"start_time": now()}
         for phase in (Report.PHASE_EXITED, Report.PHASE_ENDED):
             await self.report(ref, phase, end=facts, lengths=lengths, **started, **fields)
+
+    async def finish_at_once(self, *refs: pb.AttemptRef, duration_s: float = 0.01) -> None:
+        """Reports in one message that attempts came, ran shortly and went."""
+        took = Duration()
+        took.FromNanoseconds(round(duration_s * 1e9))
+        end = pb.AttemptEnd(reason=pb.AttemptEnd.REASON_EXITED, end_time=now(), duration=took)
+        await self.told(
+            reports=[
+                Report(ref=ref, phase=Report.PHASE_ENDED, end=end, start_time=now()) for ref in refs
+            ]
+        )
