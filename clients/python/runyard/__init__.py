@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runyard.run import Run
     from runyard.runconfig import RunConfiguration
     from runyard.script_run_config import ScriptRunConfig
+    from runyard.waiting import wait_all
     from runyard.workspace import Workspace
     from runyard_contract.errors import (
         ComputeNotFound,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     )
 
 _MODULES = {
+    "wait_all": "runyard.waiting",
     "Workspace": "runyard.workspace",
     "Experiment": "runyard.experiment",
     "Run": "runyard.run",
@@ -58,6 +60,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "wait_all",
     "Workspace",
     "Experiment",
     "Run",

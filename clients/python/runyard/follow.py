@@ -52,6 +52,7 @@ def follow(
     log_offset: int = 0,
     *,
     include_environment_log: bool = False,
+    omit_log: bool = False,
 ) -> Iterator[Event]:
     """What happens to a run: its record after each change, and its log's bytes in order.
 
@@ -60,14 +61,22 @@ def follow(
     started again, so any number of breaks gives the same bytes. Raises RunyardError.
     """
     cursor = _Cursor(log_offset)
-    yield from _resumed(
+    yield from resumed(
         connection,
-        lambda: _follow_once(connection, name, cursor, include_environment_log),
+        lambda: _follow_once(
+            connection,
+            cursor,
+            runs_pb2.FollowRunRequest(
+                name=str(name),
+                include_environment_log=include_environment_log,
+                omit_log=omit_log,
+            ),
+        ),
         lambda: cursor.is_over,
     )
 
 
-def _resumed(
+def resumed(
     connection: Connection, once: Callable[[], Iterator[EventT]], is_over: Callable[[], bool]
 ) -> Iterator[EventT]:
     """The events of one stream after another, until `is_over`; each goes on where the last ended.
@@ -106,15 +115,11 @@ class _Cursor:
 
 
 def _follow_once(
-    connection: Connection, name: RunName, cursor: _Cursor, include_environment_log: bool
+    connection: Connection, cursor: _Cursor, request: runs_pb2.FollowRunRequest
 ) -> Iterator[Event]:
     """The events of one stream, from the cursor on."""
-    request = runs_pb2.FollowRunRequest(
-        name=str(name),
-        log_offset_bytes=cursor.log_offset,
-        include_environment_log=include_environment_log,
-        environment_log_offset_bytes=cursor.environment_offset,
-    )
+    request.log_offset_bytes = cursor.log_offset
+    request.environment_log_offset_bytes = cursor.environment_offset
     with connection.stream(
         runs_pb2_grpc.RunServiceStub, lambda stub: stub.FollowRun, request
     ) as answers:
@@ -156,7 +161,7 @@ def read_log(
     counts from 1; 0 is the newest. A broken connection is taken up at the next byte.
     """
     position = _LogPosition(offset_bytes)
-    yield from _resumed(
+    yield from resumed(
         connection,
         lambda: _read_once(connection, name, source, position, attempt, is_live),
         lambda: position.is_over,
@@ -203,34 +208,6 @@ def _read_once(
 
 def wait_until_final(connection: Connection, name: RunName) -> RunRecord:
     """The record of a run once it has ended for good. No log is sent for it."""
-    found: list[RunRecord] = []
-
-    def watched() -> Iterator[RunRecord]:
-        for record in _watch_once(connection, name):
-            if record.is_final:
-                found.append(record)
-                return
-            yield record
-
-    for _ in _resumed(connection, watched, lambda: bool(found)):
-        continue
-    return found[0]
-
-
-def _watch_once(connection: Connection, name: RunName) -> Iterator[RunRecord]:
-    """The run now, and after each change."""
-    stub = runs_pb2_grpc.RunServiceStub
-    parent = f"workspaces/{name.workspace}/experiments/{name.experiment}"
-    # The cursor first: what changes while the run is read is seen again.
-    listed = connection.unary(
-        stub, lambda runs: runs.ListRuns, runs_pb2.ListRunsRequest(parent=parent, page_size=1)
-    )
-    answer = connection.unary(
-        stub, lambda runs: runs.GetRun, runs_pb2.GetRunRequest(name=str(name))
-    )
-    yield run_record(answer.run)
-    request = runs_pb2.WatchRunsRequest(parent=parent, cursor=listed.watch_cursor)
-    with connection.stream(stub, lambda runs: runs.WatchRuns, request) as changes:
-        for change in changes:
-            if change.HasField("run") and change.run.name == answer.run.name:
-                yield run_record(change.run)
+    *_, last = follow(connection, name, omit_log=True)
+    assert isinstance(last, RunRecord)  # noqa: S101 - what following ends with
+    return last

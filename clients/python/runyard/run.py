@@ -151,6 +151,10 @@ class Run:
     def __repr__(self) -> str:
         return f"Run(experiment={self._experiment.name!r}, id={self.id!r}, status={self.status!r})"
 
+    def note(self, record: RunRecord) -> None:
+        """Takes over what the daemon said of the run elsewhere."""
+        self._record = record
+
     def refresh(self) -> RunRecord:
         """Reads the run again and returns its record."""
         self._record = self._read()
@@ -206,7 +210,7 @@ class Run:
             self._record = wait_until_final(self._connection, self._name)
         if raise_on_error:
             check_completed(self._record)
-        return self.get_details()
+        return run_details.run_details(self._record, self._files(run_details.LOGS))
 
     def follow(
         self, log_offset: int = 0, *, include_environment_log: bool = False

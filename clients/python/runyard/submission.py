@@ -78,38 +78,48 @@ class Submission:
         display_name: str = "",
     ) -> Submitted:
         """Submits the run and returns when it is durable. Raises RunyardError."""
-        checked_tags = check_labels("tags", tags or {})
-        checked_properties = check_labels("properties", properties or {})
-        # Checked before anything is read: a wrong number should not wait for a scan.
-        self._spec(experiment.workspace, "0" * 64)
-        with self._git or GitLook(self._source.directory) as git:
-            home = connection.address.home
-            folder = client_folder(home) if home is not None else None
-            snapshot = LocalSnapshot(self._source.directory, folder)
-            check_in_snapshot(self._source, snapshot.files, snapshot.holds(self._source.script))
-            known = snapshot.is_known_to(connection)
-            if not known:
-                snapshot.upload(connection, experiment.workspace)
-        request = runs_pb2.CreateRunRequest(
-            parent=str(experiment),
-            spec=self._spec(experiment.workspace, snapshot.root_digest),
-            request_id=str(uuid4()),
-            tags=checked_tags,
-            properties={**git.state.properties(), **checked_properties},
-            display_name=display_name,
-        )
-        request.snapshot_duration.FromNanoseconds(round(snapshot.statistics.duration_s * 1e9))
+        request = self.request(experiment, tags or {}, properties or {})
+        request.display_name = display_name
+        taken = TakenSource(self._source.directory, connection, experiment.workspace, self._git)
+        self.complete(request, taken)
+        taken.offer()
+        request.request_id = str(uuid4())
         try:
             run = _create(connection, request)
         except (BlobMissing, SnapshotNotFound):
-            # Another daemon than last time, or one that lost it.
-            snapshot.upload(connection, experiment.workspace)
-            request.spec.snapshot = _snapshot_name(experiment.workspace, snapshot.root_digest)
+            taken.upload()
             run = _create(connection, request)
-        notices = [*snapshot.notices(), *([git.state.note] if git.state.note else [])]
         return Submitted(
-            run_record(run), self._source.directory, snapshot.statistics, tuple(notices)
+            run_record(run), self._source.directory, taken.snapshot.statistics, taken.notices()
         )
+
+    def request(
+        self,
+        experiment: ExperimentName,
+        tags: Mapping[str, str],
+        properties: Mapping[str, str],
+    ) -> runs_pb2.CreateRunRequest:
+        """The message for this run, but for its snapshot.
+
+        Made before anything is read: a wrong number should not wait for a scan.
+        """
+        return runs_pb2.CreateRunRequest(
+            parent=str(experiment),
+            spec=self._spec(experiment.workspace, "0" * 64),
+            tags=check_labels("tags", tags),
+            properties=check_labels("properties", properties),
+        )
+
+    def complete(self, request: runs_pb2.CreateRunRequest, taken: TakenSource) -> None:
+        """Names the snapshot and git's facts in a message. Raises SourceInvalid."""
+        check_in_snapshot(
+            self._source, taken.snapshot.files, taken.snapshot.holds(self._source.script)
+        )
+        request.spec.snapshot = taken.name
+        for key, value in taken.git.properties().items():
+            if key not in request.properties:
+                request.properties[key] = value
+        request.snapshot_duration.FromNanoseconds(round(taken.snapshot.statistics.duration_s * 1e9))
 
     def _spec(self, workspace: str, root_digest: str) -> runs_pb2.RunSpec:
         """The specification of the run, with this snapshot."""
@@ -118,6 +128,47 @@ class Submission:
             self._caller = Caller(interpreter, current_environment())
         name = _snapshot_name(workspace, root_digest)
         return run_spec(self._config, self._source.script, name, self._caller)
+
+
+class TakenSource:
+    """The snapshot of a source directory and what git says of the directory.
+
+    Args:
+        directory: to take.
+        connection, workspace: where it is offered.
+        look: at git, where one was begun already.
+
+    Raises RunyardError: SourceInvalid, SnapshotTooLarge …
+    """
+
+    def __init__(
+        self, directory: str, connection: Connection, workspace: str, look: GitLook | None = None
+    ) -> None:
+        self._connection = connection
+        self._workspace = workspace
+        with look or GitLook(directory) as git:
+            home = connection.address.home
+            folder = client_folder(home) if home is not None else None
+            self.snapshot = LocalSnapshot(directory, folder)
+        self.git = git.state
+
+    @property
+    def name(self) -> str:
+        """The resource name of the snapshot."""
+        return _snapshot_name(self._workspace, self.snapshot.root_digest)
+
+    def offer(self) -> None:
+        """Sends what the daemon lacks, unless it is known to have all."""
+        if not self.snapshot.is_known_to(self._connection):
+            self.upload()
+
+    def upload(self) -> None:
+        """Sends what the daemon lacks: another than last time, or one that lost it."""
+        self.snapshot.upload(self._connection, self._workspace)
+
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know of it."""
+        return (*self.snapshot.notices(), *([self.git.note] if self.git.note else []))
 
 
 def _snapshot_name(workspace: str, root_digest: str) -> str:

@@ -1,16 +1,23 @@
-"""Waits for a run, with or without its output on the screen."""
+"""Waits for a run, with or without its output on the screen, or for many with one stream."""
 
 from __future__ import annotations
 
 import codecs
 import sys
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TextIO
 
-from runyard.follow import Event, LogBytes
+from runyard._convert import run_record, state_number
+from runyard.follow import Event, LogBytes, resumed
 from runyard.records import RunRecord
-from runyard_contract.errors import RunFailed
-from runyard_contract.states import RunState, v1_word
+from runyard_contract.errors import CursorExpired, RunFailed
+from runyard_contract.limits import PAGE_SIZE_MAX
+from runyard_contract.states import FINAL, RunState, v1_word
+from runyardpb.v1 import runs_pb2, runs_pb2_grpc
+
+if TYPE_CHECKING:
+    from runyard.channel import Connection
+    from runyard.run import Run
 
 _STREAMED = "Streaming logs/stdout.txt"
 _SUMMARY = "Execution Summary"
@@ -68,3 +75,81 @@ def check_completed(record: RunRecord) -> None:
         end_class=end.end_class.value if end is not None else "",
         **({} if exit_code is None else {"exit_code": str(exit_code)}),
     )
+
+
+def wait_all(runs: Iterable[Run], *, raise_on_error: bool = True) -> list[Run]:
+    """Waits until all these runs have ended, and gives them in their order.
+
+    One stream an experiment tells of the ends, so that waiting for thousands costs what waiting for
+    one does. Ctrl-C leaves the runs alone.
+
+    Args:
+        runs: of any experiments.
+        raise_on_error: raise RunFailed, with cause and advice, for the first that failed, after all
+            have ended.
+    """
+    asked = list(runs)
+    groups: dict[tuple[int, str], list[Run]] = {}
+    for run in asked:
+        experiment = run.experiment
+        key = (id(experiment.workspace.connection), str(experiment.resource_name))
+        groups.setdefault(key, []).append(run)
+    for (_, parent), members in groups.items():
+        _wait(members[0].experiment.workspace.connection, parent, members)
+    if raise_on_error:
+        for run in asked:
+            check_completed(run.record)
+    return asked
+
+
+def _wait(connection: Connection, parent: str, runs: list[Run]) -> None:
+    """Waits for runs of one experiment; each gets its final record."""
+    pending: dict[str, list[Run]] = {}
+    for run in runs:
+        if not run.record.is_final:
+            pending.setdefault(run.id, []).append(run)
+
+    def ended() -> Iterator[RunRecord]:
+        for record in _ended_once(connection, parent, min(_numbers(pending), default=0)):
+            for run in pending.pop(record.run_id, ()):
+                run.note(record)
+            if not pending:
+                return
+            yield record
+
+    if pending:
+        for _ in resumed(connection, ended, lambda: not pending):
+            continue
+
+
+def _numbers(pending: dict[str, list[Run]]) -> list[int]:
+    return [run.number for members in pending.values() for run in members]
+
+
+def _ended_once(connection: Connection, parent: str, first_number: int) -> Iterator[RunRecord]:
+    """Ended runs of an experiment from a number on: those that have, then others as they end."""
+    stub = runs_pb2_grpc.RunServiceStub
+    request = runs_pb2.ListRunsRequest(
+        parent=parent,
+        page_size=PAGE_SIZE_MAX,
+        states=[number for state in sorted(FINAL) if (number := state_number(state)) is not None],
+    )
+    # The cursor of the first page: what ends while the pages are read is told again.
+    cursor = ""
+    while True:
+        page = connection.unary(stub, lambda runs: runs.ListRuns, request)
+        cursor = cursor or page.watch_cursor
+        yield from map(run_record, page.runs)
+        is_past = bool(page.runs) and page.runs[-1].number < first_number
+        if is_past or not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    watch = runs_pb2.WatchRunsRequest(parent=parent, cursor=cursor, is_ended_only=True)
+    try:
+        with connection.stream(stub, lambda runs: runs.WatchRuns, watch) as changes:
+            for change in changes:
+                if change.HasField("run"):
+                    yield run_record(change.run)
+    except CursorExpired:
+        # Listing took longer than events are kept: look again.
+        yield from _ended_once(connection, parent, first_number)

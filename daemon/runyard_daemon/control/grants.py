@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from runyard_contract.errors import RunyardError
 from runyard_daemon.content import Content
-from runyard_daemon.control.advance import DAEMON, advance
+from runyard_daemon.control.advance import DAEMON, USER, advance
 from runyard_daemon.control.live import HeldAttempt, Live
 from runyard_daemon.control.orders import Lease, Lock
 from runyard_daemon.control.snapshots import inline_manifests
@@ -23,6 +23,8 @@ from runyard_daemon.store.transitions import TransitionRecord
 _CACHED_SNAPSHOTS = 16
 """Snapshots whose manifests are kept in memory, up to 256 KiB each."""
 
+NewRun = tuple[RunRecord, SpecRecord]
+"""A run that is about to be added, and what it was asked to be."""
 Manifests = tuple[tuple[str, bytes], ...]
 EnvironmentHash = Callable[[bytes], str]
 """From the serialized environment to the hash that its locks are kept under; "" for no lock."""
@@ -94,32 +96,27 @@ class Grants:
         return self._leased(conn, held, run.snapshot, spec, is_ahead=booked.grant.is_ahead)
 
     def insert(
-        self,
-        conn: Connection,
-        run: RunRecord,
-        spec: SpecRecord,
-        submitted: TransitionRecord,
-        decided: Sequence[Booked],
-    ) -> tuple[RunRecord, list[Granted | None]]:
-        """Adds a new run, granted where it is among the decisions, and makes all of them durable.
+        self, conn: Connection, new: Sequence[NewRun], decided: Sequence[Booked]
+    ) -> tuple[list[RunRecord], list[Granted | None]]:
+        """Adds new runs, granted where they are among the decisions, and makes all durable.
 
-        Gives the run as stored, and what `write` gives.
+        Gives the runs as stored, and what `write` gives.
         """
         now_us = self._live.now_us()
-        mine = next((booked for booked in decided if booked.grant.run.run_id == run.run_id), None)
-        if mine is None:
-            return runs.insert(conn, run, spec, [submitted]), self.write(conn, decided)
-        history = [submitted]
-        if not mine.grant.is_ahead:
-            state = next_state(run.state, Event.GRANTED)
-            run = replace(run, state=state, attempt=1, node=mine.node_name)
-            history.append(TransitionRecord(state, now_us, _cause(mine), DAEMON))
-        stored = runs.insert(conn, run, spec, history)
-        held = _hold(conn, mine, stored, 1, now_us)
-        granted = self._leased(conn, held, run.snapshot, spec, is_ahead=mine.grant.is_ahead)
+        mine = {booked.grant.run.run_id: booked for booked in decided}
+        stored: list[RunRecord] = []
+        granted: dict[str, Granted | None] = {}
+        for run, spec in new:
+            booked = mine.get(run.run_id)
+            stored.append(_insert(conn, run, spec, booked, now_us))
+            if booked is not None:
+                held = _hold(conn, booked, stored[-1], 1, now_us)
+                granted[run.run_id] = self._leased(
+                    conn, held, run.snapshot, spec, is_ahead=booked.grant.is_ahead
+                )
         return stored, [
-            granted if booked is mine else self._write_one(conn, booked, now_us)
-            for booked in decided
+            granted[run_id] if run_id in granted else self._write_one(conn, booked, now_us)
+            for run_id, booked in mine.items()
         ]
 
     def _leased(
@@ -226,6 +223,18 @@ class Grants:
                 self._manifests.pop(next(iter(self._manifests)))
             self._manifests[snapshot] = known
         return known
+
+
+def _insert(
+    conn: Connection, run: RunRecord, spec: SpecRecord, booked: Booked | None, now_us: int
+) -> RunRecord:
+    """Adds a new run: waiting, or, where a node has room for it, started."""
+    history = [TransitionRecord(run.state, run.create_time_us, "submitted", USER)]
+    if booked is not None and not booked.grant.is_ahead:
+        state = next_state(run.state, Event.GRANTED)
+        run = replace(run, state=state, attempt=1, node=booked.node_name)
+        history.append(TransitionRecord(state, now_us, _cause(booked), DAEMON))
+    return runs.insert(conn, run, spec, history)
 
 
 def _cause(booked: Booked) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from runyard_contract.errors import BlobMissing, QueueFull, SpecInvalid
@@ -12,8 +12,7 @@ from runyard_contract.paths import split_rel
 from runyard_contract.states import RunState
 from runyard_daemon.content import Content
 from runyard_daemon.control import catalog, spec
-from runyard_daemon.control.advance import USER
-from runyard_daemon.control.grants import Booked, Granted, Grants
+from runyard_daemon.control.grants import Booked, Granted, Grants, NewRun
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.snapshots import find_file, nearest_file
 from runyard_daemon.control.spec import RunWish
@@ -22,30 +21,40 @@ from runyard_daemon.store import Connection, experiments, requests, snapshots
 from runyard_daemon.store.environments import EnvironmentRecord
 from runyard_daemon.store.requests import RequestKey
 from runyard_daemon.store.runs import RunRecord, SpecRecord
-from runyard_daemon.store.transitions import TransitionRecord
 
-RPC = "CreateRun"
 _CHECKED_SCRIPTS = 256
 
 RandomBytes = Callable[[int], bytes]
-Encode = Callable[[RunRecord, SpecRecord], bytes]
-"""From a new run to the answer of its submit, which a repeat gets again."""
+Complete = Callable[[EnvironmentRecord | None], SpecRecord]
+"""From the stored environment that a specification names to the specification as it is kept."""
+Encode = Callable[[Sequence[tuple[RunRecord, SpecRecord]]], bytes]
+"""From new runs to the answer of their submit, which a repeat gets again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What makes a repeated call known."""
+
+    rpc: str
+    request_id: str
+    """Empty: the caller does without the promise of a repeat."""
+    body_hash: str
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A submit as it came."""
+    """A run to submit, as it came."""
 
     workspace: str
     experiment: str
     wish: RunWish
-    request_id: str
-    """Empty: the caller does without the promise of a repeat."""
-    body_hash: str
+    complete: Complete
     tags: Mapping[str, str]
     properties: Mapping[str, str]
     display_name: str
     client_snapshot_s: float
+    field: str = ""
+    """What violations are prefixed with: its place in a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +66,6 @@ class Resolved:
     """As first spelled."""
     compute: str
     environment: EnvironmentRecord | None
-
-
-Complete = Callable[[EnvironmentRecord | None], SpecRecord]
-"""From the stored environment that a specification names to the specification as it is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,31 +97,55 @@ class Submitter:
         self._spelled: dict[tuple[str, str], str] = {}
         self._scripts_seen: dict[tuple[str, str], None] = {}
 
-    async def submit(self, asked: Submission, complete: Complete, encode: Encode) -> bytes:
-        """Submits a run and gives the serialized answer, after all of it is durable.
+    async def submit(self, asked: Sequence[Submission], request: Request, encode: Encode) -> bytes:
+        """Submits runs and gives the serialized answer, after all of it is durable in one commit.
 
-        Raises SpecInvalid, QueueFull, DiskFull, NotFound for target or environment, BlobMissing for
-        a snapshot that was not declared, RequestIdReused, RequestIdInvalid.
+        All or none. Raises SpecInvalid, QueueFull, DiskFull, NotFound for target or environment,
+        BlobMissing for a snapshot that was not declared, RequestIdReused, RequestIdInvalid.
         """
         _refuse_invalid(asked)
         key = None
-        if asked.request_id:
-            key = requests.request_key(self._principal, RPC, asked.request_id)
+        if request.request_id:
+            key = requests.request_key(self._principal, request.rpc, request.request_id)
 
-        def look(conn: Connection) -> bytes | Resolved:
-            known = requests.find(conn, key, asked.body_hash) if key is not None else None
-            return self._resolve(conn, asked) if known is None else known
+        def look(conn: Connection) -> bytes | list[Resolved]:
+            known = requests.find(conn, key, request.body_hash) if key is not None else None
+            return self._resolve_all(conn, asked) if known is None else known
 
         resolved = self._live.store.peek(look)
         if isinstance(resolved, bytes):
             return resolved
         self._live.disk.check()
-        self._refuse_when_full()
-        await self._check_script(asked)
-        await self._grants.manifests(asked.wish.snapshot)
-        kept = complete(resolved.environment)
-        commit = self._commit(asked, resolved, kept, key, encode)
+        self._refuse_when_full(len(asked))
+        for submission in asked:
+            await self._check_script(submission)
+        for snapshot in {submission.wish.snapshot for submission in asked}:
+            await self._grants.manifests(snapshot)
+        new = [
+            self._new_run(submission, found)
+            for submission, found in zip(asked, resolved, strict=True)
+        ]
+        commit = self._commit(new, request, key, encode)
         return await self._live.background.whole(commit, "submit")
+
+    def _resolve_all(self, conn: Connection, asked: Sequence[Submission]) -> list[Resolved]:
+        """Looks up all that submissions name; those of a batch mostly name the same."""
+        known: dict[tuple[object, ...], Resolved] = {}
+        found = []
+        for submission in asked:
+            wish = submission.wish
+            names = (
+                submission.workspace,
+                submission.experiment,
+                wish.compute,
+                wish.environment_name,
+                wish.environment_version,
+                wish.snapshot,
+            )
+            if names not in known:
+                known[names] = self._resolve(conn, submission)
+            found.append(known[names])
+        return found
 
     def _resolve(self, conn: Connection, asked: Submission) -> Resolved:
         """Looks up all that the submission names."""
@@ -142,10 +171,10 @@ class Submitter:
             self._spelled[spelling] = known.name if known else asked.experiment
         return Resolved(workspace, self._spelled[spelling], compute, environment)
 
-    def _refuse_when_full(self) -> None:
-        """Raises QueueFull where no more runs may wait."""
+    def _refuse_when_full(self, count: int) -> None:
+        """Raises QueueFull where so many more runs may not wait."""
         limit = self._limits.queued_runs
-        if len(self._live.waiting) >= limit:
+        if len(self._live.waiting) + count > limit:
             raise QueueFull(
                 f"{len(self._live.waiting):,} runs wait; the daemon keeps no more than {limit:,}",
                 hint="wait until some have started, or cancel some with `runyard runs cancel`, "
@@ -168,7 +197,7 @@ class Submitter:
             if meant:
                 described += f'; did you mean "{meant}"?'
             raise SpecInvalid(
-                violations=[("spec.script.path", described)],
+                violations=[(f"{asked.field}spec.script.path", described)],
                 hint="name a file of the source directory that no ignore rule keeps out",
                 path=script,
                 **({"nearest": meant} if meant else {}),
@@ -178,55 +207,55 @@ class Submitter:
         self._scripts_seen[(wish.snapshot, script)] = None
 
     async def _commit(
-        self,
-        asked: Submission,
-        resolved: Resolved,
-        kept: SpecRecord,
-        key: RequestKey | None,
-        encode: Encode,
+        self, new: Sequence[NewRun], request: Request, key: RequestKey | None, encode: Encode
     ) -> bytes:
         """Books what can start, writes everything in one transaction, sends the leases."""
         live = self._live
-        run = self._new_run(asked, resolved)
-        queued = QueuedRun(run.run_id, run.compute, run.priority, run.sequence, run.resources)
-        live.board.add_run(queued)
+        for run, _ in new:
+            live.board.add_run(
+                QueuedRun(run.run_id, run.compute, run.priority, run.sequence, run.resources)
+            )
+            live.waiting.add(run.run_id)
         decided = self._grants.decide()
 
         def write(conn: Connection) -> tuple[bytes, list[Granted | None] | None]:
             if key is not None:
-                known = requests.find(conn, key, asked.body_hash)
+                known = requests.find(conn, key, request.body_hash)
                 if known is not None:
                     return known, None
-            answer, granted = self._insert(conn, run, kept, decided, encode)
+            stored, granted = self._grants.insert(conn, _admitted(conn, new), decided)
+            specs = [spec for _, spec in new]
+            answer = encode(list(zip(stored, specs, strict=True)))
             if key is not None:
-                requests.keep(conn, key, asked.body_hash, answer, run.create_time_us)
+                requests.keep(conn, key, request.body_hash, answer, live.now_us())
             return answer, granted
 
-        live.waiting.add(run.run_id)
         try:
             answer, granted = await live.store.write(write)
         except BaseException:
-            self._forget(run.run_id, decided)
+            self._forget(new, decided)
             raise
         if granted is None:
-            self._forget(run.run_id, decided)
+            self._forget(new, decided)
             return answer
         live.note_activity()
-        live.changed(run.run_id)
+        for run, _ in new:
+            live.changed(run.run_id)
         await self._grants.settle(decided, granted)
         return answer
 
-    def _forget(self, run_id: str, decided: tuple[Booked, ...]) -> None:
+    def _forget(self, new: Sequence[NewRun], decided: tuple[Booked, ...]) -> None:
         self._grants.undo(decided)
-        self._live.board.remove_run(run_id)
-        self._live.waiting.discard(run_id)
+        for run, _ in new:
+            self._live.board.remove_run(run.run_id)
+            self._live.waiting.discard(run.run_id)
 
-    def _new_run(self, asked: Submission, resolved: Resolved) -> RunRecord:
+    def _new_run(self, asked: Submission, resolved: Resolved) -> NewRun:
         now_us = self._live.now_us()
         run_id = make_run_id(
             resolved.experiment, now_us // 1_000_000, self._random_bytes(RUN_ID_RANDOM_BYTES)
         )
-        return RunRecord(
+        run = RunRecord(
             run_id=run_id,
             workspace=resolved.workspace,
             experiment=resolved.experiment,
@@ -244,31 +273,34 @@ class Submitter:
             tags=dict(asked.tags),
             properties=dict(asked.properties),
         )
+        return run, asked.complete(resolved.environment)
 
-    def _insert(
-        self,
-        conn: Connection,
-        run: RunRecord,
-        kept: SpecRecord,
-        decided: tuple[Booked, ...],
-        encode: Encode,
-    ) -> tuple[bytes, list[Granted | None]]:
-        """Writes experiment, run and grants; gives the answer and what was granted."""
+
+def _admitted(conn: Connection, new: Sequence[NewRun]) -> list[NewRun]:
+    """New runs with their numbers, counted in their experiment."""
+    found = []
+    for run, kept in new:
         admitted = experiments.admit(
             conn, run.workspace, run.experiment, run.sequence, run.create_time_us
         )
-        submitted = TransitionRecord(RunState.QUEUED, run.create_time_us, "submitted", USER)
         numbered = replace(run, experiment=admitted.name, number=admitted.last_number)
-        stored, granted = self._grants.insert(conn, numbered, kept, submitted, decided)
-        return encode(stored, kept), granted
+        found.append((numbered, kept))
+    return found
 
 
-def _refuse_invalid(asked: Submission) -> None:
-    found = spec.violations(asked.wish)
+def _refuse_invalid(submissions: Sequence[Submission]) -> None:
+    found = [
+        (asked.field + name, what) for asked in submissions for name, what in _violations(asked)
+    ]
+    if found:
+        raise SpecInvalid(violations=found, hint="correct the fields named, then submit again")
+
+
+def _violations(asked: Submission) -> list[spec.Violation]:
+    found = list(spec.violations(asked.wish))
     found += spec.label_violations("tags", asked.tags)
     found += spec.label_violations("properties", asked.properties)
     found += spec.display_name_violations(asked.display_name)
     if not 0 <= asked.client_snapshot_s <= MAX_DURATION_S:
         found.append(("snapshot_duration", f"{asked.client_snapshot_s:g} s is out of range"))
-    if found:
-        raise SpecInvalid(violations=found, hint="correct the fields named, then submit again")
+    return found

@@ -118,7 +118,7 @@ class Appender:
         if self._is_closed:
             raise Draining("the daemon is stopping", hint="send the log again in a few seconds")
         self._waiting_bytes += piece.cost_bytes
-        self.received_bytes += len(data)
+        self.received_bytes += len(piece.data)
         self._queue.put(piece)
         return piece.future
 

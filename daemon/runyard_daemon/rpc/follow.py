@@ -91,8 +91,10 @@ class Following:
         """Follows to the end."""
         check_offset("log_offset_bytes", request.log_offset_bytes)
         check_offset("environment_log_offset_bytes", request.environment_log_offset_bytes)
-        sources = [(LogSource.MERGED, request.log_offset_bytes)]
-        if request.include_environment_log:
+        sources = []
+        if not request.omit_log:
+            sources.append((LogSource.MERGED, request.log_offset_bytes))
+        if request.include_environment_log and not request.omit_log:
             sources.append((LogSource.ENVIRONMENT, request.environment_log_offset_bytes))
         async with asyncio.TaskGroup() as group:
             beating = group.create_task(self._beat(), name="follow-heartbeat")

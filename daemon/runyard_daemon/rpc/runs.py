@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from runyard_contract.errors import SpecInvalid
 from runyard_contract.ids import ExperimentName
+from runyard_contract.limits import RUNS_MAX
 from runyard_daemon.config import Config
 from runyard_daemon.control.attemptlogs import AttemptLogs
 from runyard_daemon.control.cancel import Canceler
@@ -15,7 +19,7 @@ from runyard_daemon.control.explained import explain
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.removal import Remover
 from runyard_daemon.control.runfiles import LogListing, RunFiles
-from runyard_daemon.control.submit import Submission, Submitter
+from runyard_daemon.control.submit import Request, Submission, Submitter
 from runyard_daemon.rpc.convert.changes import to_change
 from runyard_daemon.rpc.convert.explanations import to_explanation
 from runyard_daemon.rpc.convert.runs import (
@@ -38,6 +42,9 @@ from runyard_daemon.store import Connection, events, listing
 from runyard_daemon.store.runs import RunRecord, SpecRecord
 from runyardpb.v1 import runs_pb2 as pb
 from runyardpb.v1.runs_pb2_grpc import RunServiceServicer
+
+_CONVERTED_AT_ONCE = 50
+"""Runs of a batch that are converted before others have a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +74,35 @@ class RunService(RunServiceServicer):
     ) -> pb.CreateRunResponse:
         """Submits a run; answered when it is durable."""
         name = ExperimentName.parse(request.parent)
-        asked = Submission(
-            workspace=name.workspace,
-            experiment=name.experiment,
-            # First what is cheap to refuse: the hash takes a copy of the whole request.
-            tags=to_labels("tags", request.tags),
-            properties=to_labels("properties", request.properties),
-            wish=to_wish(request.spec, name.workspace),
-            request_id=request.request_id,
-            body_hash=_body_hash(request),
-            display_name=request.display_name,
-            client_snapshot_s=from_duration(request.snapshot_duration),
-        )
+        asked = [_submission(request, name)]
 
-        def encode(record: RunRecord, spec: SpecRecord) -> bytes:
+        def encode(new: Sequence[tuple[RunRecord, SpecRecord]]) -> bytes:
+            ((record, spec),) = new
             return pb.CreateRunResponse(run=to_run(record, spec, (), ())).SerializeToString()
 
-        answer = await self._parts.submitter.submit(asked, completed_spec(request.spec), encode)
+        known = Request("CreateRun", request.request_id, _body_hash(request))
+        answer = await self._parts.submitter.submit(asked, known, encode)
         return pb.CreateRunResponse.FromString(answer)
+
+    async def BatchCreateRuns(
+        self, request: pb.BatchCreateRunsRequest, context: Context
+    ) -> pb.BatchCreateRunsResponse:
+        """Submits several runs in one commit; answered when all are durable."""
+        name = ExperimentName.parse(request.parent)
+        _check_batch(request)
+        asked = []
+        for index, one in enumerate(request.requests):
+            asked.append(_submission(one, name, f"requests[{index}]."))
+            if index % _CONVERTED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # others have their turn meanwhile
+
+        def encode(new: Sequence[tuple[RunRecord, SpecRecord]]) -> bytes:
+            runs = [to_run(record, spec, (), ()) for record, spec in new]
+            return pb.BatchCreateRunsResponse(runs=runs).SerializeToString()
+
+        known = Request("BatchCreateRuns", request.request_id, _body_hash(request))
+        answer = await self._parts.submitter.submit(asked, known, encode)
+        return pb.BatchCreateRunsResponse.FromString(answer)
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         """One run."""
@@ -210,9 +228,51 @@ class RunService(RunServiceServicer):
         return self._live.store.peek(lambda conn: read_run(conn, record, now_us))
 
 
-def _body_hash(request: pb.CreateRunRequest) -> str:
+def _body_hash(request: pb.CreateRunRequest | pb.BatchCreateRunsRequest) -> str:
     """Hash of a request without its id: a repeat must ask for the same."""
-    plain = pb.CreateRunRequest()
-    plain.CopyFrom(request)
+    plain = type(request)()
+    plain.MergeFrom(request)  # type: ignore[arg-type]  # of the same type
     plain.request_id = ""
     return hashlib.blake2b(plain.SerializeToString(deterministic=True), digest_size=16).hexdigest()
+
+
+def _check_batch(request: pb.BatchCreateRunsRequest) -> None:
+    """Raises SpecInvalid for a batch that is none."""
+    count = len(request.requests)
+    if not 1 <= count <= RUNS_MAX:
+        raise SpecInvalid(
+            violations=[("requests", f"{count} runs in one batch; 1 to {RUNS_MAX} can be")],
+            hint="submit the rest in further batches",
+        )
+    for index, one in enumerate(request.requests):
+        if one.parent not in {"", request.parent}:
+            raise SpecInvalid(
+                violations=[(f"requests[{index}].parent", "is not the parent of the batch")]
+            )
+        if one.request_id:
+            raise SpecInvalid(
+                violations=[(f"requests[{index}].request_id", "is set: the batch has the one id")]
+            )
+
+
+def _submission(request: pb.CreateRunRequest, name: ExperimentName, field: str = "") -> Submission:
+    """A run to submit. `field` is its place in a batch."""
+    # First what is cheap to refuse: the hash takes a copy of the whole request.
+    tags = to_labels(f"{field}tags", request.tags)
+    properties = to_labels(f"{field}properties", request.properties)
+    try:
+        wish = to_wish(request.spec, name.workspace)
+    except SpecInvalid as error:
+        found = [(field + fault.field, fault.description) for fault in error.violations]
+        raise SpecInvalid(violations=found, hint=error.hint) from None
+    return Submission(
+        workspace=name.workspace,
+        experiment=name.experiment,
+        wish=wish,
+        complete=completed_spec(request.spec),
+        tags=tags,
+        properties=properties,
+        display_name=request.display_name,
+        client_snapshot_s=from_duration(request.snapshot_duration),
+        field=field,
+    )

@@ -33,7 +33,11 @@ async def watch_runs(
         while True:
             changed.clear()
             look = functools.partial(
-                _read, now_us=live.now_us(), cursor=cursor, parent=(workspace, experiment)
+                _read,
+                now_us=live.now_us(),
+                cursor=cursor,
+                parent=(workspace, experiment),
+                is_ended_only=request.is_ended_only,
             )
             found, shown = await live.store.read(look)
             for event, message in shown:
@@ -66,7 +70,7 @@ def _cursor(live: Live, text: str) -> int:
 
 
 def _read(
-    conn: Connection, now_us: int, cursor: int, parent: tuple[str, str]
+    conn: Connection, now_us: int, cursor: int, parent: tuple[str, str], *, is_ended_only: bool
 ) -> tuple[list[EventRecord], list[tuple[EventRecord, pb.Run]]]:
     """The next events, and the runs that are watched among them, each once, as they are now."""
     workspace, experiment = parent
@@ -80,6 +84,6 @@ def _read(
     shown = []
     for event in sorted(newest.values(), key=lambda event: event.cursor):
         record = runs.get(conn, event.run_id)
-        if record is not None:
+        if record is not None and (record.state.is_final or not is_ended_only):
             shown.append((event, read_run(conn, record, now_us, with_history=False)))
     return found, shown

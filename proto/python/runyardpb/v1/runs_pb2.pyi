@@ -811,6 +811,54 @@ class CreateRunResponse(google.protobuf.message.Message):
 global___CreateRunResponse = CreateRunResponse
 
 @typing.final
+class BatchCreateRunsRequest(google.protobuf.message.Message):
+    """Asks for several new runs."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    REQUESTS_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """`workspaces/{workspace}/experiments/{experiment}`; an experiment that does not exist is made."""
+    request_id: builtins.str
+    """UUID made once for each intended batch."""
+    @property
+    def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CreateRunRequest]:
+        """1 to 1,000 runs, in the order in which they are to wait. `parent` is empty or the same as here, `request_id` empty."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        requests: collections.abc.Iterable[global___CreateRunRequest] | None = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["parent", b"parent", "request_id", b"request_id", "requests", b"requests"]) -> None: ...
+
+global___BatchCreateRunsRequest = BatchCreateRunsRequest
+
+@typing.final
+class BatchCreateRunsResponse(google.protobuf.message.Message):
+    """Answers BatchCreateRuns."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: builtins.int
+    @property
+    def runs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Run]:
+        """The runs, durable, in the order of the requests."""
+
+    def __init__(
+        self,
+        *,
+        runs: collections.abc.Iterable[global___Run] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["runs", b"runs"]) -> None: ...
+
+global___BatchCreateRunsResponse = BatchCreateRunsResponse
+
+@typing.final
 class GetRunRequest(google.protobuf.message.Message):
     """Asks for one run."""
 
@@ -1068,17 +1116,21 @@ class WatchRunsRequest(google.protobuf.message.Message):
 
     PARENT_FIELD_NUMBER: builtins.int
     CURSOR_FIELD_NUMBER: builtins.int
+    IS_ENDED_ONLY_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """`workspaces/{workspace}/experiments/{experiment}`; `-` for all experiments."""
     cursor: builtins.str
     """From ListRuns or an earlier WatchRuns. Empty: from now on."""
+    is_ended_only: builtins.bool
+    """Only runs that have ended: one message for each, as long as it does not change afterwards."""
     def __init__(
         self,
         *,
         parent: builtins.str = ...,
         cursor: builtins.str = ...,
+        is_ended_only: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "parent", b"parent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "is_ended_only", b"is_ended_only", "parent", b"parent"]) -> None: ...
 
 global___WatchRunsRequest = WatchRunsRequest
 
@@ -1117,6 +1169,7 @@ class FollowRunRequest(google.protobuf.message.Message):
     LOG_OFFSET_BYTES_FIELD_NUMBER: builtins.int
     INCLUDE_ENVIRONMENT_LOG_FIELD_NUMBER: builtins.int
     ENVIRONMENT_LOG_OFFSET_BYTES_FIELD_NUMBER: builtins.int
+    OMIT_LOG_FIELD_NUMBER: builtins.int
     name: builtins.str
     """The run."""
     log_offset_bytes: builtins.int
@@ -1125,6 +1178,8 @@ class FollowRunRequest(google.protobuf.message.Message):
     """Also send what building the environment prints."""
     environment_log_offset_bytes: builtins.int
     """First byte of that log wanted. Default 0."""
+    omit_log: builtins.bool
+    """Sends no log: for those who only wait for the end."""
     def __init__(
         self,
         *,
@@ -1132,8 +1187,9 @@ class FollowRunRequest(google.protobuf.message.Message):
         log_offset_bytes: builtins.int = ...,
         include_environment_log: builtins.bool = ...,
         environment_log_offset_bytes: builtins.int = ...,
+        omit_log: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["environment_log_offset_bytes", b"environment_log_offset_bytes", "include_environment_log", b"include_environment_log", "log_offset_bytes", b"log_offset_bytes", "name", b"name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["environment_log_offset_bytes", b"environment_log_offset_bytes", "include_environment_log", b"include_environment_log", "log_offset_bytes", b"log_offset_bytes", "name", b"name", "omit_log", b"omit_log"]) -> None: ...
 
 global___FollowRunRequest = FollowRunRequest
 

@@ -20,6 +20,11 @@ class RunServiceStub(object):
                 request_serializer=runyardpb_dot_v1_dot_runs__pb2.CreateRunRequest.SerializeToString,
                 response_deserializer=runyardpb_dot_v1_dot_runs__pb2.CreateRunResponse.FromString,
                 )
+        self.BatchCreateRuns = channel.unary_unary(
+                '/runyardpb.v1.RunService/BatchCreateRuns',
+                request_serializer=runyardpb_dot_v1_dot_runs__pb2.BatchCreateRunsRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_v1_dot_runs__pb2.BatchCreateRunsResponse.FromString,
+                )
         self.GetRun = channel.unary_unary(
                 '/runyardpb.v1.RunService/GetRun',
                 request_serializer=runyardpb_dot_v1_dot_runs__pb2.GetRunRequest.SerializeToString,
@@ -97,6 +102,15 @@ class RunServiceServicer(object):
         FAILED_PRECONDITION/BLOB_MISSING (the snapshot is not declared: upload it, CreateSnapshot, call again),
         RESOURCE_EXHAUSTED/QUEUE_FULL (back off, then retry with the same id),
         NOT_FOUND/COMPUTE_NOT_FOUND, NOT_FOUND/ENVIRONMENT_NOT_FOUND, UNAVAILABLE/DRAINING (retry with the same id).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchCreateRuns(self, request, context):
+        """Submits up to 1,000 runs of one experiment: all of them or, where one can't be, none. The answer is sent after all are
+        durable. Idempotent by `request_id`, as CreateRun. Errors: those of CreateRun; BadRequest names fields as
+        `requests[N].spec…`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -212,6 +226,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     request_deserializer=runyardpb_dot_v1_dot_runs__pb2.CreateRunRequest.FromString,
                     response_serializer=runyardpb_dot_v1_dot_runs__pb2.CreateRunResponse.SerializeToString,
             ),
+            'BatchCreateRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCreateRuns,
+                    request_deserializer=runyardpb_dot_v1_dot_runs__pb2.BatchCreateRunsRequest.FromString,
+                    response_serializer=runyardpb_dot_v1_dot_runs__pb2.BatchCreateRunsResponse.SerializeToString,
+            ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
                     request_deserializer=runyardpb_dot_v1_dot_runs__pb2.GetRunRequest.FromString,
@@ -302,6 +321,23 @@ class RunService(object):
         return grpc.experimental.unary_unary(request, target, '/runyardpb.v1.RunService/CreateRun',
             runyardpb_dot_v1_dot_runs__pb2.CreateRunRequest.SerializeToString,
             runyardpb_dot_v1_dot_runs__pb2.CreateRunResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def BatchCreateRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/runyardpb.v1.RunService/BatchCreateRuns',
+            runyardpb_dot_v1_dot_runs__pb2.BatchCreateRunsRequest.SerializeToString,
+            runyardpb_dot_v1_dot_runs__pb2.BatchCreateRunsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -32,6 +32,15 @@ class RunServiceStub:
     NOT_FOUND/COMPUTE_NOT_FOUND, NOT_FOUND/ENVIRONMENT_NOT_FOUND, UNAVAILABLE/DRAINING (retry with the same id).
     """
 
+    BatchCreateRuns: grpc.UnaryUnaryMultiCallable[
+        runyardpb.v1.runs_pb2.BatchCreateRunsRequest,
+        runyardpb.v1.runs_pb2.BatchCreateRunsResponse,
+    ]
+    """Submits up to 1,000 runs of one experiment: all of them or, where one can't be, none. The answer is sent after all are
+    durable. Idempotent by `request_id`, as CreateRun. Errors: those of CreateRun; BadRequest names fields as
+    `requests[N].spec…`.
+    """
+
     GetRun: grpc.UnaryUnaryMultiCallable[
         runyardpb.v1.runs_pb2.GetRunRequest,
         runyardpb.v1.runs_pb2.GetRunResponse,
@@ -141,6 +150,15 @@ class RunServiceAsyncStub:
     FAILED_PRECONDITION/BLOB_MISSING (the snapshot is not declared: upload it, CreateSnapshot, call again),
     RESOURCE_EXHAUSTED/QUEUE_FULL (back off, then retry with the same id),
     NOT_FOUND/COMPUTE_NOT_FOUND, NOT_FOUND/ENVIRONMENT_NOT_FOUND, UNAVAILABLE/DRAINING (retry with the same id).
+    """
+
+    BatchCreateRuns: grpc.aio.UnaryUnaryMultiCallable[
+        runyardpb.v1.runs_pb2.BatchCreateRunsRequest,
+        runyardpb.v1.runs_pb2.BatchCreateRunsResponse,
+    ]
+    """Submits up to 1,000 runs of one experiment: all of them or, where one can't be, none. The answer is sent after all are
+    durable. Idempotent by `request_id`, as CreateRun. Errors: those of CreateRun; BadRequest names fields as
+    `requests[N].spec…`.
     """
 
     GetRun: grpc.aio.UnaryUnaryMultiCallable[
@@ -254,6 +272,17 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         FAILED_PRECONDITION/BLOB_MISSING (the snapshot is not declared: upload it, CreateSnapshot, call again),
         RESOURCE_EXHAUSTED/QUEUE_FULL (back off, then retry with the same id),
         NOT_FOUND/COMPUTE_NOT_FOUND, NOT_FOUND/ENVIRONMENT_NOT_FOUND, UNAVAILABLE/DRAINING (retry with the same id).
+        """
+
+    @abc.abstractmethod
+    def BatchCreateRuns(
+        self,
+        request: runyardpb.v1.runs_pb2.BatchCreateRunsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.v1.runs_pb2.BatchCreateRunsResponse, collections.abc.Awaitable[runyardpb.v1.runs_pb2.BatchCreateRunsResponse]]:
+        """Submits up to 1,000 runs of one experiment: all of them or, where one can't be, none. The answer is sent after all are
+        durable. Idempotent by `request_id`, as CreateRun. Errors: those of CreateRun; BadRequest names fields as
+        `requests[N].spec…`.
         """
 
     @abc.abstractmethod
