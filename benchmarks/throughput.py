@@ -13,7 +13,7 @@ from pathlib import Path
 
 from machine import cpu_seconds, processes_of, row, temporary_home
 
-RUNS = 1000
+RUNS = 400
 SLOTS = 2
 SUBMITTERS = 4
 

@@ -475,3 +475,106 @@ def test_another_build_is_refused_by_all_services_but_admin() -> None:
         assert info.pid
 
     with_daemon(test)
+
+
+def batch(*specs: runs_pb2.RunSpec, **fields: Any) -> runs_pb2.BatchCreateRunsRequest:
+    """A batch of submits with a fresh request id."""
+    fields.setdefault("request_id", str(uuid.uuid4()))
+    return runs_pb2.BatchCreateRunsRequest(
+        parent=f"{WORKSPACE}/experiments/demo",
+        requests=[runs_pb2.CreateRunRequest(spec=spec) for spec in specs],
+        **fields,
+    )
+
+
+def command(*argv: bytes, **fields: Any) -> runs_pb2.RunSpec:
+    return runs_pb2.RunSpec(command=runs_pb2.Command(argv=argv), **fields)
+
+
+def test_a_batch_is_submitted_in_order_and_its_first_runs_start() -> None:
+    async def test(daemon: Served) -> None:
+        async with FakeAgent(daemon.channel, slots=2).connected() as agent:
+            specs = [command(b"x", str(n).encode()) for n in range(5)]
+            made = (await daemon.runs.BatchCreateRuns(batch(*specs))).runs
+            leases = [await agent.expect("lease") for _ in range(2)]
+
+        assert [run.number for run in made] == [1, 2, 3, 4, 5]
+        assert [list(run.spec.command.argv)[1] for run in made] == [b"0", b"1", b"2", b"3", b"4"]
+        assert [lease.ref.run for lease in leases] == [run.name for run in made[:2]]
+        assert [run.state for run in made] == 2 * [State.STATE_STARTING] + 3 * [State.STATE_QUEUED]
+
+    with_daemon(test)
+
+
+def test_a_batch_with_one_fault_submits_nothing_and_names_the_place() -> None:
+    async def test(daemon: Served) -> None:
+        faulty = command(b"x", priority=5000)
+        refusal = await refused(daemon.runs.BatchCreateRuns(batch(command(b"x"), faulty)))
+        too_many = await refused(daemon.runs.BatchCreateRuns(batch(*[command(b"x")] * 1001)))
+        none = await refused(daemon.runs.BatchCreateRuns(batch()))
+        own_id = batch(command(b"x"))
+        own_id.requests[0].request_id = str(uuid.uuid4())
+        two_ids = await refused(daemon.runs.BatchCreateRuns(own_id))
+        elsewhere = batch(command(b"x"))
+        elsewhere.requests[0].parent = f"{WORKSPACE}/experiments/other"
+        two_parents = await refused(daemon.runs.BatchCreateRuns(elsewhere))
+        listed = await daemon.runs.ListRuns(runs_pb2.ListRunsRequest(parent=ALL))
+
+        assert isinstance(refusal, SpecInvalid)
+        assert [fault.field for fault in refusal.violations] == ["requests[1].spec.priority"]
+        reasons = {reason_of(error) for error in (too_many, none, two_ids, two_parents)}
+        assert reasons == {"SPEC_INVALID"}
+        assert not listed.runs
+
+    with_daemon(test)
+
+
+def test_a_repeated_batch_gets_the_first_answer_and_makes_no_second_runs() -> None:
+    async def test(daemon: Served) -> None:
+        request = batch(command(b"x"), command(b"y"))
+
+        first = await daemon.runs.BatchCreateRuns(request)
+        again = await daemon.runs.BatchCreateRuns(request)
+        request.requests.add(spec=command(b"z"))
+        other = await refused(daemon.runs.BatchCreateRuns(request))
+        listed = await daemon.runs.ListRuns(runs_pb2.ListRunsRequest(parent=ALL))
+
+        assert first == again
+        assert other.reason == "REQUEST_ID_REUSED"
+        assert len(listed.runs) == 2
+
+    with_daemon(test)
+
+
+def test_who_waits_for_ends_only_hears_of_nothing_else() -> None:
+    async def test(daemon: Served) -> None:
+        async with FakeAgent(daemon.channel).connected() as agent:
+            watch = daemon.runs.WatchRuns(
+                runs_pb2.WatchRunsRequest(parent=ALL, cursor="0", is_ended_only=True)
+            )
+            runs = (await daemon.runs.BatchCreateRuns(batch(command(b"x"), command(b"y")))).runs
+            refs = [(await agent.expect("lease")).ref for _ in runs]
+            await agent.start(refs[0])
+            await agent.end(refs[1])
+            heard = await watch.read()
+            watch.cancel()
+
+        assert (heard.run.name, heard.run.state) == (runs[1].name, State.STATE_COMPLETED)
+
+    with_daemon(test)
+
+
+def test_who_waits_for_one_run_need_not_take_its_log() -> None:
+    async def test(daemon: Served) -> None:
+        async with FakeAgent(daemon.channel).connected() as agent:
+            run = await daemon.submit(b"x")
+            ref = (await agent.expect("lease")).ref
+            await agent.start(ref)
+            await agent.end(ref, 0, await agent.print(ref, b"much\n"))
+        request = runs_pb2.FollowRunRequest(name=run.name, omit_log=True)
+        heard = await drained(daemon.runs.FollowRun(request))
+
+        assert not [message for message in heard if message.HasField("log")]
+        assert heard[-1].run.state == State.STATE_COMPLETED
+
+    with_daemon(test)

@@ -190,3 +190,25 @@ def test_one_request_id_makes_one_run(shared_house: House) -> None:
     listed = shared_house.json("runs", "list", "-e", "twice")
     assert [run["run_id"] for run in listed].count(names[0].rpartition("/")[2]) == 1
     assert len(listed) == 2
+
+
+def test_many_runs_are_submitted_at_once_and_waited_for_together(shared_house: House) -> None:
+    folder = shared_house.project(
+        {"echo.py": "import sys; sys.exit(int(sys.argv[1]))"}, name="many"
+    )
+
+    found = result_of(
+        shared_house,
+        folder,
+        "from runyard import Experiment, ScriptRunConfig, Workspace, wait_all\n"
+        "codes = [0, 3, 0, 1, 0, 0]\n"
+        "configs = [ScriptRunConfig('.', 'echo.py', arguments=[code]) for code in codes]\n"
+        "experiment = Experiment(Workspace(), 'many')\n"
+        "runs = wait_all(experiment.submit_all(configs), raise_on_error=False)\n"
+        "again = wait_all(runs, raise_on_error=False)\n"
+        "result = {'numbers': [run.number for run in runs],\n"
+        "          'codes': [run.record.end.exit_code for run in again],\n"
+        "          'snapshots': len({run.record.snapshot for run in runs})}\n",
+    )
+
+    assert found == {"numbers": [1, 2, 3, 4, 5, 6], "codes": [0, 3, 0, 1, 0, 0], "snapshots": 1}

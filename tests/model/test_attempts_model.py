@@ -30,9 +30,11 @@ from runyard_daemon.core.attempts import (
     Decision,
     Judgement,
     Report,
+    Return,
     Standing,
     event_of,
     judge,
+    judge_return,
     next_epoch,
     reconcile,
 )
@@ -81,6 +83,13 @@ class Bundle:
         return Message(Report(ref, self.phase, self.was_started), self.facts)
 
 
+@dataclass(frozen=True)
+class GivenBack:
+    """From the agent: a lease that it had ahead, never began and never will."""
+
+    ref: AttemptRef
+
+
 class AttemptsMachine(RuleBasedStateMachine):
     """One run, one node. Reports come late, twice and in any order; orders come in a session."""
 
@@ -94,9 +103,12 @@ class AttemptsMachine(RuleBasedStateMachine):
         self.last_epoch = 0
         self.boot_on_record = ""
         self.was_abandoned = False
+        self.replacements = 0
         # The node.
         self.boot = 1
         self.disk: dict[AttemptRef, Bundle] = {}
+        self.ahead: list[AttemptRef] = []
+        """Leases in the agent's memory that wait for room."""
         self.alive: set[AttemptRef] = set()
         self.executed: list[AttemptRef] = []
         self.results: dict[AttemptRef, int] = {}
@@ -104,7 +116,7 @@ class AttemptsMachine(RuleBasedStateMachine):
         self.session = 0
         self.is_connected = False
         self.orders: list[Order] = []
-        self.reports: list[Message] = []
+        self.reports: list[Message | GivenBack] = []
         # What was seen.
         self.final: tuple[RunState, Cause | None] | None = None
 
@@ -122,6 +134,13 @@ class AttemptsMachine(RuleBasedStateMachine):
     def agent_obeys(self, order: Order) -> bool:
         return self.is_connected and order.session == self.session
 
+    def leave_session(self) -> None:
+        """What the agent does before it says Hello: what it has not begun it never will."""
+        self.ahead.clear()
+
+    def judge_return(self, ref: AttemptRef) -> Return:
+        return judge_return(ref, NODE, self.records.get(ref))
+
     # ---- the daemon
 
     def apply(self, event: Event) -> None:
@@ -130,29 +149,58 @@ class AttemptsMachine(RuleBasedStateMachine):
     def send(self, kind: str, ref: AttemptRef) -> None:
         self.orders.append(Order(kind, ref, self.session))
 
-    @precondition(lambda self: self.state is RunState.QUEUED)
-    @rule(is_delivered=st.booleans())
-    def start(self, is_delivered: bool) -> None:
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the run waits although a node has its lease."""
+        return self.current is not None and self.records[self.current].phase is AttemptPhase.AHEAD
+
+    @precondition(lambda self: self.state is RunState.QUEUED and not self.is_ahead)
+    @rule(is_delivered=st.booleans(), is_ahead=st.booleans())
+    def start(self, is_delivered: bool, is_ahead: bool) -> None:
         if not self.is_connected:
             self.connect()
-        self.grant()
+        self.grant(is_ahead=is_ahead)
         if is_delivered:
             self.deliver_orders()
 
-    def grant(self) -> None:
+    def grant(self, *, is_ahead: bool = False) -> None:
         self.last_epoch = next_epoch(0, self.last_epoch)
         if self.current is not None:
             self.change(self.current, is_current=False)
         attempt = self.current.attempt + 1 if self.current else 1
         self.current = AttemptRef(RUN, attempt, self.last_epoch)
         self.records[self.current] = AttemptRecord(self.current, NODE, self.boot_on_record)
-        self.apply(Event.GRANTED)
-        self.send("lease", self.current)
+        if is_ahead:
+            self.change(self.current, phase=AttemptPhase.AHEAD)
+        else:
+            self.apply(Event.GRANTED)
+        self.send("lease, ahead" if is_ahead else "lease", self.current)
+
+    def wait_again(self, ref: AttemptRef) -> None:
+        """The attempt never was: the run waits, the attempt before is its newest again."""
+        assert ref == self.current
+        del self.records[ref]
+        self.current = max(self.records, key=lambda known: known.attempt, default=None)
+        if self.current is not None:
+            self.change(self.current, is_current=True)
+
+    def take_back(self, ref: AttemptRef) -> None:
+        decision = self.judge_return(ref)
+        if decision is Return.WAIT:
+            self.wait_again(ref)
+        elif decision is Return.END:
+            facts = EndFacts(EndReason.NEVER_STARTED, RUN, stopped_by=StoppedBy.CANCEL)
+            self.cause = classify(facts)
+            self.apply(Event.EXITED)
+            self.finish(ref)
 
     def change(self, ref: AttemptRef, **changes: object) -> None:
         self.records[ref] = replace(self.records[ref], **changes)  # type: ignore[arg-type]
 
-    def receive(self, message: Message) -> None:
+    def receive(self, message: Message | GivenBack) -> None:
+        if isinstance(message, GivenBack):
+            self.take_back(message.ref)
+            return
         report = message.report
         judgement = self.judge(report)
         if judgement.standing is Standing.SUPERSEDED:
@@ -192,6 +240,8 @@ class AttemptsMachine(RuleBasedStateMachine):
                 was_canceled = decision.reason is EndReason.NEVER_STARTED
                 stopped_by = StoppedBy.CANCEL if was_canceled else StoppedBy.NOBODY
                 self.cause = classify(EndFacts(decision.reason, RUN, stopped_by=stopped_by))
+                if self.records[ref].phase is AttemptPhase.AHEAD:
+                    self.apply(Event.GRANTED)
                 self.apply(Event.EXITED)
                 self.finish(ref)
                 if report is not None:
@@ -202,6 +252,8 @@ class AttemptsMachine(RuleBasedStateMachine):
                 self.send("forget", ref)
             case Action.STOP:
                 self.send("stop", ref)
+            case Action.WAIT:
+                self.wait_again(ref)
             case Action.FOUND:
                 raise AssertionError(f"the records lost {ref}")
 
@@ -209,6 +261,10 @@ class AttemptsMachine(RuleBasedStateMachine):
     @rule(is_session_lost=st.booleans())
     def cancel(self, is_session_lost: bool) -> None:
         """Somebody cancels; the session may break before the agent hears of it."""
+        if self.is_ahead:
+            assert self.current is not None
+            self.change(self.current, phase=AttemptPhase.GRANTED)
+            self.apply(Event.GRANTED)
         self.apply(Event.CANCEL_REQUESTED)
         if self.state is RunState.CANCEL_REQUESTED:
             assert self.current is not None
@@ -226,6 +282,7 @@ class AttemptsMachine(RuleBasedStateMachine):
         if then == "replaced":
             self.change(self.current, is_over=True)
             self.end_processes(self.current, RunState.FAILED)
+            self.replacements += 1
             self.apply(Event.REQUEUED)
         elif then == "abandoned":
             self.change(self.current, is_over=True)
@@ -249,6 +306,11 @@ class AttemptsMachine(RuleBasedStateMachine):
             if ref not in self.disk:
                 self.disk[ref] = Bundle(self.boot)
                 self.say(ref)
+        elif order.kind == "lease, ahead":
+            if ref not in self.disk and ref not in self.ahead:
+                self.ahead.append(ref)
+        elif order.kind == "cancel" and ref in self.ahead:
+            self.give_back(ref)
         elif order.kind == "cancel" and ref in self.disk:
             if self.disk[ref].phase < AttemptPhase.EXITED:
                 self.end_processes(ref, RunState.CANCELED)
@@ -256,6 +318,29 @@ class AttemptsMachine(RuleBasedStateMachine):
         elif order.kind in ("stop", "forget"):
             self.alive.discard(ref)
             self.disk.pop(ref, None)
+            if ref in self.ahead:
+                self.ahead.remove(ref)
+
+    @precondition(lambda self: self.ahead)
+    @rule(is_given_back=st.sampled_from([False, False, True]), steps=st.sampled_from([0, 1, 3]))
+    def settle_ahead(self, is_given_back: bool, steps: int) -> None:
+        """There is room for what was ahead, or there was none for too long."""
+        ref = self.ahead[0]
+        if is_given_back and self.is_connected:
+            self.give_back(ref)
+            return
+        self.begin(ref)
+        for _ in range(steps):
+            self.step(ref, 0)
+
+    def begin(self, ref: AttemptRef) -> None:
+        self.ahead.remove(ref)
+        self.disk[ref] = Bundle(self.boot)
+        self.say(ref)
+
+    def give_back(self, ref: AttemptRef) -> None:
+        self.ahead.remove(ref)
+        self.reports.append(GivenBack(ref))
 
     def end_processes(self, ref: AttemptRef, why: RunState) -> None:
         if ref not in self.disk or self.disk[ref].phase >= AttemptPhase.EXITED:
@@ -327,6 +412,7 @@ class AttemptsMachine(RuleBasedStateMachine):
         if fault != "session":
             self.boot += 1
             self.alive.clear()
+            self.ahead.clear()
             for ref, bundle in list(self.disk.items()):
                 if bundle.phase < AttemptPhase.EXITED and fault == "power, bare":
                     del self.disk[ref]
@@ -345,6 +431,7 @@ class AttemptsMachine(RuleBasedStateMachine):
         """The agent says Hello with what its disk has; all is settled before the session counts."""
         self.session += 1
         self.is_connected = True
+        self.leave_session()
         decisions = self.reconcile([b.message(ref).report for ref, b in self.disk.items()])
         self.boot_on_record = f"boot{self.boot}"
         for decision in decisions:
@@ -355,6 +442,7 @@ class AttemptsMachine(RuleBasedStateMachine):
     @invariant()
     def no_attempt_is_executed_twice(self) -> None:
         assert len(set(self.executed)) == len(self.executed), ("executed twice", self.executed)
+        assert len(self.executed) <= 1 + self.replacements, ("executed again", self.executed)
 
     @invariant()
     def at_most_one_attempt_is_alive(self) -> None:
@@ -385,7 +473,7 @@ class AttemptsMachine(RuleBasedStateMachine):
         for _ in range(60):
             if not self.is_connected:
                 self.connect()
-            elif self.state is RunState.QUEUED:
+            elif self.state is RunState.QUEUED and not self.is_ahead:
                 self.grant()
             elif self.orders:
                 order = self.orders.pop(0)
@@ -393,12 +481,15 @@ class AttemptsMachine(RuleBasedStateMachine):
                     self.obey(order)
             elif self.reports:
                 self.receive(self.reports.pop(0))
+            elif self.ahead:
+                self.begin(self.ahead[0])
             elif unfinished := [r for r in self.disk if self.disk[r].phase < AttemptPhase.ENDED]:
                 self.step(unfinished[0], 0)
             elif self.disk:
                 self.is_connected = False  # the next Hello names what is left
         assert self.state.is_final, ("stuck", self.state, self.records, self.disk)
         assert not self.disk, ("left on the node", self.disk)
+        self.no_attempt_is_executed_twice()
         assert not self.alive
 
 
@@ -434,6 +525,24 @@ class CancelsWhatHasEnded(AttemptsMachine):
         return super().next_state(event)
 
 
+class KeepsLeasesOverHello(AttemptsMachine):
+    """Seeded: the agent still begins what it had ahead in the session before."""
+
+    def leave_session(self) -> None:
+        pass
+
+
+class TakesBackWhatBegan(AttemptsMachine):
+    """Seeded: a lease that the disk does not show waits again after a power loss, too."""
+
+    def reconcile(self, reports: Iterable[Report]) -> tuple[Decision, ...]:
+        records = [
+            replace(r, boot_id=f"boot{self.boot}") if r.phase is AttemptPhase.AHEAD else r
+            for r in self.records.values()
+        ]
+        return reconcile(NODE, f"boot{self.boot}", reports, records)
+
+
 def check(machine: type[RuleBasedStateMachine], examples: int, *, is_seeded: bool) -> None:
     run_state_machine_as_test(
         machine,
@@ -466,6 +575,8 @@ def test_run_ends_once_with_its_own_exit_code_in_many_histories() -> None:
         ForgetsTheBoot,
         pytest.param(ObeysOldSessions, marks=pytest.mark.slow),
         CancelsWhatHasEnded,
+        KeepsLeasesOverHello,
+        TakesBackWhatBegan,
     ],
 )
 def test_attempts_model_finds_a_broken_decision(bug: type[AttemptsMachine]) -> None:

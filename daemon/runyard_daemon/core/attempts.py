@@ -276,14 +276,15 @@ def _on_disk(record: AttemptRecord, report: Report, node: NodeId, boot_id: str) 
 
 def _not_on_disk(record: AttemptRecord, boot_id: str) -> Decision:
     """The records count on it and the agent has nothing of it."""
-    if record.phase is AttemptPhase.AHEAD:
-        return Decision(Action.WAIT, record.ref)
     if record.phase >= AttemptPhase.EXITED:
         return Decision(Action.SEAL, record.ref)
     if record.is_restored:
         return Decision(Action.END, record.ref, reason=EndReason.RESTORED)
     if boot_id != record.boot_id:
+        # Also one that was sent ahead: it may have begun, and the disk lost it with the power.
         return Decision(Action.END, record.ref, reason=EndReason.NODE_RESTARTED)
+    if record.phase is AttemptPhase.AHEAD:
+        return Decision(Action.WAIT, record.ref)
     if record.phase > AttemptPhase.GRANTED:
         return Decision(Action.END, record.ref, reason=EndReason.ATTEMPT_LOST)
     if record.is_cancel_wanted:
