@@ -155,13 +155,23 @@ class AttemptsMachine(RuleBasedStateMachine):
         return self.current is not None and self.records[self.current].phase is AttemptPhase.AHEAD
 
     @precondition(lambda self: self.state is RunState.QUEUED and not self.is_ahead)
-    @rule(is_delivered=st.booleans(), is_ahead=st.booleans())
-    def start(self, is_delivered: bool, is_ahead: bool) -> None:
+    @rule(
+        is_delivered=st.booleans(),
+        is_ahead=st.booleans(),
+        steps=st.sampled_from([None, None, 0, 2]),
+    )
+    def start(self, is_delivered: bool, is_ahead: bool, steps: int | None) -> None:
+        """Grants the run. `steps`: how far the agent gets at once with what is ahead."""
         if not self.is_connected:
             self.connect()
         self.grant(is_ahead=is_ahead)
         if is_delivered:
             self.deliver_orders()
+        if self.ahead and steps is not None:
+            ref = self.ahead[0]
+            self.begin(ref)
+            for _ in range(steps):
+                self.step(ref, 0)
 
     def grant(self, *, is_ahead: bool = False) -> None:
         self.last_epoch = next_epoch(0, self.last_epoch)
@@ -322,7 +332,7 @@ class AttemptsMachine(RuleBasedStateMachine):
                 self.ahead.remove(ref)
 
     @precondition(lambda self: self.ahead)
-    @rule(is_given_back=st.sampled_from([False, False, True]), steps=st.sampled_from([0, 1, 3]))
+    @rule(is_given_back=st.sampled_from([False, False, True]), steps=st.sampled_from([0, 2, 3]))
     def settle_ahead(self, is_given_back: bool, steps: int) -> None:
         """There is room for what was ahead, or there was none for too long."""
         ref = self.ahead[0]

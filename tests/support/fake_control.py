@@ -239,6 +239,12 @@ class FakeRuns(_Base, runs_pb2_grpc.RunServiceServicer):
         self, request: runs_pb2.FollowRunRequest, context: grpc.ServicerContext
     ) -> Iterator[runs_pb2.FollowRunResponse]:
         self.enter("FollowRun", context)
+        if request.omit_log:
+            run = self.state.runs[request.name]
+            yield runs_pb2.FollowRunResponse(run=run)
+            run.state = runs_pb2.Run.STATE_COMPLETED
+            yield runs_pb2.FollowRunResponse(run=run)
+            return
         assert self.state.follow is not None
         yield from self.state.follow(request)
 

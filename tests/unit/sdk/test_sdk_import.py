@@ -47,6 +47,7 @@ def test_public_names_are_these() -> None:
         "SpecInvalid",
         "Unsupported",
         "Workspace",
+        "wait_all",
     ]
     for name in runyard.__all__:
         assert getattr(runyard, name).__name__ == name

@@ -92,7 +92,8 @@ def test_waiting_without_output_fetches_no_log(control: FakeControl, run: Run) -
 
     assert details["status"] == "Completed"
     assert run.status == "Completed"
-    assert not control.state.calls["FollowRun"]
+    assert control.state.calls["FollowRun"] == 1
+    assert not control.state.calls["GetRun"] + control.state.calls["ListRuns"]
 
 
 def test_interrupt_while_streaming_leaves_the_run_alone(
