@@ -11,6 +11,7 @@ import zstandard
 
 from runyard_agent.link import Link, Stubs, cancelling
 from runyard_agent.workdir import Blobs
+from runyard_contract.content.batch import Batch
 from runyard_contract.content.store import ContentStore
 from runyard_contract.digest import digest_bytes
 from runyard_contract.errors import BlobMissing, DigestMismatch
@@ -79,6 +80,7 @@ class FetchingSource:
         for digest in lists:
             contents.update(chunk for chunk, _ in decode_chunks(await self._read(digest)))
         await self._fetch(sorted(contents))
+        await asyncio.get_running_loop().run_in_executor(self._disk, self._store.merge_packs)
         return self._store
 
     async def _read(self, digest: str) -> bytes:
@@ -92,23 +94,34 @@ class FetchingSource:
         loop = asyncio.get_running_loop()
         missing = await loop.run_in_executor(self._disk, self._store.missing, list(digests))
         for start in range(0, len(missing), _ASKED_AT_ONCE):
-            wanted = missing[start : start + _ASKED_AT_ONCE]
-
-            async def fetch(stubs: Stubs, wanted: list[str] = wanted) -> None:
-                request = snapshots_pb2.ReadBlobsRequest(digests=[bytes.fromhex(d) for d in wanted])
-                call = stubs.snapshots.ReadBlobs(request, metadata=stubs.metadata)
-                async with cancelling(call):
-                    async for response in call:
-                        await loop.run_in_executor(self._disk, self._keep, response)
-
-            await self._link.call(fetch)
+            await self._fetch_some(missing[start : start + _ASKED_AT_ONCE])
         still = await loop.run_in_executor(self._disk, self._store.missing, missing)
         if still:
             raise BlobMissing.of(still)
 
-    def _keep(self, response: snapshots_pb2.ReadBlobsResponse) -> None:
-        """Stores what came, verified."""
-        self._store.put_many([(blob.digest.hex(), unpack(blob)) for blob in response.blobs])
+    async def _fetch_some(self, wanted: list[str]) -> None:
+        """Brings blobs into the cache, all at once; a connection that breaks begins again."""
+        loop = asyncio.get_running_loop()
+        request = snapshots_pb2.ReadBlobsRequest(digests=[bytes.fromhex(d) for d in wanted])
+
+        async def fetch(stubs: Stubs) -> None:
+            batch = self._store.batch()
+            try:
+                call = stubs.snapshots.ReadBlobs(request, metadata=stubs.metadata)
+                async with cancelling(call):
+                    async for response in call:
+                        await loop.run_in_executor(self._disk, _keep, batch, response)
+                await loop.run_in_executor(self._disk, batch.commit)
+            finally:
+                # Behind what a call that was cancelled may still be doing there.
+                self._disk.submit(batch.close)
+
+        await self._link.call(fetch)
+
+
+def _keep(batch: Batch, response: snapshots_pb2.ReadBlobsResponse) -> None:
+    """Takes what came, verified."""
+    batch.add((blob.digest.hex(), unpack(blob)) for blob in response.blobs)
 
 
 def unpack(blob: snapshots_pb2.Blob) -> bytes:

@@ -1,7 +1,7 @@
-"""Blobs as files named by their digest: `blobs/ab/cdef…`.
+"""Blobs under their digest: small ones together in packs, others as files `blobs/ab/cdef…`.
 
 A blob is visible under its digest only when all its bytes are on the disk, and `put_many`, or a
-batch's `commit`, returns only when the names are too. Every read verifies the digest; what does not
+batch's `commit`, returns only when it is so for good. Every read verifies the digest; what does not
 have it is moved to `quarantine/`, so that it is never served and can be sent again. No link is
 followed.
 
@@ -15,26 +15,28 @@ import contextlib
 import errno
 import os
 import secrets
-import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from runyard_contract.content.batch import TEMPORARY, Batch, Shared
+from runyard_contract.content import loose
+from runyard_contract.content.batch import TEMPORARY, Batch, Shared, temporary_path
+from runyard_contract.content.pack import PackIndex
+from runyard_contract.content.packs import FOLDER, Packs
 from runyard_contract.digest import digest_bytes, is_digest
 from runyard_contract.errors import BlobCorrupt, BlobMissing, ReadOnly, of_disk
-from runyard_contract.limits import CHUNKED_ABOVE_BYTES
 from runyard_contract.paths import make_folder, shown, write_file_at
 
 _QUARANTINE = "quarantine"
-_NO_FOLLOW = os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NONBLOCK | _NO_FOLLOW  # a FIFO in a blob's place must not block
 
 
-def _location(digest: str) -> str:
-    """The path of a blob below the store's root. Raises BlobMissing for what is no digest."""
-    if not is_digest(digest):
-        raise BlobMissing.of([shown(digest[:80])])
-    return f"{digest[:2]}/{digest[2:]}"
+class StoredBlob(NamedTuple):
+    """A blob in the store."""
+
+    digest: str
+    size_bytes: int
+    stored_s: int
+    """Seconds since the Unix epoch."""
 
 
 class ContentStore:
@@ -50,13 +52,15 @@ class ContentStore:
         self._read_only = read_only
         self._shared = Shared()
         if not read_only:
-            for folder in (root, root / TEMPORARY, root / _QUARANTINE):
+            for folder in (root, root / TEMPORARY, root / _QUARANTINE, root / FOLDER):
                 make_folder(folder, 0o700)
         self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._packs = Packs(self._root_fd, temporary_path, is_writer=not read_only)
 
     def close(self) -> None:
-        """Closes the store's descriptor. Idempotent; nothing else may be called after it."""
+        """Closes the store's descriptors. Idempotent; nothing else may be called after it."""
         if self._root_fd >= 0:
+            self._packs.close()
             os.close(self._root_fd)
             self._root_fd = -1
 
@@ -78,11 +82,11 @@ class ContentStore:
         """The sizes in bytes, from their files, of those that the store holds."""
         held: dict[str, int] = {}
         for digest in digests:
-            size_bytes = self._plain_size(digest)
+            size_bytes = self._size(digest)
             if size_bytes is not None:
                 held[digest] = size_bytes
         with self._shared.lock:  # after the look, which may have met a name not durable yet
-            for digest in self._shared.settling & held.keys():
+            for digest in (self._shared.settling | self._shared.condemned) & held.keys():
                 del held[digest]
         return held
 
@@ -91,23 +95,17 @@ class ContentStore:
 
         Raises BlobMissing, or BlobCorrupt for a blob that is damaged or no plain file.
         """
-        location = _location(digest)
-        try:
-            fd = os.open(location, _READ, dir_fd=self._root_fd)
-        except (FileNotFoundError, NotADirectoryError):
-            raise BlobMissing.of([digest]) from None
-        except OSError as error:
-            if error.errno not in {errno.ELOOP, errno.ENXIO}:
-                raise
-            raise self._quarantined(digest, "is no plain file") from None
-        try:
-            data = self._read_file(fd)
-        finally:
-            os.close(fd)
+        if not is_digest(digest):
+            raise BlobMissing.of([shown(digest[:80])])
+        data = self._read_packed(digest)
+        if data is not None:
+            return data
+        data = self._read_loose(digest)
+        if data is None and self._packs.refresh():
+            # Another process has packed it since this one looked last.
+            data = self._read_packed(digest)
         if data is None:
-            raise self._quarantined(digest, "is no plain file, or larger than a blob can be")
-        if digest_bytes(data) != digest:
-            raise self._quarantined(digest, "does not have its digest")
+            raise BlobMissing.of([digest])
         return data
 
     def copy_to(self, digest: str, dir_fd: int, name: str, mode: int = 0o644) -> int:
@@ -120,46 +118,67 @@ class ContentStore:
         write_file_at(dir_fd, name, data, mode)
         return len(data)
 
-    def _plain_size(self, digest: str) -> int | None:
-        """The size of the plain file for this digest, None where there is none."""
+    def walk(self) -> Iterator[StoredBlob]:
+        """All blobs in the store; one that lies there twice comes twice."""
+        for key, place in self._packs:
+            yield StoredBlob(key.hex(), place.size_bytes, place.stored_s)
+        for digest, size_bytes, stored_s in loose.walk(self._root_fd):
+            yield StoredBlob(digest, size_bytes, stored_s)
+
+    def _size(self, digest: str) -> int | None:
+        """The size of a blob, None where there is none."""
         if not is_digest(digest):
             return None
+        found = self._packs.find(digest)
+        if found is not None:
+            return found[1].size_bytes
+        size_bytes = loose.size_bytes(self._root_fd, digest)
+        if size_bytes is None and self._packs.refresh():
+            return self._size(digest)
+        return size_bytes
+
+    def _read_packed(self, digest: str) -> bytes | None:
+        """The verified bytes of a blob in a pack; None: it is in none. Raises BlobCorrupt."""
+        while (found := self._packs.find(digest)) is not None:
+            pack, place = found
+            data = self._packs.read(pack, place)
+            if data is None:
+                self._packs.forget(pack)
+            elif len(data) == place.size_bytes and digest_bytes(data) == digest:
+                return data
+            else:
+                kept_as = self._take_damaged_out(digest, pack, data)
+                raise _corrupt(digest, "does not have its digest", kept_as)
+        return None
+
+    def _read_loose(self, digest: str) -> bytes | None:
+        """The verified bytes of a blob with a file of its own. Raises BlobCorrupt."""
         try:
-            status = os.stat(_location(digest), dir_fd=self._root_fd, follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+            data = loose.read(self._root_fd, digest)
+        except loose.NoPlainFile:
+            what = "is no plain file, or larger than a blob can be"
+            raise _corrupt(digest, what, self._put_aside(digest)) from None
+        if data is not None and digest_bytes(data) != digest:
+            raise _corrupt(digest, "does not have its digest", self._put_aside(digest))
+        return data
 
-    @staticmethod
-    def _read_file(fd: int) -> bytes | None:
-        """All bytes of an open blob, None where it can be none."""
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > CHUNKED_ABOVE_BYTES:
-            return None
-        data = os.read(fd, status.st_size)
-        if len(data) == status.st_size:
-            return data
-        pieces = [data]
-        while pieces[-1]:  # a read may give less than asked for
-            pieces.append(os.read(fd, CHUNKED_ABOVE_BYTES))
-        return b"".join(pieces)
+    def _put_aside(self, digest: str) -> str:
+        """Moves a damaged file out of the way; says where it is."""
+        if self._read_only:
+            return "left in place"
+        kept_as = f"{_QUARANTINE}/{digest}.{secrets.token_hex(4)}"
+        loose.put_aside(self._root_fd, digest, kept_as)
+        return kept_as
 
-    def _quarantined(self, digest: str, what: str) -> BlobCorrupt:
-        """Puts a damaged blob aside and gives the error to raise."""
-        kept_as = "left in place"
-        if not self._read_only:
-            kept_as = f"{_QUARANTINE}/{digest}.{secrets.token_hex(4)}"
-            with contextlib.suppress(FileNotFoundError):  # another reader was faster
-                os.rename(
-                    _location(digest), kept_as, src_dir_fd=self._root_fd, dst_dir_fd=self._root_fd
-                )
-        return BlobCorrupt(
-            f"the stored blob {digest} {what}",
-            hint="submit the source directory again, and check the disk",
-            digest=digest,
-            what=what,
-            kept_as=kept_as,
-        )
+    def _take_damaged_out(self, digest: str, pack: PackIndex, data: bytes) -> str:
+        """Takes a damaged blob out of its pack and keeps its bytes; says where."""
+        if self._read_only:
+            return "left in place"
+        kept_as = f"{_QUARANTINE}/{digest}.{secrets.token_hex(4)}"
+        (self._root / kept_as).write_bytes(data)
+        key = bytes.fromhex(digest)
+        self._packs.take_out(lambda other: {key} if other.name == pack.name else set())
+        return kept_as
 
     # ---- writing
 
@@ -170,8 +189,12 @@ class ContentStore:
         return Batch(
             self._root_fd,
             self._shared,
-            holds=lambda digest: self._plain_size(digest) is not None,
-            locate=_location,
+            self._packs,
+            holds=lambda digest: (
+                digest not in self._shared.condemned
+                and digest not in self._shared.settling
+                and self._size(digest) is not None
+            ),
             guard=lambda: _disk_errors(self._root),
         )
 
@@ -187,14 +210,61 @@ class ContentStore:
             return batch.commit().blobs
 
     def remove_leftovers(self) -> int:
-        """Removes temporary files of writers that died; returns their number.
+        """Removes what writers that died left half; returns the number of temporary files.
 
         Only for a process that knows itself the only writer, before it writes.
         """
         names = os.listdir(self._root / TEMPORARY)
         for name in names:
             os.unlink(f"{TEMPORARY}/{name}", dir_fd=self._root_fd)
+        self._packs.mend()
         return len(names)
+
+    # ---- removing
+
+    def condemn(self, digests: Collection[str]) -> None:
+        """From now on these count as missing, though they can be read until `sweep`.
+
+        A batch that stores one of them again saves it.
+        """
+        with self._shared.lock:
+            self._shared.condemned |= set(digests)
+
+    def spare(self, digests: Collection[str]) -> None:
+        """Takes back what `condemn` said of these."""
+        with self._shared.lock:
+            self._shared.condemned -= set(digests)
+
+    def sweep(self) -> None:
+        """Removes what is condemned. Killed at any moment it leaves each blob there or not."""
+        with self._shared.lock:
+            condemned = set(self._shared.condemned)
+        for digest in condemned:
+            with self._shared.lock:  # a batch that saves it does so before, or writes it again
+                if digest in self._shared.condemned:
+                    loose.remove(self._root_fd, digest)
+        self._packs.take_out(self._condemned_in)
+        self.spare(condemned)
+
+    def _condemned_in(self, pack: PackIndex) -> set[bytes]:
+        with self._shared.lock:
+            condemned = set(map(bytes.fromhex, self._shared.condemned))
+        return {digest for digest in condemned if pack.find(digest) is not None}
+
+    def merge_packs(self) -> int:
+        """Joins small packs and frees the space of what was swept; returns how many it replaced."""
+        with _disk_errors(self._root):
+            return self._packs.merge()
+
+
+def _corrupt(digest: str, what: str, kept_as: str) -> BlobCorrupt:
+    return BlobCorrupt(
+        f"the stored blob {digest} {what}",
+        hint="submit the source directory again, and check the disk",
+        digest=digest,
+        what=what,
+        kept_as=kept_as,
+    )
 
 
 @contextlib.contextmanager
