@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from runyard_contract.content.batch import Batch, check_size
 from runyard_contract.content.store import ContentStore
 from runyard_contract.errors import DigestMismatch, MessageTooLarge
 from runyard_contract.limits import CHUNKED_ABOVE_BYTES
+from runyard_daemon.core.pins import Pins
 
 DISK_THREADS = 4
 COMMIT_BYTES = 64 << 20
@@ -71,6 +73,29 @@ class Packed:
         )
 
 
+class Underway:
+    """Work that looks for blobs and then makes a record that names them."""
+
+    def __init__(self) -> None:
+        self._open: set[asyncio.Event] = set()
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Such work, from before its first look until its record is durable or given up."""
+        over = asyncio.Event()
+        self._open.add(over)
+        try:
+            yield
+        finally:
+            self._open.discard(over)
+            over.set()
+
+    async def settled(self) -> None:
+        """Returns when all work that is under way now is over."""
+        for over in list(self._open):
+            await over.wait()
+
+
 class Upload:
     """Blobs of one stream, made durable and visible in a few large steps.
 
@@ -79,10 +104,13 @@ class Upload:
     count what was new.
     """
 
-    def __init__(self, disk: ThreadPoolExecutor, batch: Batch) -> None:
+    def __init__(
+        self, disk: ThreadPoolExecutor, batch: Batch, pin: Callable[[Sequence[str]], None]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._disk = disk
         self._batch = batch
+        self._pin = pin
         self.due_s: float | None = None
         """When to call `add` at the latest, if only with nothing, on the loop's clock."""
         self.blobs = 0
@@ -90,6 +118,7 @@ class Upload:
 
     async def add(self, blobs: Sequence[Packed]) -> None:
         """Unpacks, verifies and stores blobs."""
+        self._pin([blob.digest for blob in blobs])
         is_due = self.due_s is not None and self._loop.time() >= self.due_s
         await self._run(lambda: self._add(blobs, is_due))
         if not self._batch.size_bytes:
@@ -121,6 +150,8 @@ class Content:
     def __init__(self, root: Path) -> None:
         self.store = ContentStore(root)
         self.store.remove_leftovers()
+        self.underway = Underway()
+        self._pins = Pins()
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
         self.stored_bytes = 0
         """Of new blobs that uploads stored so far."""
@@ -135,8 +166,16 @@ class Content:
         return await asyncio.get_running_loop().run_in_executor(self._disk, work, self.store)
 
     async def missing(self, digests: Sequence[str]) -> list[str]:
-        """Those of the digests that the store lacks, in order."""
+        """Those of the digests that the store lacks, in order. The others are pinned."""
+        self._pin(digests)
         return await self.run(lambda store: store.missing(digests))
+
+    def pinned(self) -> frozenset[str]:
+        """Blobs that somebody may be about to name."""
+        return self._pins.held(time.monotonic())
+
+    def _pin(self, digests: Sequence[str]) -> None:
+        self._pins.add(digests, time.monotonic())
 
     @contextlib.asynccontextmanager
     async def upload(self) -> AsyncIterator[Upload]:
@@ -146,10 +185,12 @@ class Content:
         sure of it.
         """
         batch = self.store.batch()
-        upload = Upload(self._disk, batch)
+        upload = Upload(self._disk, batch, self._pin)
+        self._pins.begin_upload()
         try:
             yield upload
         finally:
+            self._pins.end_upload()
             self.stored_bytes += upload.size_bytes
             # In the executor, behind what a call that was cancelled may still be doing there. A
             # daemon that stops leaves the rest to `remove_leftovers`.

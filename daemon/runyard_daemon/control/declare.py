@@ -31,12 +31,20 @@ class Declarer:
         known = store.peek(lambda conn: snapshots.get(conn, spelled, root))
         if known is not None:
             return known
+        # To its end also for a caller that is gone: a garbage collection waits for this.
+        return await self._live.background.whole(self._declare(spelled, root), "declare")
 
+    async def _declare(self, workspace: str, root: str) -> SnapshotRecord:
+        with self._content.underway.one():
+            return await self._check_and_keep(workspace, root)
+
+    async def _check_and_keep(self, workspace: str, root: str) -> SnapshotRecord:
+        store = self._live.store
         loop = asyncio.get_running_loop()
 
         def find_known(directories: Sequence[DirectoryRecord]) -> set[str]:
             """Asks the store from the thread that walks."""
-            if not directories:
+            if not directories or self._content.store.has_condemned:
                 return set()
             digests = [directory.digest for directory in directories]
             reading = store.read(lambda conn: snapshots.find_complete(conn, digests))
@@ -49,7 +57,7 @@ class Declarer:
 
         checked = await self._content.run(lambda content: check_tree(root, content, find_known))
         record = SnapshotRecord(
-            spelled, root, checked.files, checked.size_bytes, self._live.now_us()
+            workspace, root, checked.files, checked.size_bytes, self._live.now_us()
         )
 
         def write(conn: Connection) -> SnapshotRecord:

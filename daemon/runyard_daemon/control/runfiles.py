@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from runyard_contract.content.store import ContentStore
@@ -51,7 +51,6 @@ class RunFiles:
 
         Raises LeaseSuperseded unless it is its run's newest, BlobMissing, UnsafePath, SpecInvalid.
         """
-        await self._check(found)
 
         def write(conn: Connection) -> None:
             newest = attempts.current(conn, ref.run_id)
@@ -64,14 +63,24 @@ class RunFiles:
                 )
             files.put(conn, ref.run_id, found)
 
-        await self._live.store.write(write)
+        await self._live.background.whole(self._keep(found, write), "register files")
         self._live.changed(ref.run_id)
 
     async def add(self, run: RunRecord, found: Sequence[FileRecord]) -> None:
         """Adds files to a run's record; a path that exists is replaced. Idempotent."""
-        await self._check(found)
-        await self._live.store.write(lambda conn: files.put(conn, run.run_id, found))
+
+        def write(conn: Connection) -> None:
+            files.put(conn, run.run_id, found)
+
+        await self._live.background.whole(self._keep(found, write), "add files")
         self._live.changed(run.run_id)
+
+    async def _keep(self, found: Sequence[FileRecord], write: Callable[[Connection], None]) -> None:
+        """Checks and records; to its end also for a caller that is gone, since a garbage
+        collection waits for this."""
+        with self._content.underway.one():
+            await self._check(found)
+            await self._live.store.write(write)
 
     async def _check(self, found: Sequence[FileRecord]) -> None:
         """Raises unless all paths are safe and all blobs are here with the announced sizes."""

@@ -51,7 +51,7 @@ def check_tree(root: str, content: ContentStore, find_known: FindKnown) -> Check
 
     Raises BlobMissing, ManifestInvalid, UnsafePath, PathCollision, SnapshotTooLarge, BlobCorrupt.
     """
-    entries = manifest.read_directory(root, content.read)
+    entries = manifest.read_directory(root, lambda digest: _read_held(content, digest))
     files, size_bytes = _totals(entries)
     if files > SNAPSHOT_MAX_FILES or size_bytes > SNAPSHOT_MAX_BYTES:
         raise _too_large(f"{files} files and {size_bytes} bytes")
@@ -107,7 +107,9 @@ class _Walk:
 
     def _subdirectory(self, path: tuple[str, ...], record: DirectoryRecord) -> int:
         try:
-            entries = manifest.read_directory(record.digest, self._content.read)
+            entries = manifest.read_directory(
+                record.digest, lambda digest: _read_held(self._content, digest)
+            )
         except BlobMissing as error:
             self._lacks([error.metadata["first"]])
             return len(path)
@@ -143,6 +145,16 @@ class _Walk:
         self.missing.extend(digests)
         if len(self.missing) >= MISSING_NAMED:
             raise BlobMissing.of(self.missing)
+
+
+def _read_held(content: ContentStore, digest: str) -> bytes:
+    """The bytes of a manifest that is there to stay: one that is being removed can be read still.
+
+    Raises BlobMissing, BlobCorrupt.
+    """
+    if content.missing([digest]):
+        raise BlobMissing.of([digest])
+    return content.read(digest)
 
 
 def _totals(entries: tuple[manifest.Entry, ...]) -> tuple[int, int]:

@@ -230,6 +230,11 @@ class ContentStore:
         with self._shared.lock:
             self._shared.condemned |= set(digests)
 
+    @property
+    def has_condemned(self) -> bool:
+        """Whether anything is about to be removed."""
+        return bool(self._shared.condemned)
+
     def spare(self, digests: Collection[str]) -> None:
         """Takes back what `condemn` said of these."""
         with self._shared.lock:
