@@ -34,6 +34,7 @@ from runyard_daemon.control.collect import Collector
 from runyard_daemon.control.declare import Declarer
 from runyard_daemon.control.disk import DiskGuard
 from runyard_daemon.control.figures import Figures
+from runyard_daemon.control.garbage import GarbageCollector
 from runyard_daemon.control.grants import Grants
 from runyard_daemon.control.health import Health
 from runyard_daemon.control.hello import LOCAL, Greeter
@@ -49,6 +50,7 @@ from runyard_daemon.core.types import BootTime
 from runyard_daemon.journal import Journal
 from runyard_daemon.logs.metrics import MetricReader
 from runyard_daemon.loops.dispatch import dispatch
+from runyard_daemon.loops.garbage import collect_garbage
 from runyard_daemon.loops.idle import end_when_idle
 from runyard_daemon.loops.janitor import clean_up
 from runyard_daemon.loops.leases import watch_leases
@@ -128,6 +130,7 @@ class App:
         self.socket = instance.place_socket(config.home)
         self.gate = Gate(build_id())
         self.edge = Edge(self.gate, journal, self.live.note_activity)
+        self.garbage = GarbageCollector(self.live, content)
         self.grants = Grants(self.live, content, environment_hash)
         self.remover = Remover(self.live, self.logs.root)
         self.serving = asyncio.Event()
@@ -182,6 +185,7 @@ class App:
                     config,
                     live,
                     canceler,
+                    self.garbage,
                     self._start_time_us,
                     self._agent.pid,
                     Backup(live, self.content, config.home, build_id()),
@@ -228,6 +232,7 @@ class App:
             ("dispatch", lambda: dispatch(live, self.grants)),
             ("leases", lambda: watch_leases(live, config.out_of_touch_s)),
             ("janitor", lambda: clean_up(live, self.remover, config)),
+            ("garbage", lambda: collect_garbage(live, self.garbage, config.garbage_s)),
         ]
         if config.has_local_agent:
             loops.append(("local-agent", self._agent.keep))

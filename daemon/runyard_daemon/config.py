@@ -54,6 +54,8 @@ class Config:
     """Runs that may wait; more are refused until some have started."""
     metrics_file: Path | None = None
     """Where the daemon keeps its figures for monitoring; None: nowhere."""
+    garbage_s: float = 6 * 3600.0
+    """Pause before each collection of content that nothing needs."""
 
 
 def load(

@@ -151,7 +151,7 @@ class Content:
         self.store = ContentStore(root)
         self.store.remove_leftovers()
         self.underway = Underway()
-        self._pins = Pins()
+        self.pins = Pins()
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
         self.stored_bytes = 0
         """Of new blobs that uploads stored so far."""
@@ -172,10 +172,10 @@ class Content:
 
     def pinned(self) -> frozenset[str]:
         """Blobs that somebody may be about to name."""
-        return self._pins.held(time.monotonic())
+        return self.pins.held(time.monotonic())
 
     def _pin(self, digests: Sequence[str]) -> None:
-        self._pins.add(digests, time.monotonic())
+        self.pins.add(digests, time.monotonic())
 
     @contextlib.asynccontextmanager
     async def upload(self) -> AsyncIterator[Upload]:
@@ -186,11 +186,11 @@ class Content:
         """
         batch = self.store.batch()
         upload = Upload(self._disk, batch, self._pin)
-        self._pins.begin_upload()
+        self.pins.begin_upload()
         try:
             yield upload
         finally:
-            self._pins.end_upload()
+            self.pins.end_upload()
             self.stored_bytes += upload.size_bytes
             # In the executor, behind what a call that was cancelled may still be doing there. A
             # daemon that stops leaves the rest to `remove_leftovers`.

@@ -9,14 +9,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from runyard_contract.errors import SpecInvalid
 from runyard_contract.version import PROTOCOL_VERSION, build_id
 from runyard_daemon.config import Config
 from runyard_daemon.control.backup import Backup, BackupFacts
 from runyard_daemon.control.cancel import Canceler
 from runyard_daemon.control.figures import Figures
+from runyard_daemon.control.garbage import GRACE_S, GarbageCollector
 from runyard_daemon.control.hello import WORKSPACE
 from runyard_daemon.control.live import Live
-from runyard_daemon.rpc.convert.times import to_timestamp
+from runyard_daemon.rpc.convert.times import from_duration, to_timestamp
 from runyard_daemon.rpc.edge import Context
 from runyard_daemon.rpc.idle import Writable
 from runyard_daemon.rpc.lookup import ANY
@@ -33,6 +35,7 @@ class AdminParts:
     config: Config
     live: Live
     canceler: Canceler
+    garbage: GarbageCollector
     start_time_us: int
     agent_pid: Callable[[], int | None]
     """The process of the local agent, if one lives."""
@@ -107,6 +110,21 @@ class AdminService(AdminServiceServicer):
                     if isinstance(piece, BackupFacts)
                     else pb.BackUpServerResponse(data=piece)
                 )
+
+    async def CollectGarbage(
+        self, request: pb.CollectGarbageRequest, context: Context
+    ) -> pb.CollectGarbageResponse:
+        """Removes content that nothing needs."""
+        grace_s = from_duration(request.grace) if request.HasField("grace") else GRACE_S
+        if grace_s < 0:
+            raise SpecInvalid(violations=[("grace", f"{grace_s:g} s is negative")])
+        found = await self._parts.garbage.collect(grace_s, is_dry_run=request.is_dry_run)
+        return pb.CollectGarbageResponse(
+            removed_count=found.garbage.count,
+            removed_bytes=found.garbage.size_bytes,
+            kept_count=found.kept.count,
+            kept_bytes=found.kept.size_bytes,
+        )
 
     async def _cancel_all(self) -> int:
         """Cancels all runs that have not ended and waits for their ends; gives how many."""

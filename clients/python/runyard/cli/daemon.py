@@ -12,11 +12,13 @@ import click
 from runyard.cli.command_line import Entry, Group, json_option, output_of
 from runyard.cli.options import option
 from runyard.cli.output import STDOUT_FD, Output
+from runyard.cli.parameters import AGE
 from runyard.cli.render.amounts import count_text, local_time, message_time, utc_time
 from runyard.cli.render.status_line import StatusLine
 from runyard.cli.session import connect
 from runyard.daemon_end import END_LIMIT_S, server_info, stop_server, wait_until_gone
 from runyard.home import home
+from runyard.snapshot.limits import size_text
 from runyard_contract.errors import EXIT_NOT_FOUND, DaemonUnavailable
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 # The daemon waits for the grace periods of what it cancels, which are an hour at most.
 _CANCEL_LIMIT_S = 3700.0
+# A collection reads every manifest and may copy what is left of packs.
+_GARBAGE_LIMIT_S = 3600.0
 
 
 @click.group(
@@ -139,6 +143,65 @@ def stop(ctx: click.Context, cancel_runs: bool) -> None:
     if answer.active_runs:
         done += f"{count_text(answer.active_runs, 'run')} going on without it"
     _say_stopped(output, f"runyard: the daemon is stopped{', ' * bool(done)}{done}", answer)
+
+
+@daemon.command(
+    examples=["runyard daemon gc --dry-run", "runyard daemon gc", "runyard daemon gc --grace 1h"]
+)
+@option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@option(
+    "--grace",
+    type=AGE,
+    default="1d",
+    show_default=True,
+    metavar="DURATION",
+    help="Keep what was stored within this time: 0, 90s, 15m, 2h, 1d.",
+)
+@json_option
+@click.pass_context
+def gc(ctx: click.Context, dry_run: bool, grace: float) -> None:
+    """Remove stored content that no run, snapshot, file or upload needs.
+
+    The daemon does so by itself every six hours. Runs and submits go on meanwhile.
+    """
+    output = output_of(ctx)
+    connection = connect(can_start=True)
+    with StatusLine(output) as line:
+        line.show("looking for what nothing needs")
+        found = _collect_garbage(connection, grace, is_dry_run=True)
+        what = f"{count_text(found.removed_count, 'blob')} ({size_text(found.removed_bytes)})"
+        if not dry_run:
+            line.show(f"removing {what}")
+            found = _collect_garbage(connection, grace, is_dry_run=False)
+            what = f"{count_text(found.removed_count, 'blob')} ({size_text(found.removed_bytes)})"
+    if output.is_json:
+        output.print_json(
+            {
+                "is_dry_run": dry_run,
+                "removed_count": found.removed_count,
+                "removed_bytes": found.removed_bytes,
+                "kept_count": found.kept_count,
+                "kept_bytes": found.kept_bytes,
+            }
+        )
+    kept = f"{count_text(found.kept_count, 'blob')} ({size_text(found.kept_bytes)})"
+    output.say(f"runyard: {'would remove' if dry_run else 'removed'} {what}, {kept} stay")
+
+
+def _collect_garbage(
+    connection: Connection, grace_s: float, *, is_dry_run: bool
+) -> admin_pb2.CollectGarbageResponse:
+    from google.protobuf.duration_pb2 import Duration
+
+    from runyardpb.v1 import admin_pb2, admin_pb2_grpc
+
+    grace = Duration(seconds=int(grace_s), nanos=round(grace_s % 1 * 1e9))
+    return connection.unary(
+        admin_pb2_grpc.AdminServiceStub,
+        lambda stub: stub.CollectGarbage,
+        admin_pb2.CollectGarbageRequest(grace=grace, is_dry_run=is_dry_run),
+        timeout_s=_GARBAGE_LIMIT_S,
+    )
 
 
 def _say_stopped(output: Output, text: str, answer: admin_pb2.StopServerResponse | None) -> None:

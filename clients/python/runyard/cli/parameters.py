@@ -82,6 +82,10 @@ def _grace(text: str) -> float:
     return quantities.grace_s(quantities.duration_s(text))
 
 
+def _age(text: str) -> float:
+    return 0.0 if text.strip().lower() in _ZERO_DURATIONS else quantities.duration_s(text)
+
+
 def _whole_number(text: str) -> int:
     try:
         number = int(text)
@@ -129,6 +133,8 @@ DURATION = Kind("duration", quantities.duration_s)
 """Seconds of "90", "90s", "15m", "2h", "1d" or "1h30m", over zero."""
 GRACE = Kind("duration", _grace)
 """As DURATION, from zero to an hour."""
+AGE = Kind("duration", _age)
+"""As DURATION, from zero."""
 MEMORY = Kind("size", quantities.memory_bytes)
 """Bytes of "512M" or "24GiB"."""
 CPUS = Kind("number", lambda text: quantities.cpu_millicores(text) / 1000)

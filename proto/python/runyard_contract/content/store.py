@@ -12,7 +12,6 @@ called from any thread.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 from collections.abc import Collection, Iterable, Iterator

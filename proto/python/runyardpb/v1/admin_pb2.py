@@ -12,36 +12,41 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18runyardpb/v1/admin.proto\x12\x0crunyardpb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"\x90\x03\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10protocol_version\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x0c\n\x04home\x18\x04 \x01(\x0c\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bqueued_runs\x18\x06 \x01(\x03\x12\x13\n\x0b\x61\x63tive_runs\x18\x07 \x01(\x03\x12\x12\n\ntotal_runs\x18\x08 \x01(\x03\x12\x18\n\x10\x63onnected_agents\x18\t \x01(\x05\x12\x16\n\x0esqlite_version\x18\n \x01(\t\x12\x13\n\x0binterpreter\x18\x0b \x01(\t\x12\x13\n\x0bis_embedded\x18\x0c \x01(\x08\x12\x16\n\x0e\x64\x61tabase_bytes\x18\r \x01(\x03\x12\x1b\n\x13\x66ree_database_bytes\x18\x0e \x01(\x03\x12\x32\n\x0e\x66ound_attempts\x18\x0f \x03(\x0b\x32\x1a.runyardpb.v1.FoundAttempt\":\n\x0c\x46oundAttempt\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0c\n\x04node\x18\x03 \x01(\t\"\x13\n\x11GetMetricsRequest\"(\n\x12GetMetricsResponse\x12\x12\n\nexposition\x18\x01 \x01(\t\"(\n\x11StopServerRequest\x12\x13\n\x0b\x63\x61ncel_runs\x18\x01 \x01(\x08\"N\n\x12StopServerResponse\x12\x13\n\x0b\x61\x63tive_runs\x18\x01 \x01(\x03\x12\x15\n\rcanceled_runs\x18\x02 \x01(\x03\x12\x0c\n\x04pids\x18\x03 \x03(\x03\"\x15\n\x13\x42\x61\x63kUpServerRequest\"R\n\x14\x42\x61\x63kUpServerResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12,\n\x07summary\x18\x02 \x01(\x0b\x32\x1b.runyardpb.v1.BackupSummary\"\x98\x01\n\rBackupSummary\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x11\n\trun_count\x18\x03 \x01(\x03\x12\x12\n\nblob_count\x18\x04 \x01(\x03\x12\x12\n\nfile_count\x18\x05 \x01(\x03\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xe3\x02\n\x0c\x41\x64minService\x12X\n\rGetServerInfo\x12\".runyardpb.v1.GetServerInfoRequest\x1a#.runyardpb.v1.GetServerInfoResponse\x12O\n\nGetMetrics\x12\x1f.runyardpb.v1.GetMetricsRequest\x1a .runyardpb.v1.GetMetricsResponse\x12O\n\nStopServer\x12\x1f.runyardpb.v1.StopServerRequest\x1a .runyardpb.v1.StopServerResponse\x12W\n\x0c\x42\x61\x63kUpServer\x12!.runyardpb.v1.BackUpServerRequest\x1a\".runyardpb.v1.BackUpServerResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18runyardpb/v1/admin.proto\x12\x0crunyardpb.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"\x90\x03\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10protocol_version\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x0c\n\x04home\x18\x04 \x01(\x0c\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bqueued_runs\x18\x06 \x01(\x03\x12\x13\n\x0b\x61\x63tive_runs\x18\x07 \x01(\x03\x12\x12\n\ntotal_runs\x18\x08 \x01(\x03\x12\x18\n\x10\x63onnected_agents\x18\t \x01(\x05\x12\x16\n\x0esqlite_version\x18\n \x01(\t\x12\x13\n\x0binterpreter\x18\x0b \x01(\t\x12\x13\n\x0bis_embedded\x18\x0c \x01(\x08\x12\x16\n\x0e\x64\x61tabase_bytes\x18\r \x01(\x03\x12\x1b\n\x13\x66ree_database_bytes\x18\x0e \x01(\x03\x12\x32\n\x0e\x66ound_attempts\x18\x0f \x03(\x0b\x32\x1a.runyardpb.v1.FoundAttempt\":\n\x0c\x46oundAttempt\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0c\n\x04node\x18\x03 \x01(\t\"\x13\n\x11GetMetricsRequest\"(\n\x12GetMetricsResponse\x12\x12\n\nexposition\x18\x01 \x01(\t\"(\n\x11StopServerRequest\x12\x13\n\x0b\x63\x61ncel_runs\x18\x01 \x01(\x08\"N\n\x12StopServerResponse\x12\x13\n\x0b\x61\x63tive_runs\x18\x01 \x01(\x03\x12\x15\n\rcanceled_runs\x18\x02 \x01(\x03\x12\x0c\n\x04pids\x18\x03 \x03(\x03\"\x15\n\x13\x42\x61\x63kUpServerRequest\"R\n\x14\x42\x61\x63kUpServerResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12,\n\x07summary\x18\x02 \x01(\x0b\x32\x1b.runyardpb.v1.BackupSummary\"\x98\x01\n\rBackupSummary\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x11\n\trun_count\x18\x03 \x01(\x03\x12\x12\n\nblob_count\x18\x04 \x01(\x03\x12\x12\n\nfile_count\x18\x05 \x01(\x03\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x15\x43ollectGarbageRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nis_dry_run\x18\x02 \x01(\x08\"n\n\x16\x43ollectGarbageResponse\x12\x15\n\rremoved_count\x18\x01 \x01(\x03\x12\x15\n\rremoved_bytes\x18\x02 \x01(\x03\x12\x12\n\nkept_count\x18\x03 \x01(\x03\x12\x12\n\nkept_bytes\x18\x04 \x01(\x03\x32\xc0\x03\n\x0c\x41\x64minService\x12X\n\rGetServerInfo\x12\".runyardpb.v1.GetServerInfoRequest\x1a#.runyardpb.v1.GetServerInfoResponse\x12O\n\nGetMetrics\x12\x1f.runyardpb.v1.GetMetricsRequest\x1a .runyardpb.v1.GetMetricsResponse\x12O\n\nStopServer\x12\x1f.runyardpb.v1.StopServerRequest\x1a .runyardpb.v1.StopServerResponse\x12W\n\x0c\x42\x61\x63kUpServer\x12!.runyardpb.v1.BackUpServerRequest\x1a\".runyardpb.v1.BackUpServerResponse0\x01\x12[\n\x0e\x43ollectGarbage\x12#.runyardpb.v1.CollectGarbageRequest\x1a$.runyardpb.v1.CollectGarbageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runyardpb.v1.admin_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=75
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=97
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=100
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=500
-  _globals['_FOUNDATTEMPT']._serialized_start=502
-  _globals['_FOUNDATTEMPT']._serialized_end=560
-  _globals['_GETMETRICSREQUEST']._serialized_start=562
-  _globals['_GETMETRICSREQUEST']._serialized_end=581
-  _globals['_GETMETRICSRESPONSE']._serialized_start=583
-  _globals['_GETMETRICSRESPONSE']._serialized_end=623
-  _globals['_STOPSERVERREQUEST']._serialized_start=625
-  _globals['_STOPSERVERREQUEST']._serialized_end=665
-  _globals['_STOPSERVERRESPONSE']._serialized_start=667
-  _globals['_STOPSERVERRESPONSE']._serialized_end=745
-  _globals['_BACKUPSERVERREQUEST']._serialized_start=747
-  _globals['_BACKUPSERVERREQUEST']._serialized_end=768
-  _globals['_BACKUPSERVERRESPONSE']._serialized_start=770
-  _globals['_BACKUPSERVERRESPONSE']._serialized_end=852
-  _globals['_BACKUPSUMMARY']._serialized_start=855
-  _globals['_BACKUPSUMMARY']._serialized_end=1007
-  _globals['_ADMINSERVICE']._serialized_start=1010
-  _globals['_ADMINSERVICE']._serialized_end=1365
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=107
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=129
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=132
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=532
+  _globals['_FOUNDATTEMPT']._serialized_start=534
+  _globals['_FOUNDATTEMPT']._serialized_end=592
+  _globals['_GETMETRICSREQUEST']._serialized_start=594
+  _globals['_GETMETRICSREQUEST']._serialized_end=613
+  _globals['_GETMETRICSRESPONSE']._serialized_start=615
+  _globals['_GETMETRICSRESPONSE']._serialized_end=655
+  _globals['_STOPSERVERREQUEST']._serialized_start=657
+  _globals['_STOPSERVERREQUEST']._serialized_end=697
+  _globals['_STOPSERVERRESPONSE']._serialized_start=699
+  _globals['_STOPSERVERRESPONSE']._serialized_end=777
+  _globals['_BACKUPSERVERREQUEST']._serialized_start=779
+  _globals['_BACKUPSERVERREQUEST']._serialized_end=800
+  _globals['_BACKUPSERVERRESPONSE']._serialized_start=802
+  _globals['_BACKUPSERVERRESPONSE']._serialized_end=884
+  _globals['_BACKUPSUMMARY']._serialized_start=887
+  _globals['_BACKUPSUMMARY']._serialized_end=1039
+  _globals['_COLLECTGARBAGEREQUEST']._serialized_start=1041
+  _globals['_COLLECTGARBAGEREQUEST']._serialized_end=1126
+  _globals['_COLLECTGARBAGERESPONSE']._serialized_start=1128
+  _globals['_COLLECTGARBAGERESPONSE']._serialized_end=1238
+  _globals['_ADMINSERVICE']._serialized_start=1241
+  _globals['_ADMINSERVICE']._serialized_end=1689
 # @@protoc_insertion_point(module_scope)

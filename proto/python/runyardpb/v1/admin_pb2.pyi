@@ -6,6 +6,7 @@ The daemon itself."""
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
@@ -283,3 +284,58 @@ class BackupSummary(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["blob_count", b"blob_count", "digest", b"digest", "file_count", b"file_count", "run_count", b"run_count", "size_bytes", b"size_bytes", "time", b"time"]) -> None: ...
 
 global___BackupSummary = BackupSummary
+
+@typing.final
+class CollectGarbageRequest(google.protobuf.message.Message):
+    """Asks to remove content that nothing needs."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GRACE_FIELD_NUMBER: builtins.int
+    IS_DRY_RUN_FIELD_NUMBER: builtins.int
+    is_dry_run: builtins.bool
+    """Only say what would be removed. Default false."""
+    @property
+    def grace(self) -> google.protobuf.duration_pb2.Duration:
+        """What was stored within this time stays. Zero takes all that nothing needs. Default 24 h."""
+
+    def __init__(
+        self,
+        *,
+        grace: google.protobuf.duration_pb2.Duration | None = ...,
+        is_dry_run: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["grace", b"grace"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["grace", b"grace", "is_dry_run", b"is_dry_run"]) -> None: ...
+
+global___CollectGarbageRequest = CollectGarbageRequest
+
+@typing.final
+class CollectGarbageResponse(google.protobuf.message.Message):
+    """Answers CollectGarbage."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REMOVED_COUNT_FIELD_NUMBER: builtins.int
+    REMOVED_BYTES_FIELD_NUMBER: builtins.int
+    KEPT_COUNT_FIELD_NUMBER: builtins.int
+    KEPT_BYTES_FIELD_NUMBER: builtins.int
+    removed_count: builtins.int
+    """Blobs that were removed, or would be."""
+    removed_bytes: builtins.int
+    """Their size, unpacked."""
+    kept_count: builtins.int
+    """Blobs that stay."""
+    kept_bytes: builtins.int
+    """Their size, unpacked."""
+    def __init__(
+        self,
+        *,
+        removed_count: builtins.int = ...,
+        removed_bytes: builtins.int = ...,
+        kept_count: builtins.int = ...,
+        kept_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kept_bytes", b"kept_bytes", "kept_count", b"kept_count", "removed_bytes", b"removed_bytes", "removed_count", b"removed_count"]) -> None: ...
+
+global___CollectGarbageResponse = CollectGarbageResponse

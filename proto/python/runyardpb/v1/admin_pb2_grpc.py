@@ -35,6 +35,11 @@ class AdminServiceStub(object):
                 request_serializer=runyardpb_dot_v1_dot_admin__pb2.BackUpServerRequest.SerializeToString,
                 response_deserializer=runyardpb_dot_v1_dot_admin__pb2.BackUpServerResponse.FromString,
                 )
+        self.CollectGarbage = channel.unary_unary(
+                '/runyardpb.v1.AdminService/CollectGarbage',
+                request_serializer=runyardpb_dot_v1_dot_admin__pb2.CollectGarbageRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_v1_dot_admin__pb2.CollectGarbageResponse.FromString,
+                )
 
 
 class AdminServiceServicer(object):
@@ -72,6 +77,16 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CollectGarbage(self, request, context):
+        """Removes stored content that nothing needs: no run, snapshot, registered file or upload under way. Submits and
+        uploads go on meanwhile. Idempotent. One collection at a time; a second call waits for the first.
+        Errors: FAILED_PRECONDITION/STATE_NOT_ALLOWED (a damaged manifest hides what is needed; nothing was removed),
+        INVALID_ARGUMENT/SPEC_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +109,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.BackUpServer,
                     request_deserializer=runyardpb_dot_v1_dot_admin__pb2.BackUpServerRequest.FromString,
                     response_serializer=runyardpb_dot_v1_dot_admin__pb2.BackUpServerResponse.SerializeToString,
+            ),
+            'CollectGarbage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CollectGarbage,
+                    request_deserializer=runyardpb_dot_v1_dot_admin__pb2.CollectGarbageRequest.FromString,
+                    response_serializer=runyardpb_dot_v1_dot_admin__pb2.CollectGarbageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -171,5 +191,22 @@ class AdminService(object):
         return grpc.experimental.unary_stream(request, target, '/runyardpb.v1.AdminService/BackUpServer',
             runyardpb_dot_v1_dot_admin__pb2.BackUpServerRequest.SerializeToString,
             runyardpb_dot_v1_dot_admin__pb2.BackUpServerResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CollectGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/runyardpb.v1.AdminService/CollectGarbage',
+            runyardpb_dot_v1_dot_admin__pb2.CollectGarbageRequest.SerializeToString,
+            runyardpb_dot_v1_dot_admin__pb2.CollectGarbageResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -50,6 +50,16 @@ class AdminServiceStub:
     Errors: RESOURCE_EXHAUSTED/DISK_FULL (no room for the copy of the records), DATA_LOSS/BLOB_CORRUPT.
     """
 
+    CollectGarbage: grpc.UnaryUnaryMultiCallable[
+        runyardpb.v1.admin_pb2.CollectGarbageRequest,
+        runyardpb.v1.admin_pb2.CollectGarbageResponse,
+    ]
+    """Removes stored content that nothing needs: no run, snapshot, registered file or upload under way. Submits and
+    uploads go on meanwhile. Idempotent. One collection at a time; a second call waits for the first.
+    Errors: FAILED_PRECONDITION/STATE_NOT_ALLOWED (a damaged manifest hides what is needed; nothing was removed),
+    INVALID_ARGUMENT/SPEC_INVALID.
+    """
+
 class AdminServiceAsyncStub:
     """Looks at, backs up and stops the daemon."""
 
@@ -80,6 +90,16 @@ class AdminServiceAsyncStub:
     """Streams a backup of the whole data directory, as it was at one moment, while the daemon works. The pieces make one file;
     the last message has its digest and no data. A stream that ends without it brought no whole backup.
     Errors: RESOURCE_EXHAUSTED/DISK_FULL (no room for the copy of the records), DATA_LOSS/BLOB_CORRUPT.
+    """
+
+    CollectGarbage: grpc.aio.UnaryUnaryMultiCallable[
+        runyardpb.v1.admin_pb2.CollectGarbageRequest,
+        runyardpb.v1.admin_pb2.CollectGarbageResponse,
+    ]
+    """Removes stored content that nothing needs: no run, snapshot, registered file or upload under way. Submits and
+    uploads go on meanwhile. Idempotent. One collection at a time; a second call waits for the first.
+    Errors: FAILED_PRECONDITION/STATE_NOT_ALLOWED (a damaged manifest hides what is needed; nothing was removed),
+    INVALID_ARGUMENT/SPEC_INVALID.
     """
 
 class AdminServiceServicer(metaclass=abc.ABCMeta):
@@ -120,6 +140,18 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         """Streams a backup of the whole data directory, as it was at one moment, while the daemon works. The pieces make one file;
         the last message has its digest and no data. A stream that ends without it brought no whole backup.
         Errors: RESOURCE_EXHAUSTED/DISK_FULL (no room for the copy of the records), DATA_LOSS/BLOB_CORRUPT.
+        """
+
+    @abc.abstractmethod
+    def CollectGarbage(
+        self,
+        request: runyardpb.v1.admin_pb2.CollectGarbageRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.v1.admin_pb2.CollectGarbageResponse, collections.abc.Awaitable[runyardpb.v1.admin_pb2.CollectGarbageResponse]]:
+        """Removes stored content that nothing needs: no run, snapshot, registered file or upload under way. Submits and
+        uploads go on meanwhile. Idempotent. One collection at a time; a second call waits for the first.
+        Errors: FAILED_PRECONDITION/STATE_NOT_ALLOWED (a damaged manifest hides what is needed; nothing was removed),
+        INVALID_ARGUMENT/SPEC_INVALID.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
