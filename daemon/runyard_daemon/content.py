@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import zstandard
 
-from runyard_contract.content.batch import Batch, check_size
+from runyard_contract.content.batch import TEMPORARY, Batch, check_size
 from runyard_contract.content.store import ContentStore
 from runyard_contract.errors import DigestMismatch, MessageTooLarge
 from runyard_contract.limits import CHUNKED_ABOVE_BYTES
@@ -149,6 +149,8 @@ class Content:
 
     def __init__(self, root: Path) -> None:
         self.store = ContentStore(root)
+        self.spool_folder = root / TEMPORARY
+        """For bytes that wait, on the file system of the store; emptied at a start."""
         self.store.remove_leftovers()
         self.underway = Underway()
         self.pins = Pins()

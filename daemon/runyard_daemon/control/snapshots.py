@@ -54,7 +54,7 @@ def check_tree(root: str, content: ContentStore, find_known: FindKnown) -> Check
     entries = manifest.read_directory(root, lambda digest: _read_held(content, digest))
     files, size_bytes = _totals(entries)
     if files > SNAPSHOT_MAX_FILES or size_bytes > SNAPSHOT_MAX_BYTES:
-        raise _too_large(f"{files} files and {size_bytes} bytes")
+        raise too_large(f"{files} files and {size_bytes} bytes")
     walk = _Walk(content, find_known)
     walk.directory((), DirectoryRecord(root, files, size_bytes), entries)
     if walk.missing:
@@ -85,13 +85,13 @@ class _Walk:
         """
         self._entries += len(entries)
         if self._entries > SNAPSHOT_MAX_ENTRIES:
-            raise _too_large(f"more than {SNAPSHOT_MAX_ENTRIES} files and folders")
+            raise too_large(f"more than {SNAPSHOT_MAX_ENTRIES} files and folders")
         self._files([entry for entry in entries if isinstance(entry, manifest.FileEntry)])
         reach = len(path)
         below: list[tuple[tuple[str, ...], DirectoryRecord]] = []
         for entry in entries:
             inner = (*path, entry.name)
-            _check_path(inner, entry)
+            check_path(inner, entry)
             if isinstance(entry, manifest.DirectoryEntry):
                 counted = DirectoryRecord(entry.digest, entry.files, entry.size_bytes)
                 below.append((inner, counted))
@@ -170,7 +170,8 @@ def _totals(entries: tuple[manifest.Entry, ...]) -> tuple[int, int]:
     return files, size_bytes
 
 
-def _check_path(path: tuple[str, ...], entry: manifest.Entry) -> None:
+def check_path(path: tuple[str, ...], entry: manifest.Entry) -> None:
+    """Raises UnsafePath for a path that is too long, and a link that leads out of the snapshot."""
     text = "/".join(path)
     if len(path) > PATH_COMPONENTS or len(text.encode()) > PATH_BYTES:
         raise UnsafePath(f"the path {shown(text[:80])!r}… is too long", path=shown(text[:80]))
@@ -183,7 +184,8 @@ def _check_path(path: tuple[str, ...], entry: manifest.Entry) -> None:
         )
 
 
-def _too_large(what: str) -> SnapshotTooLarge:
+def too_large(what: str) -> SnapshotTooLarge:
+    """The error for a snapshot over its limits."""
     return SnapshotTooLarge(
         f"the snapshot has {what}; the limits are {SNAPSHOT_MAX_FILES} files and "
         f"{SNAPSHOT_MAX_BYTES} bytes",

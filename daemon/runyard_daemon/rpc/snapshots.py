@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 
 from runyard_contract.digest import DIGEST_BYTES, is_digest
@@ -13,6 +14,8 @@ from runyard_daemon.content import Content, Packed, Upload
 from runyard_daemon.control import catalog
 from runyard_daemon.control.declare import Declarer
 from runyard_daemon.control.live import Live
+from runyard_daemon.control.spool import Piece, Spool
+from runyard_daemon.control.uploadtree import Uploaded, declare_spool
 from runyard_daemon.rpc.convert.times import to_timestamp
 from runyard_daemon.rpc.edge import Context
 from runyard_daemon.rpc.idle import Readable, Writable, incoming
@@ -23,6 +26,8 @@ from runyardpb.v1.snapshots_pb2_grpc import SnapshotServiceServicer
 DIGESTS_MAX = 20_000
 _QUEUED_MESSAGES = 4
 """Received messages that wait for the disk: 64 MiB at most."""
+_OWNER_EXECUTES = 0o100
+_TREE_KINDS = frozenset(pb.TreeEntry.Kind.values())
 _COMPRESSIONS = frozenset(pb.Blob.Compression.values())
 
 
@@ -86,6 +91,41 @@ class SnapshotService(SnapshotServiceServicer):
         record = await self._declarer.declare(workspace, root)
         return pb.CreateSnapshotResponse(snapshot=_to_snapshot(record))
 
+    async def UploadTree(
+        self, requests: object, context: Readable[pb.UploadTreeRequest]
+    ) -> pb.UploadTreeResponse:
+        """Makes a folder that comes as a stream a snapshot."""
+        spool = Spool(self._content.spool_folder)
+        with contextlib.ExitStack() as stack:
+            stack.callback(spool.close)
+            header: pb.TreeHeader | None = None
+            async for request in incoming(context, self._upload_idle_s):
+                if header is None:
+                    header = _tree_header(request)
+                elif request.HasField("header"):
+                    raise SpecInvalid(violations=[("header", "belongs in the first message only")])
+                await asyncio.to_thread(spool.add, [_piece(entry) for entry in request.entries])
+            if header is None:
+                raise SpecInvalid(violations=[("header", "is missing")])
+            spool.finish()
+            stack.pop_all()  # the work closes it, also when the caller is gone before its end
+            work = self._declare_spool(header, spool)
+        uploaded = await self._live.background.whole(work, "upload tree")
+        return pb.UploadTreeResponse(
+            snapshot=_to_snapshot(uploaded.snapshot),
+            left_out=[pb.LeftOut(path=left.path, rule=left.rule) for left in uploaded.left_out],
+            left_out_count=uploaded.left_out_count,
+        )
+
+    async def _declare_spool(self, header: pb.TreeHeader, spool: Spool) -> Uploaded:
+        workspace = WorkspaceName.parse(header.parent).workspace
+        try:
+            return await declare_spool(
+                self._content, self._declarer, workspace, spool, header.takes_ignored
+            )
+        finally:
+            spool.close()
+
     async def GetSnapshot(
         self, request: pb.GetSnapshotRequest, context: Context
     ) -> pb.GetSnapshotResponse:
@@ -119,6 +159,30 @@ def _packed(blob: pb.Blob) -> Packed:
         raise SpecInvalid(violations=[("blobs.digest", f"must have {DIGEST_BYTES} bytes")])
     is_zstd = compression == pb.Blob.COMPRESSION_ZSTD
     return Packed(digest.hex(), blob.size_bytes, is_zstd, blob.data)
+
+
+def _tree_header(request: pb.UploadTreeRequest) -> pb.TreeHeader:
+    """The header of a first message. Raises SpecInvalid, and NameInvalid for its parent."""
+    if not request.HasField("header"):
+        raise SpecInvalid(violations=[("header", "must be in the first message")])
+    WorkspaceName.parse(request.header.parent)
+    return request.header
+
+
+def _piece(entry: pb.TreeEntry) -> Piece:
+    if entry.kind not in _TREE_KINDS:
+        raise SpecInvalid(violations=[("entries.kind", f"{entry.kind} is unknown")])
+    is_file = entry.kind in (pb.TreeEntry.KIND_UNSPECIFIED, pb.TreeEntry.KIND_FILE)
+    if entry.has_more and not is_file:
+        raise SpecInvalid(violations=[("entries.has_more", "is for files only")])
+    return Piece(
+        path=entry.path,
+        is_link=entry.kind == pb.TreeEntry.KIND_LINK,
+        is_directory=entry.kind == pb.TreeEntry.KIND_DIRECTORY,
+        is_executable=is_file and bool(entry.mode & _OWNER_EXECUTES),
+        data=entry.data,
+        has_more=entry.has_more,
+    )
 
 
 async def _store(queue: asyncio.Queue[list[Packed] | None], upload: Upload) -> None:

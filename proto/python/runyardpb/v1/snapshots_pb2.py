@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1crunyardpb/v1/snapshots.proto\x12\x0crunyardpb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"q\n\x08Snapshot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nfile_count\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc5\x01\n\x04\x42lob\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x33\n\x0b\x63ompression\x18\x03 \x01(\x0e\x32\x1e.runyardpb.v1.Blob.Compression\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"V\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x01\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x02\"*\n\x17\x46indMissingBlobsRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\x0c\"3\n\x18\x46indMissingBlobsResponse\x12\x17\n\x0fmissing_digests\x18\x01 \x03(\x0c\"7\n\x12UploadBlobsRequest\x12!\n\x05\x62lobs\x18\x01 \x03(\x0b\x32\x12.runyardpb.v1.Blob\"A\n\x13UploadBlobsResponse\x12\x14\n\x0cstored_count\x18\x01 \x01(\x03\x12\x14\n\x0cstored_bytes\x18\x02 \x01(\x03\"#\n\x10ReadBlobsRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\x0c\"6\n\x11ReadBlobsResponse\x12!\n\x05\x62lobs\x18\x01 \x03(\x0b\x32\x12.runyardpb.v1.Blob\"<\n\x15\x43reateSnapshotRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x13\n\x0broot_digest\x18\x02 \x01(\x0c\"B\n\x16\x43reateSnapshotResponse\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x16.runyardpb.v1.Snapshot\"\"\n\x12GetSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x13GetSnapshotResponse\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x16.runyardpb.v1.Snapshot2\xcb\x03\n\x0fSnapshotService\x12\x61\n\x10\x46indMissingBlobs\x12%.runyardpb.v1.FindMissingBlobsRequest\x1a&.runyardpb.v1.FindMissingBlobsResponse\x12T\n\x0bUploadBlobs\x12 .runyardpb.v1.UploadBlobsRequest\x1a!.runyardpb.v1.UploadBlobsResponse(\x01\x12N\n\tReadBlobs\x12\x1e.runyardpb.v1.ReadBlobsRequest\x1a\x1f.runyardpb.v1.ReadBlobsResponse0\x01\x12[\n\x0e\x43reateSnapshot\x12#.runyardpb.v1.CreateSnapshotRequest\x1a$.runyardpb.v1.CreateSnapshotResponse\x12R\n\x0bGetSnapshot\x12 .runyardpb.v1.GetSnapshotRequest\x1a!.runyardpb.v1.GetSnapshotResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1crunyardpb/v1/snapshots.proto\x12\x0crunyardpb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"q\n\x08Snapshot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nfile_count\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc5\x01\n\x04\x42lob\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x33\n\x0b\x63ompression\x18\x03 \x01(\x0e\x32\x1e.runyardpb.v1.Blob.Compression\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"V\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x01\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x02\"*\n\x17\x46indMissingBlobsRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\x0c\"3\n\x18\x46indMissingBlobsResponse\x12\x17\n\x0fmissing_digests\x18\x01 \x03(\x0c\"7\n\x12UploadBlobsRequest\x12!\n\x05\x62lobs\x18\x01 \x03(\x0b\x32\x12.runyardpb.v1.Blob\"A\n\x13UploadBlobsResponse\x12\x14\n\x0cstored_count\x18\x01 \x01(\x03\x12\x14\n\x0cstored_bytes\x18\x02 \x01(\x03\"#\n\x10ReadBlobsRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\x0c\"6\n\x11ReadBlobsResponse\x12!\n\x05\x62lobs\x18\x01 \x03(\x0b\x32\x12.runyardpb.v1.Blob\"<\n\x15\x43reateSnapshotRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x13\n\x0broot_digest\x18\x02 \x01(\x0c\"B\n\x16\x43reateSnapshotResponse\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x16.runyardpb.v1.Snapshot\"3\n\nTreeHeader\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x15\n\rtakes_ignored\x18\x02 \x01(\x08\"\xc3\x01\n\tTreeEntry\x12\x0c\n\x04path\x18\x01 \x01(\t\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.runyardpb.v1.TreeEntry.Kind\x12\x0c\n\x04mode\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x10\n\x08has_more\x18\x05 \x01(\x08\"N\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_FILE\x10\x01\x12\r\n\tKIND_LINK\x10\x02\x12\x12\n\x0eKIND_DIRECTORY\x10\x03\"g\n\x11UploadTreeRequest\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.runyardpb.v1.TreeHeader\x12(\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x17.runyardpb.v1.TreeEntry\"%\n\x07LeftOut\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\"\x7f\n\x12UploadTreeResponse\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x16.runyardpb.v1.Snapshot\x12\'\n\x08left_out\x18\x02 \x03(\x0b\x32\x15.runyardpb.v1.LeftOut\x12\x16\n\x0eleft_out_count\x18\x03 \x01(\x03\"\"\n\x12GetSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x13GetSnapshotResponse\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x16.runyardpb.v1.Snapshot2\x9e\x04\n\x0fSnapshotService\x12\x61\n\x10\x46indMissingBlobs\x12%.runyardpb.v1.FindMissingBlobsRequest\x1a&.runyardpb.v1.FindMissingBlobsResponse\x12T\n\x0bUploadBlobs\x12 .runyardpb.v1.UploadBlobsRequest\x1a!.runyardpb.v1.UploadBlobsResponse(\x01\x12N\n\tReadBlobs\x12\x1e.runyardpb.v1.ReadBlobsRequest\x1a\x1f.runyardpb.v1.ReadBlobsResponse0\x01\x12[\n\x0e\x43reateSnapshot\x12#.runyardpb.v1.CreateSnapshotRequest\x1a$.runyardpb.v1.CreateSnapshotResponse\x12Q\n\nUploadTree\x12\x1f.runyardpb.v1.UploadTreeRequest\x1a .runyardpb.v1.UploadTreeResponse(\x01\x12R\n\x0bGetSnapshot\x12 .runyardpb.v1.GetSnapshotRequest\x1a!.runyardpb.v1.GetSnapshotResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,10 +44,22 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_CREATESNAPSHOTREQUEST']._serialized_end=768
   _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=770
   _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=836
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=838
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=872
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=874
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=937
-  _globals['_SNAPSHOTSERVICE']._serialized_start=940
-  _globals['_SNAPSHOTSERVICE']._serialized_end=1399
+  _globals['_TREEHEADER']._serialized_start=838
+  _globals['_TREEHEADER']._serialized_end=889
+  _globals['_TREEENTRY']._serialized_start=892
+  _globals['_TREEENTRY']._serialized_end=1087
+  _globals['_TREEENTRY_KIND']._serialized_start=1009
+  _globals['_TREEENTRY_KIND']._serialized_end=1087
+  _globals['_UPLOADTREEREQUEST']._serialized_start=1089
+  _globals['_UPLOADTREEREQUEST']._serialized_end=1192
+  _globals['_LEFTOUT']._serialized_start=1194
+  _globals['_LEFTOUT']._serialized_end=1231
+  _globals['_UPLOADTREERESPONSE']._serialized_start=1233
+  _globals['_UPLOADTREERESPONSE']._serialized_end=1360
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1362
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1396
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=1398
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=1461
+  _globals['_SNAPSHOTSERVICE']._serialized_start=1464
+  _globals['_SNAPSHOTSERVICE']._serialized_end=2006
 # @@protoc_insertion_point(module_scope)

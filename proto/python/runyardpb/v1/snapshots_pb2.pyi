@@ -272,6 +272,169 @@ class CreateSnapshotResponse(google.protobuf.message.Message):
 global___CreateSnapshotResponse = CreateSnapshotResponse
 
 @typing.final
+class TreeHeader(google.protobuf.message.Message):
+    """What holds for a whole UploadTree."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    TAKES_IGNORED_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """`workspaces/{workspace}`."""
+    takes_ignored: builtins.bool
+    """Take also what ignore rules keep out; `.git` stays out. Default false."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        takes_ignored: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["parent", b"parent", "takes_ignored", b"takes_ignored"]) -> None: ...
+
+global___TreeHeader = TreeHeader
+
+@typing.final
+class TreeEntry(google.protobuf.message.Message):
+    """A file, link or folder of an UploadTree, or a further part of a file."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Kind:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _KindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[TreeEntry._Kind.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: TreeEntry._Kind.ValueType  # 0
+        """Not set; read as FILE."""
+        KIND_FILE: TreeEntry._Kind.ValueType  # 1
+        """A file."""
+        KIND_LINK: TreeEntry._Kind.ValueType  # 2
+        """A symbolic link that leads to a path inside the folder."""
+        KIND_DIRECTORY: TreeEntry._Kind.ValueType  # 3
+        """A folder; only one that is empty need be sent."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What the entry is."""
+
+    KIND_UNSPECIFIED: TreeEntry.Kind.ValueType  # 0
+    """Not set; read as FILE."""
+    KIND_FILE: TreeEntry.Kind.ValueType  # 1
+    """A file."""
+    KIND_LINK: TreeEntry.Kind.ValueType  # 2
+    """A symbolic link that leads to a path inside the folder."""
+    KIND_DIRECTORY: TreeEntry.Kind.ValueType  # 3
+    """A folder; only one that is empty need be sent."""
+
+    PATH_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    MODE_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    HAS_MORE_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    """Path below the folder, with `/` between its parts."""
+    kind: global___TreeEntry.Kind.ValueType
+    """What it is."""
+    mode: builtins.int
+    """POSIX permission bits. Of a file the owner's execute bit (0100) is kept; the others count for nothing."""
+    data: builtins.bytes
+    """A file's bytes, or as many as fit in the message; a link's target, UTF-8."""
+    has_more: builtins.bool
+    """The next entry goes on with the same file: it has the same path and the bytes behind these. Default false."""
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+        kind: global___TreeEntry.Kind.ValueType = ...,
+        mode: builtins.int = ...,
+        data: builtins.bytes = ...,
+        has_more: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "has_more", b"has_more", "kind", b"kind", "mode", b"mode", "path", b"path"]) -> None: ...
+
+global___TreeEntry = TreeEntry
+
+@typing.final
+class UploadTreeRequest(google.protobuf.message.Message):
+    """A part of a folder. A message holds about 1 MiB, and 16 MiB at most."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: builtins.int
+    ENTRIES_FIELD_NUMBER: builtins.int
+    @property
+    def header(self) -> global___TreeHeader:
+        """In the first message, and only there."""
+
+    @property
+    def entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TreeEntry]:
+        """Any number."""
+
+    def __init__(
+        self,
+        *,
+        header: global___TreeHeader | None = ...,
+        entries: collections.abc.Iterable[global___TreeEntry] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["header", b"header"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["entries", b"entries", "header", b"header"]) -> None: ...
+
+global___UploadTreeRequest = UploadTreeRequest
+
+@typing.final
+class LeftOut(google.protobuf.message.Message):
+    """A path that is not part of a snapshot."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    RULE_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    """The path below the folder; a folder, which ends with `/`, is out with all below it."""
+    rule: builtins.str
+    """The rule that keeps it out, such as ".gitignore:3: *.log" or "built-in rule: .git"."""
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+        rule: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["path", b"path", "rule", b"rule"]) -> None: ...
+
+global___LeftOut = LeftOut
+
+@typing.final
+class UploadTreeResponse(google.protobuf.message.Message):
+    """Answers UploadTree."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: builtins.int
+    LEFT_OUT_FIELD_NUMBER: builtins.int
+    LEFT_OUT_COUNT_FIELD_NUMBER: builtins.int
+    left_out_count: builtins.int
+    """How many were left out; a folder counts as one."""
+    @property
+    def snapshot(self) -> global___Snapshot:
+        """The snapshot."""
+
+    @property
+    def left_out(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LeftOut]:
+        """What was left out, by path; the first 1,000."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: global___Snapshot | None = ...,
+        left_out: collections.abc.Iterable[global___LeftOut] | None = ...,
+        left_out_count: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["snapshot", b"snapshot"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["left_out", b"left_out", "left_out_count", b"left_out_count", "snapshot", b"snapshot"]) -> None: ...
+
+global___UploadTreeResponse = UploadTreeResponse
+
+@typing.final
 class GetSnapshotRequest(google.protobuf.message.Message):
     """Asks for one snapshot."""
 

@@ -35,6 +35,11 @@ class SnapshotServiceStub(object):
                 request_serializer=runyardpb_dot_v1_dot_snapshots__pb2.CreateSnapshotRequest.SerializeToString,
                 response_deserializer=runyardpb_dot_v1_dot_snapshots__pb2.CreateSnapshotResponse.FromString,
                 )
+        self.UploadTree = channel.stream_unary(
+                '/runyardpb.v1.SnapshotService/UploadTree',
+                request_serializer=runyardpb_dot_v1_dot_snapshots__pb2.UploadTreeRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_v1_dot_snapshots__pb2.UploadTreeResponse.FromString,
+                )
         self.GetSnapshot = channel.unary_unary(
                 '/runyardpb.v1.SnapshotService/GetSnapshot',
                 request_serializer=runyardpb_dot_v1_dot_snapshots__pb2.GetSnapshotRequest.SerializeToString,
@@ -81,6 +86,17 @@ class SnapshotServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UploadTree(self, request_iterator, context):
+        """Makes a folder, sent as a stream of its files, a snapshot: the daemon applies the ignore rules, hashes and declares.
+        Entries come in any order. What the rules keep out is taken off the stream all the same, and named in the answer.
+        Idempotent: the same folder is the same snapshot. A stream that is cut off leaves nothing: call again.
+        Errors: those of CreateSnapshot, INVALID_ARGUMENT/SPEC_INVALID (also for an ignore file that can't be read),
+        RESOURCE_EXHAUSTED/DISK_FULL, NOT_FOUND/WORKSPACE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSnapshot(self, request, context):
         """Returns one snapshot. Idempotent. Errors: NOT_FOUND/SNAPSHOT_NOT_FOUND.
         """
@@ -110,6 +126,11 @@ def add_SnapshotServiceServicer_to_server(servicer, server):
                     servicer.CreateSnapshot,
                     request_deserializer=runyardpb_dot_v1_dot_snapshots__pb2.CreateSnapshotRequest.FromString,
                     response_serializer=runyardpb_dot_v1_dot_snapshots__pb2.CreateSnapshotResponse.SerializeToString,
+            ),
+            'UploadTree': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadTree,
+                    request_deserializer=runyardpb_dot_v1_dot_snapshots__pb2.UploadTreeRequest.FromString,
+                    response_serializer=runyardpb_dot_v1_dot_snapshots__pb2.UploadTreeResponse.SerializeToString,
             ),
             'GetSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSnapshot,
@@ -192,6 +213,23 @@ class SnapshotService(object):
         return grpc.experimental.unary_unary(request, target, '/runyardpb.v1.SnapshotService/CreateSnapshot',
             runyardpb_dot_v1_dot_snapshots__pb2.CreateSnapshotRequest.SerializeToString,
             runyardpb_dot_v1_dot_snapshots__pb2.CreateSnapshotResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UploadTree(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(request_iterator, target, '/runyardpb.v1.SnapshotService/UploadTree',
+            runyardpb_dot_v1_dot_snapshots__pb2.UploadTreeRequest.SerializeToString,
+            runyardpb_dot_v1_dot_snapshots__pb2.UploadTreeResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -56,6 +56,17 @@ class SnapshotServiceStub:
     INVALID_ARGUMENT/PATH_COLLISION, RESOURCE_EXHAUSTED/SNAPSHOT_TOO_LARGE.
     """
 
+    UploadTree: grpc.StreamUnaryMultiCallable[
+        runyardpb.v1.snapshots_pb2.UploadTreeRequest,
+        runyardpb.v1.snapshots_pb2.UploadTreeResponse,
+    ]
+    """Makes a folder, sent as a stream of its files, a snapshot: the daemon applies the ignore rules, hashes and declares.
+    Entries come in any order. What the rules keep out is taken off the stream all the same, and named in the answer.
+    Idempotent: the same folder is the same snapshot. A stream that is cut off leaves nothing: call again.
+    Errors: those of CreateSnapshot, INVALID_ARGUMENT/SPEC_INVALID (also for an ignore file that can't be read),
+    RESOURCE_EXHAUSTED/DISK_FULL, NOT_FOUND/WORKSPACE_NOT_FOUND.
+    """
+
     GetSnapshot: grpc.UnaryUnaryMultiCallable[
         runyardpb.v1.snapshots_pb2.GetSnapshotRequest,
         runyardpb.v1.snapshots_pb2.GetSnapshotResponse,
@@ -98,6 +109,17 @@ class SnapshotServiceAsyncStub:
     Idempotent: the same tree is the same snapshot.
     Errors: FAILED_PRECONDITION/BLOB_MISSING, INVALID_ARGUMENT/MANIFEST_INVALID, INVALID_ARGUMENT/PATH_UNSAFE,
     INVALID_ARGUMENT/PATH_COLLISION, RESOURCE_EXHAUSTED/SNAPSHOT_TOO_LARGE.
+    """
+
+    UploadTree: grpc.aio.StreamUnaryMultiCallable[
+        runyardpb.v1.snapshots_pb2.UploadTreeRequest,
+        runyardpb.v1.snapshots_pb2.UploadTreeResponse,
+    ]
+    """Makes a folder, sent as a stream of its files, a snapshot: the daemon applies the ignore rules, hashes and declares.
+    Entries come in any order. What the rules keep out is taken off the stream all the same, and named in the answer.
+    Idempotent: the same folder is the same snapshot. A stream that is cut off leaves nothing: call again.
+    Errors: those of CreateSnapshot, INVALID_ARGUMENT/SPEC_INVALID (also for an ignore file that can't be read),
+    RESOURCE_EXHAUSTED/DISK_FULL, NOT_FOUND/WORKSPACE_NOT_FOUND.
     """
 
     GetSnapshot: grpc.aio.UnaryUnaryMultiCallable[
@@ -150,6 +172,19 @@ class SnapshotServiceServicer(metaclass=abc.ABCMeta):
         Idempotent: the same tree is the same snapshot.
         Errors: FAILED_PRECONDITION/BLOB_MISSING, INVALID_ARGUMENT/MANIFEST_INVALID, INVALID_ARGUMENT/PATH_UNSAFE,
         INVALID_ARGUMENT/PATH_COLLISION, RESOURCE_EXHAUSTED/SNAPSHOT_TOO_LARGE.
+        """
+
+    @abc.abstractmethod
+    def UploadTree(
+        self,
+        request_iterator: _MaybeAsyncIterator[runyardpb.v1.snapshots_pb2.UploadTreeRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.v1.snapshots_pb2.UploadTreeResponse, collections.abc.Awaitable[runyardpb.v1.snapshots_pb2.UploadTreeResponse]]:
+        """Makes a folder, sent as a stream of its files, a snapshot: the daemon applies the ignore rules, hashes and declares.
+        Entries come in any order. What the rules keep out is taken off the stream all the same, and named in the answer.
+        Idempotent: the same folder is the same snapshot. A stream that is cut off leaves nothing: call again.
+        Errors: those of CreateSnapshot, INVALID_ARGUMENT/SPEC_INVALID (also for an ignore file that can't be read),
+        RESOURCE_EXHAUSTED/DISK_FULL, NOT_FOUND/WORKSPACE_NOT_FOUND.
         """
 
     @abc.abstractmethod
