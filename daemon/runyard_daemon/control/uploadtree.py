@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from runyard_contract.content.batch import Batch
+from runyard_contract.content.batch import Batch, Committed
 from runyard_contract.content.store import ContentStore
 from runyard_contract.digest import digest_bytes
 from runyard_contract.errors import BlobMissing, FileUnreadable, SpecInvalid
@@ -69,7 +69,8 @@ async def declare_spool(
     except FileUnreadable as error:
         raise SpecInvalid(violations=[("entries", error.message)]) from error
     for attempt in range(1, _TRIES + 1):
-        root = await content.run(lambda store: _store(store, spool))
+        root, stored = await content.run(lambda store: _store(store, spool))
+        content.stored_bytes += stored.size_bytes
         try:
             record = await declarer.declare(workspace, root)
             break
@@ -151,12 +152,11 @@ class Sifted:
         return self._spool.read(entry)
 
 
-def _store(store: ContentStore, spool: Spool) -> str:
+def _store(store: ContentStore, spool: Spool) -> tuple[str, Committed]:
     """Stores all content and manifests, durable on return; gives the root's digest."""
     with store.batch() as batch:
         digest = _Writer(spool, batch).folder(spool.root).digest
-        batch.commit()
-    return digest
+        return digest, batch.commit()
 
 
 class _Writer:
