@@ -7,10 +7,8 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-import pytest
-
 from runyard.snapshot.take import LocalSnapshot
-from runyard_contract.limits import CHUNK_BYTES, SNAPSHOT_MAX_FILES
+from runyard_contract.limits import CHUNK_BYTES
 from runyardpb.v1 import snapshots_pb2 as pb
 from support.served import WORKSPACE, Served, reason_of, refused, with_daemon
 
@@ -176,24 +174,6 @@ def test_what_no_snapshot_may_hold_is_refused_and_leaves_nothing() -> None:
         assert await reason(pb.TreeEntry(path="a", kind=9)) == "SPEC_INVALID"  # type: ignore[arg-type]
         assert list(daemon.app.content.store.walk()) == []
         assert os.listdir(daemon.home / "blobs" / "tmp") == []
-
-    with_daemon(test)
-
-
-@pytest.mark.slow
-def test_a_folder_that_is_too_large_is_refused() -> None:
-    async def test(daemon: Served) -> None:
-        many = [file(f"f{number}", b"") for number in range(SNAPSHOT_MAX_FILES + 1)]
-        header = pb.TreeHeader(parent=WORKSPACE)
-        messages = [pb.UploadTreeRequest(header=header)]
-        messages += [
-            pb.UploadTreeRequest(entries=many[at : at + 20_000])
-            for at in range(0, len(many), 20_000)
-        ]
-
-        error = await refused(daemon.snapshots.UploadTree(iter(messages)))
-
-        assert reason_of(error) == "SNAPSHOT_TOO_LARGE"
 
     with_daemon(test)
 

@@ -348,12 +348,12 @@ def check(machine: type[GarbageMachine], examples: int, *, is_seeded: bool) -> N
 
 
 def test_model_garbage_keeps_what_a_record_leads_to() -> None:
-    check(GarbageMachine, 25, is_seeded=False)
+    check(GarbageMachine, 15, is_seeded=False)
 
 
 @pytest.mark.slow
 def test_model_garbage_keeps_what_a_record_leads_to_in_many_histories() -> None:
-    check(GarbageMachine, 200, is_seeded=False)
+    check(GarbageMachine, 100, is_seeded=False)
 
 
 @pytest.mark.parametrize(
