@@ -30,6 +30,7 @@ from runyard_contract.errors import (
 from runyard_contract.status import DETAILS_KEY, status_details, to_status
 from runyard_daemon.calls import CallFigures
 from runyard_daemon.journal import Journal
+from runyard_daemon.rpc.answers import Answers
 from runyard_daemon.rpc.decoding import decoder, readable
 
 VERSION_KEY = "runyard-version"
@@ -124,7 +125,9 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
             try:
                 self._gate.check(method, build)
                 with self._counted(method, is_stream):
-                    return await inner(readable(request), context)
+                    if not handler.response_streaming:
+                        return await inner(readable(request), context)
+                    return await _streamed(inner, readable(request), context)
             except grpc.aio.AbortError:
                 raise
             except Exception as error:
@@ -197,6 +200,15 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
         incident = secrets.token_hex(6)
         self._journal.failure("incident", error, incident=incident, method=method)
         return InternalError.incident(incident)
+
+
+async def _streamed(inner: Handler, request: Any, context: Any) -> Any:
+    """Runs a handler that streams answers, and leaves none on its way behind it."""
+    answers = Answers(context)
+    try:
+        return await inner(request, answers)
+    finally:
+        await answers.settle()
 
 
 def is_caller_gone(error: Exception) -> bool:
