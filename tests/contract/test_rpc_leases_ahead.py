@@ -101,6 +101,32 @@ def test_a_lease_that_is_given_back_waits_in_its_old_place_and_is_no_attempt() -
     with_daemon(test)
 
 
+def test_a_lease_that_a_hello_named_can_still_be_given_back() -> None:
+    async def test(daemon: Served) -> None:
+        agent = taker(daemon)
+        async with agent.connected():
+            await short_runs(daemon, agent)
+            runs = [await daemon.submit(b"x") for _ in range(2)]
+            first, behind = [(await agent.expect("lease")).ref for _ in range(2)]
+        agent.hello.attempts.extend(
+            [
+                Report(ref=first, phase=Report.PHASE_RUNNING, start_time=now()),
+                Report(ref=behind, phase=Report.PHASE_ACCEPTED),
+            ]
+        )
+        async with agent.connected():
+            await agent.told(returned=[behind])
+            waiting = await daemon.run(runs[1].name)
+            await agent.finish_at_once(first)
+            again = (await agent.expect("lease")).ref
+
+        assert (waiting.state, waiting.attempt) == (State.STATE_QUEUED, 0)
+        assert (again.run, again.attempt) == (runs[1].name, 1)
+        assert again.epoch > behind.epoch
+
+    with_daemon(test)
+
+
 def test_the_old_token_of_a_lease_that_was_given_back_is_worth_nothing() -> None:
     async def test(daemon: Served) -> None:
         async with taker(daemon).connected() as agent:

@@ -197,6 +197,7 @@ class AttemptsMachine(RuleBasedStateMachine):
     def take_back(self, ref: AttemptRef) -> None:
         decision = self.judge_return(ref)
         if decision is Return.WAIT:
+            self.apply(Event.REQUEUED)
             self.wait_again(ref)
         elif decision is Return.END:
             facts = EndFacts(EndReason.NEVER_STARTED, RUN, stopped_by=StoppedBy.CANCEL)

@@ -23,8 +23,8 @@ from runyard_daemon.core.attempts import (
     judge,
     judge_return,
 )
-from runyard_daemon.core.lifecycle import Event
-from runyard_daemon.core.types import AttemptRef, NodeId
+from runyard_daemon.core.lifecycle import WAITING, Event
+from runyard_daemon.core.types import AttemptRef, NodeId, QueuedRun
 from runyard_daemon.store import Connection, attempts, runs
 from runyard_daemon.store.attempts import AttemptChange, AttemptRecord
 from runyard_daemon.store.details import AttemptEndRecord
@@ -47,6 +47,15 @@ class Applied:
     standing: Standing
     has_changed: bool = False
     """Something was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """What became of an attempt that was given back."""
+
+    decision: Return
+    run: QueuedRun | None = None
+    """As it waits again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +113,24 @@ def apply(
 
 def take_back(
     conn: Connection, node: NodeId, ref: AttemptRef, read_spec: ReadSpec, now_us: int
-) -> Return:
+) -> TakenBack:
     """Judges an attempt that its agent gives back, and writes what that means."""
     found = known(conn, ref)
-    decision = judge_return(ref, node, found.judged if found is not None else None)
+    if found is None:
+        return TakenBack(Return.NOTHING)
+    run = found.run
+    decision = judge_return(ref, node, found.judged)
     if decision is Return.WAIT:
         attempts.remove(conn, ref)
+        if run.state not in WAITING:
+            # The agent named it in a Hello before it gave it back.
+            happened = [(Event.REQUEUED, "its node had no room for it in time")]
+            before = found.record.attempt - 1
+            advance(conn, run, happened, AGENT, now_us, attempt=before, node="")
     elif decision is Return.END:
         conclude(conn, Ending(ref, NEVER_STARTED), read_spec, now_us)
-    return decision
+    queued = QueuedRun(run.run_id, run.compute, run.priority, run.sequence, run.resources)
+    return TakenBack(decision, queued)
 
 
 def core_record(

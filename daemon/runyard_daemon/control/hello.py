@@ -202,6 +202,7 @@ class Greeter:
         if held is not None and held.ref == decision.ref:
             if decision.action is Action.WAIT:
                 live.wait_again(held.ref.run_id)
+                live.board.come_back(held.ref.run_id)
                 return
             live.board.begin(decision.ref.run_id)
             if report is not None and report.phase >= AttemptPhase.EXITED:

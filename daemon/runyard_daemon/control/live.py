@@ -101,10 +101,9 @@ class Live:
         self.attempts[attempt.ref.run_id] = attempt
 
     def wait_again(self, run_id: str) -> None:
-        """Notes that a run which was sent ahead came back: it waits, in its old place."""
+        """Notes that a run whose attempt never began waits again; its place is the board's."""
         self.attempts.pop(run_id, None)
         self.waiting.add(run_id)
-        self.board.come_back(run_id)
 
     def let_go(self, run_id: str) -> None:
         """Notes that a run ended: neither waiting nor held; its slot is free."""

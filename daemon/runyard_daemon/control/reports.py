@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from runyard_contract.content.store import ContentStore
 from runyard_daemon.content import Content
-from runyard_daemon.control.applied import NO_END, Applied, apply, take_back
+from runyard_daemon.control.applied import NO_END, Applied, TakenBack, apply, take_back
 from runyard_daemon.control.attemptlogs import AttemptLogs
 from runyard_daemon.control.finish import (
     TAIL_BYTES,
@@ -53,7 +53,7 @@ class _Written:
     """What a batch's transaction did."""
 
     applied: list[Applied]
-    returned: list[Return]
+    returned: list[TakenBack]
     granted: list[Granted | None]
 
 
@@ -195,8 +195,9 @@ class Reports:
             raise
         for item, applied in zip(prepared, written.applied, strict=True):
             self._applied(node, item, applied)
-        for ref, decision in zip(returned, written.returned, strict=True):
-            self._returned(ref, decision)
+        requeued = {run.run_id for run, _ in booking.came_back}
+        for ref, taken in zip(returned, written.returned, strict=True):
+            self._returned(ref, taken, is_queued=ref.run_id in requeued)
         await self._grants.settle(booking.decided, written.granted)
 
     def _book(
@@ -256,15 +257,24 @@ class Reports:
             live.changed(run_id)
         self._answer(node, item.report, applied)
 
-    def _returned(self, ref: AttemptRef, decision: Return) -> None:
-        """After the commit of a lease that was given back: memory follows the record."""
+    def _returned(self, ref: AttemptRef, taken: TakenBack, *, is_queued: bool) -> None:
+        """After the commit of a lease that was given back: memory follows the record.
+
+        Args:
+            is_queued: the board has its run again already, and may have granted it anew.
+        """
         live = self._live
         held = live.attempts.get(ref.run_id)
         if held is None or held.ref != ref:
             return
-        if decision is Return.WAIT:
+        if taken.decision is Return.WAIT and taken.run is not None:
             live.wait_again(ref.run_id)
-        elif decision is Return.END:
+            live.changed(ref.run_id)
+            if not is_queued:
+                live.board.release(ref.run_id)
+                live.board.add_run(taken.run)
+                live.wake_dispatch.set()
+        elif taken.decision is Return.END:
             live.let_go(ref.run_id)
             self._logs.seal(held.key)
             live.changed(ref.run_id)

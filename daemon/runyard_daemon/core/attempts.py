@@ -207,7 +207,7 @@ class Return(StrEnum):
     END = "end"
     """Somebody asked for the run to end: it does, without having been started."""
     NOTHING = "nothing"
-    """Not the agent's to give back, or it began before."""
+    """Not the agent's to give back, or its program was started before."""
 
 
 def judge_return(ref: AttemptRef, sender: NodeId, record: AttemptRecord | None) -> Return:
@@ -217,11 +217,9 @@ def judge_return(ref: AttemptRef, sender: NodeId, record: AttemptRecord | None) 
     """
     if record is None or record.ref != ref or record.node != sender:
         return Return.NOTHING
-    if not record.is_current or record.is_over or record.phase > AttemptPhase.GRANTED:
+    if not record.is_current or record.is_over or record.phase >= AttemptPhase.RUNNING:
         return Return.NOTHING
-    if record.is_cancel_wanted:
-        return Return.END
-    return Return.WAIT if record.phase is AttemptPhase.AHEAD else Return.NOTHING
+    return Return.END if record.is_cancel_wanted else Return.WAIT
 
 
 def reconcile(

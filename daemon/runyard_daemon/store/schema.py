@@ -134,7 +134,6 @@ FIRST_SCHEMA: Final = (
         PRIMARY KEY (run_id, attempt)
     ) STRICT, WITHOUT ROWID
     """,
-    "CREATE INDEX attempts_ahead ON attempts (run_id) WHERE phase = 'AHEAD'",
     """
     CREATE TABLE environments (
         workspace TEXT NOT NULL COLLATE NOCASE REFERENCES workspaces (name),
@@ -253,4 +252,5 @@ SECOND_SCHEMA: Final = (
         is_erased INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID
     """,
+    "CREATE INDEX attempts_ahead ON attempts (run_id) WHERE phase = 'AHEAD'",
 )
