@@ -169,14 +169,15 @@ class Content:
 
     async def missing(self, digests: Sequence[str]) -> list[str]:
         """Those of the digests that the store lacks, in order. The others are pinned."""
-        self._pin(digests)
+        self.pin(digests)
         return await self.run(lambda store: store.missing(digests))
 
     def pinned(self) -> frozenset[str]:
         """Blobs that somebody may be about to name."""
         return self.pins.held(time.monotonic())
 
-    def _pin(self, digests: Sequence[str]) -> None:
+    def pin(self, digests: Sequence[str]) -> None:
+        """Keeps blobs for a while that somebody is about to name."""
         self.pins.add(digests, time.monotonic())
 
     @contextlib.asynccontextmanager
@@ -187,7 +188,7 @@ class Content:
         sure of it.
         """
         batch = self.store.batch()
-        upload = Upload(self._disk, batch, self._pin)
+        upload = Upload(self._disk, batch, self.pin)
         self.pins.begin_upload()
         try:
             yield upload

@@ -28,6 +28,7 @@ class Declarer:
         """
         store = self._live.store
         spelled = store.peek(lambda conn: catalog.workspace(conn, workspace)).name
+        self._content.pin([root])  # the run that will use it is still to come
         known = store.peek(lambda conn: snapshots.get(conn, spelled, root))
         if known is not None:
             return known

@@ -3,7 +3,8 @@
 A blob is garbage when no record leads to it, it is older than the grace period and nobody was told
 of it lately. The race is with those who are just making a record that leads to it:
 
-1. *mark* what the records lead to, as of one moment; the rest that is old enough is a candidate;
+1. *mark* what the records lead to, as of one moment; the rest that is old enough is a candidate.
+   A snapshot that no run uses is a record until it is older than the grace period;
 2. *condemn* the candidates, but nothing that is pinned: whoever looks from now on misses them, and
    stores them again; meanwhile no directory is taken for complete without a look into it;
 3. wait until every check that began before is over, with its record made or given up;
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from runyard_contract import manifest
@@ -27,7 +28,7 @@ from runyard_contract.errors import BlobCorrupt, BlobMissing, StateNotAllowed
 from runyard_daemon.content import Content
 from runyard_daemon.control.live import Live
 from runyard_daemon.store import references
-from runyard_daemon.store.references import Roots
+from runyard_daemon.store.references import Roots, Unused
 
 GRACE_S = 24 * 3600.0
 _ROWS = 500
@@ -172,22 +173,30 @@ class GarbageCollector:
         """
         async with self._running:
             content, live = self._content, self._live
+            until_s = live.now_us() / 1e6 - grace_s
+            pinned = content.pinned()
+            found = await live.store.read(
+                lambda conn: references.unused_snapshots(conn, int(until_s * 1e6))
+            )
+            unused = replace(found, snapshots=found.snapshots - pinned)
+            roots = await live.store.read(lambda conn: references.roots(conn, unused))
             work = Round(content.store)
-            roots = await live.store.read(references.roots)
             await asyncio.to_thread(work.mark, roots)
-            stored_until_s = live.now_us() / 1e6 - grace_s
-            await asyncio.to_thread(work.choose, content.pinned(), stored_until_s)
+            await asyncio.to_thread(work.choose, pinned, until_s)
             if not is_dry_run:
-                await self._remove(work)
+                async with live.removal:  # not while a backup copies what records of before need
+                    await self._remove(work, unused)
             return work.collected()
 
-    async def _remove(self, work: Round) -> None:
+    async def _remove(self, work: Round, unused: Unused) -> None:
         """Steps 2 to 6; what was condemned is held again whatever happens."""
         content, store = self._content, self._live.store
+        await store.write(lambda conn: references.forget_snapshots(conn, unused))
         work.condemn(content.pinned())
         try:
             await content.underway.settled()
-            roots = await store.read(references.roots)
+            nothing = replace(unused, snapshots=frozenset())
+            roots = await store.read(lambda conn: references.roots(conn, nothing))
             await asyncio.to_thread(work.spare, roots)
             forgotten = work.not_needed(await store.read(references.complete_directories))
             for start in range(0, len(forgotten), _ROWS):

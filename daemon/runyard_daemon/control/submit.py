@@ -157,13 +157,7 @@ class Submitter:
             environment = catalog.environment(
                 conn, workspace, wish.environment_name, wish.environment_version
             )
-        if wish.snapshot and snapshots.get(conn, workspace, wish.snapshot) is None:
-            raise BlobMissing(
-                f"the snapshot {wish.snapshot} is not declared",
-                hint="upload what FindMissingBlobs names, call CreateSnapshot, then submit again",
-                missing="1",
-                first=wish.snapshot,
-            )
+        _refuse_undeclared(conn, workspace, wish.snapshot)
         spelling = (workspace, asked.experiment.casefold())
         if spelling not in self._spelled:
             known = experiments.get(conn, workspace, asked.experiment)
@@ -223,6 +217,9 @@ class Submitter:
                 known = requests.find(conn, key, request.body_hash)
                 if known is not None:
                     return known, None
+            # Once more: a collection of garbage forgets snapshots that no run uses.
+            for workspace, snapshot in {(run.workspace, run.snapshot) for run, _ in new}:
+                _refuse_undeclared(conn, workspace, snapshot)
             stored, granted = self._grants.insert(conn, _admitted(conn, new), decided)
             specs = [spec for _, spec in new]
             answer = encode(list(zip(stored, specs, strict=True)))
@@ -304,3 +301,14 @@ def _violations(asked: Submission) -> list[spec.Violation]:
     if not 0 <= asked.client_snapshot_s <= MAX_DURATION_S:
         found.append(("snapshot_duration", f"{asked.client_snapshot_s:g} s is out of range"))
     return found
+
+
+def _refuse_undeclared(conn: Connection, workspace: str, snapshot: str) -> None:
+    """Raises BlobMissing for a snapshot that is not on record."""
+    if snapshot and snapshots.get(conn, workspace, snapshot) is None:
+        raise BlobMissing(
+            f"the snapshot {snapshot} is not declared",
+            hint="upload what FindMissingBlobs names, call CreateSnapshot, then submit again",
+            missing="1",
+            first=snapshot,
+        )

@@ -95,6 +95,7 @@ class SnapshotService(SnapshotServiceServicer):
         self, requests: object, context: Readable[pb.UploadTreeRequest]
     ) -> pb.UploadTreeResponse:
         """Makes a folder that comes as a stream a snapshot."""
+        self._live.disk.check()
         spool = Spool(self._content.spool_folder)
         with contextlib.ExitStack() as stack:
             stack.callback(spool.close)

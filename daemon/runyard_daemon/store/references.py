@@ -6,7 +6,10 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_SNAPSHOTS = "SELECT digest FROM snapshots UNION SELECT snapshot FROM runs WHERE snapshot <> ''"
+# Runs that were numbered before the newest one may be written after it, but not that many.
+_LATE_RUNS = 10_000
+_USED = "SELECT DISTINCT snapshot FROM runs WHERE snapshot <> '' AND seq > ?"
+_DECLARED = "SELECT digest, create_time_us FROM snapshots"
 _FILES = "SELECT DISTINCT digest FROM run_files WHERE is_chunked = ?"
 
 
@@ -22,13 +25,43 @@ class Roots:
     """Of the chunk lists of runs' large files."""
 
 
-def roots(conn: sqlite3.Connection) -> Roots:
-    """Gives all that the records name, as of one moment."""
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """Snapshots that no run used at one moment."""
 
-    def digests(query: str, *values: object) -> frozenset[str]:
-        return frozenset(digest for (digest,) in conn.execute(query, values))
+    snapshots: frozenset[str]
+    last_sequence: int
+    """Of the newest run at that moment."""
 
-    return Roots(digests(_SNAPSHOTS), digests(_FILES, False), digests(_FILES, True))
+
+def unused_snapshots(conn: sqlite3.Connection, until_us: int) -> Unused:
+    """Gives the snapshots that no run uses and that were declared until some time."""
+    (last,) = conn.execute("SELECT coalesce(max(seq), 0) FROM runs").fetchone()
+    used = _used(conn, 0)
+    declared = [digest for digest, at_us in conn.execute(_DECLARED) if at_us <= until_us]
+    return Unused(frozenset(declared) - used, last)
+
+
+def forget_snapshots(conn: sqlite3.Connection, unused: Unused) -> None:
+    """Drops those that no run uses still: a submit names them again, or is told to declare."""
+    gone = unused.snapshots - _used(conn, unused.last_sequence - _LATE_RUNS)
+    conn.executemany("DELETE FROM snapshots WHERE digest = ?", [(digest,) for digest in gone])
+
+
+def roots(conn: sqlite3.Connection, unused: Unused) -> Roots:
+    """Gives all that the records name, as of one moment, but for snapshots that are to go."""
+
+    def digests(is_chunked: bool) -> frozenset[str]:
+        return frozenset(digest for (digest,) in conn.execute(_FILES, (is_chunked,)))
+
+    declared = frozenset(digest for digest, _ in conn.execute(_DECLARED))
+    snapshots = (declared - unused.snapshots) | _used(conn, 0)
+    return Roots(snapshots, digests(False), digests(True))
+
+
+def _used(conn: sqlite3.Connection, after_sequence: int) -> frozenset[str]:
+    """The snapshots of all runs behind a sequence."""
+    return frozenset(digest for (digest,) in conn.execute(_USED, (after_sequence,)))
 
 
 def complete_directories(conn: sqlite3.Connection) -> list[str]:
