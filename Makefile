@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := proto/python clients/python daemon agent
 PYTEST_WORKERS ?= auto
+MINUTES ?= 30
 
-.PHONY: help setup quickstart test test-fast check format bench crash proto clean
+.PHONY: help setup quickstart test test-fast check format bench crash soak proto clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -48,6 +49,9 @@ bench: $(VENV)/.installed-dev ## Measure against physical floors and peers; figu
 	@$(BIN)/python -m compileall -q $(SOURCES)
 	@benchmarks/peers/install.sh .bench $(BIN)/uv
 	@$(BIN)/python benchmarks/run_all.py
+
+soak: $(VENV)/.installed-dev ## Mixed work for half an hour: nothing may grow, nothing may be lost (MINUTES=…)
+	@$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 # make crash ONLY=daemon-kill-random:7 SEED=1 repeats one case; COUNT=3 makes each campaign short.
 crash: $(VENV)/.installed-dev ## Kill, starve and lie to it, many times over; figures belong in docs/reliability.md
