@@ -127,6 +127,33 @@ def test_a_lease_that_a_hello_named_can_still_be_given_back() -> None:
     with_daemon(test)
 
 
+def test_a_lease_that_is_given_back_may_go_ahead_to_another_node_at_once() -> None:
+    async def test(daemon: Served) -> None:
+        one, two = taker(daemon), taker(daemon, node_id="node-2", hostname="host2")
+        async with one.connected(), two.connected():
+            await daemon.submit(b"x")
+            busy = (await one.expect("lease")).ref
+            await short_runs(daemon, two)
+            await one.finish_at_once(busy)
+            await short_runs(daemon, one)
+            runs = [await daemon.submit(b"x") for _ in range(3)]
+            first = [(await agent.expect("lease")).ref for agent in (one, two)]
+            ahead = (await one.expect("lease")).ref
+            await one.told(returned=[ahead])
+            again = (await two.expect("lease")).ref
+            await one.finish_at_once(first[0])
+            await two.finish_at_once(first[1], again)
+            following = await daemon.submit(b"x")
+            leased = (await one.expect("lease")).ref
+            ended = [await daemon.run(run.name) for run in runs]
+
+        assert ahead.run == again.run == runs[2].name
+        assert [run.state for run in ended] == 3 * [State.STATE_COMPLETED]
+        assert leased.run == following.name
+
+    with_daemon(test)
+
+
 def test_the_old_token_of_a_lease_that_was_given_back_is_worth_nothing() -> None:
     async def test(daemon: Served) -> None:
         async with taker(daemon).connected() as agent:
