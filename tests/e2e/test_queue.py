@@ -57,7 +57,10 @@ def test_priority_goes_before_first_come_and_the_place_is_explained(
     for run_id in in_order:
         assert house.runyard("runs", "wait", run_id).returncode == 0
     started = [house.show(run_id)["start_time"] for run_id in in_order]
-    assert started == sorted(started)
+    # As many start at one moment as there are slots: their order among themselves is chance.
+    slots = len(holders)
+    assert all(early <= late for early, late in zip(started, started[slots:], strict=False))
+    assert min(started[:slots]) == min(started)
 
 
 def test_waiting_run_is_canceled_at_once_and_makes_way(
