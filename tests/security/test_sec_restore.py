@@ -19,7 +19,8 @@ from runyard_contract.states import RunState
 from runyard_daemon.control.archive import DATABASE, FORMAT, HEAD, ArchiveWriter
 from runyard_daemon.control.restore import READY, complete_restore, restore
 from runyard_daemon.core.attempts import is_of_earlier
-from runyard_daemon.store import meta, runs
+from runyard_daemon.store import attempts, meta, runs
+from runyard_daemon.store.attempts import AttemptRecord
 from runyard_daemon.store.database import Store
 from support.records import NOW_US, add_run, fresh_database, run_id
 
@@ -229,6 +230,37 @@ def test_sec_42_a_rolled_back_database_starts_no_run_again_and_fences_all_epochs
     assert 0 < once.incarnation < again.incarnation
     assert is_of_earlier(again.incarnation, once.incarnation << 32 | 1_000_000)
     assert once.page_key != again.page_key
+
+
+@pytest.mark.parametrize("keeps_queue", [False, True])
+def test_sec_42_a_run_that_was_sent_ahead_waits_again_only_where_nothing_was_executed(
+    tmp_path: Path, keeps_queue: bool
+) -> None:
+    def ahead(conn: sqlite3.Connection) -> None:
+        add_run(conn, 1)
+        attempts.insert(
+            conn,
+            AttemptRecord(
+                run_id=run_id(1),
+                attempt=1,
+                epoch=meta.next_epoch(conn),
+                node_id="local/n",
+                grant_time_us=NOW_US,
+                phase="AHEAD",
+            ),
+        )
+
+    packed = archive((DATABASE, database(tmp_path, ahead)))
+    facts = attempt(tmp_path, packed, keeps_queue=keeps_queue)
+    store = Store.open(tmp_path / "home" / DATABASE)
+    run = store.peek(lambda conn: runs.get(conn, run_id(1)))
+    left = store.peek(lambda conn: attempts.current(conn, run_id(1)))
+    store.close()
+
+    assert run is not None
+    assert run.state is RunState.QUEUED
+    assert (facts.ended_runs, facts.active_runs) == (0, 0 if keeps_queue else 1)  # type: ignore[attr-defined]
+    assert (left is None) is keeps_queue
 
 
 @pytest.mark.parametrize("done", range(4))

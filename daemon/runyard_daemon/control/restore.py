@@ -24,7 +24,8 @@ from runyard_daemon.control.finish import end_record, final_phases
 from runyard_daemon.core.attempts import incarnation_after_restore
 from runyard_daemon.core.end import EndFacts, EndReason, classify
 from runyard_daemon.core.lifecycle import WAITING, Event
-from runyard_daemon.store import Connection, experiments, listing, meta, runs
+from runyard_daemon.core.types import AttemptRef
+from runyard_daemon.store import Connection, attempts, experiments, listing, meta, runs
 from runyard_daemon.store.database import Store
 from runyard_daemon.store.restored import check_restored, known_incarnation
 
@@ -184,9 +185,19 @@ async def _settle(
             incarnations = (*known, meta.get(conn).incarnation)
             meta.raise_incarnation(conn, incarnation_after_restore(incarnations, ()))
             unfinished = listing.unfinished(conn)
-            waiting = [run.run_id for run in unfinished if run.state in WAITING]
+            if keeps_queue:
+                for run in unfinished:
+                    if run.is_ahead:
+                        attempts.remove(conn, AttemptRef(run.run_id, run.attempt, run.epoch))
+            # What was sent ahead may have begun: it is for its agent's Hello to settle.
+            held = [
+                run
+                for run in unfinished
+                if run.state not in WAITING or (run.is_ahead and not keeps_queue)
+            ]
+            waiting = {run.run_id for run in unfinished} - {run.run_id for run in held}
             ended = 0 if keeps_queue else sum(_end(conn, run_id, now_us) for run_id in waiting)
-            return experiments.total_runs(conn), ended, len(unfinished) - len(waiting)
+            return experiments.total_runs(conn), ended, len(held)
 
         return await store.write(write)
     finally:

@@ -239,6 +239,7 @@ FIRST_SCHEMA: Final = (
 )
 
 SECOND_SCHEMA: Final = (
+    "CREATE INDEX attempts_ahead ON attempts (run_id) WHERE phase = 'AHEAD'",
     # A run without a name of its own is called by its id: it costs nothing here.
     """
     CREATE INDEX runs_by_name ON runs (workspace, display_name) WHERE display_name != run_id
@@ -252,5 +253,4 @@ SECOND_SCHEMA: Final = (
         is_erased INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID
     """,
-    "CREATE INDEX attempts_ahead ON attempts (run_id) WHERE phase = 'AHEAD'",
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import stat
 import subprocess
@@ -185,3 +186,16 @@ def test_a_migrated_database_can_give_space_back(tmp_path: Path) -> None:
         path.with_name("runyard.db.schema-1")
     ]
     conn.close()
+
+
+def test_a_migrated_database_has_the_schema_of_a_new_one(tmp_path: Path) -> None:
+    migrated = first_landing.lay_out(tmp_path / "home")
+    Store.open(migrated).close()
+    fresh = tmp_path / "runyard.db"
+    Store.open(fresh).close()
+
+    def schema(path: Path) -> list[tuple[str, str]]:
+        with contextlib.closing(sqlite3.connect(path)) as conn:
+            return conn.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+
+    assert schema(migrated) == schema(fresh)
