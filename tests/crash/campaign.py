@@ -38,6 +38,8 @@ class Tally:
     did: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     elapsed_s: float = 0.0
+    is_cut_off: bool = False
+    """By a person, before all cases were run."""
 
 
 def campaigns() -> dict[str, Campaign]:
@@ -96,6 +98,25 @@ def run_campaign(campaign: Campaign, numbers: range, seed: int, jobs: int) -> Ta
     for worker in workers:
         worker.start()
         waiting.put(next(left))
+    try:
+        _take_results(campaign, tally, left, waiting, results, workers)
+    except KeyboardInterrupt:
+        tally.is_cut_off = True
+    for worker in workers:
+        worker.join()
+    tally.elapsed_s = time.monotonic() - started
+    return tally
+
+
+def _take_results(
+    campaign: Campaign,
+    tally: Tally,
+    left: Iterator[int],
+    waiting: Any,
+    results: Any,
+    workers: list[Any],
+) -> None:
+    """Adds up what the processes bring, and gives each its next case, until all have ended."""
     running = len(workers)
     while running:
         number, did, failure = _result(results, workers)
@@ -112,10 +133,6 @@ def run_campaign(campaign: Campaign, numbers: range, seed: int, jobs: int) -> Ta
         following = next(left, None)
         waiting.put(following)
         running -= following is None
-    for worker in workers:
-        worker.join()
-    tally.elapsed_s = time.monotonic() - started
-    return tally
 
 
 def _result(results: Any, workers: list[Any]) -> tuple[int, Counter[str] | None, str]:
@@ -133,7 +150,7 @@ def row(campaign: Campaign, tally: Tally) -> str:
     did = ", ".join(f"{count:,} {what}" for what, count in sorted(tally.did.items()))
     return (
         f"| {campaign.name} | {campaign.promise} | {tally.cases:,} | {did} "
-        f"| {len(tally.failures)} | {tally.elapsed_s:.0f} s |"
+        f"| {len(tally.failures)} | {tally.elapsed_s:.0f} s{', cut off' * tally.is_cut_off} |"
     )
 
 
@@ -189,6 +206,8 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append(row(campaign, tally))
         print(rows[-1], flush=True)
         is_broken |= bool(tally.failures)
+        if tally.is_cut_off:
+            break
     print(f"\n{head(asked.seed)}", *rows, sep="\n")
     return int(is_broken)
 
