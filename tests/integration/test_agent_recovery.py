@@ -269,14 +269,15 @@ async def test_agent_ends_the_old_grant_before_it_takes_the_new_one() -> None:
 async def test_agent_waits_while_the_daemons_disk_is_full() -> None:
     async with node() as (daemon, _agent):
         daemon.is_disk_full = True
-        held = await daemon.lease(script(daemon, "print('kept')"))
+        # More than rides in the last report: it has to be appended.
+        held = await daemon.lease(script(daemon, "print('kept' * 20_000)"))
         await daemon.phase(held, pb.AttemptReport.PHASE_EXITED)
         assert held.stdout == b""
 
         daemon.is_disk_full = False
         await daemon.ended(held)
 
-        assert held.stdout == b"kept\n"
+        assert held.stdout == b"kept" * 20_000 + b"\n"
 
 
 @in_loop
