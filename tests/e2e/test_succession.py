@@ -71,7 +71,7 @@ def test_newer_client_replaces_the_daemon_under_a_job_that_is_followed(
         tail, err = follower.communicate(timeout=60)
 
     assert (before["version"], after["version"]) == ("0.1.0", "0.2.0")
-    assert not Path(f"/proc/{before['pid']}").exists()
+    assert house.pids("runyard_daemon serve") == [after["pid"]]
     assert follower.returncode == 7, err
     assert head + tail == PRINTED
     assert b"the end\n" in err
