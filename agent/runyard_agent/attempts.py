@@ -23,6 +23,7 @@ from runyard_agent.sweeper import Sweeper
 from runyard_contract.errors import NameInvalid, RunyardError
 from runyard_contract.ids import RunName
 from runyardpb.agent.v1 import agent_pb2 as pb
+from runyardpb.v1 import runs_pb2
 
 COLLECT_PREFIX = "workdir/"
 
@@ -110,7 +111,7 @@ class Attempts:
                 self._ahead.offer(lease)
             case Answer.START:
                 self._ahead.drop(lease.ref)
-                self._start(key, lease)
+                self._start_in_turn(key, lease)
             case Answer.REPLACE if held is not None:
                 held.drop()
                 self._group.create_task(self._replace(key, lease), name=f"replace {key}")
@@ -215,9 +216,13 @@ class Attempts:
         if not self._node.executor.reserve(bundle, may_follow=need.is_plain):
             return False
         self._start(key, lease)
-        if key not in self._held:
-            self._node.executor.release(bundle)
         return True
+
+    def _start_in_turn(self, key: Key, lease: pb.Lease) -> None:
+        """Begins a lease that has room by the daemon's books: before any that comes after it."""
+        if lease.spec.kind != runs_pb2.RunSpec.KIND_ENVIRONMENT_BUILD:
+            self._node.executor.line_up(self._bundle(key).path)
+        self._start(key, lease)
 
     def _used(self, more: Need) -> Need:
         """What the runs that are active here want, and something more."""
@@ -227,7 +232,7 @@ class Attempts:
         return more
 
     def _start(self, key: Key, lease: pb.Lease) -> None:
-        """Takes a lease: on disk first, then to work."""
+        """Takes a lease that has its place: on disk first, then to work."""
         bundle = self._bundle(key)
         if os.path.lexists(bundle.path):  # forgotten, or of an earlier grant
             self._node.trash(bundle.path)
@@ -236,6 +241,7 @@ class Attempts:
             if claimed is None:
                 bundle.create(lease)
         except OSError as error:
+            self._node.executor.release(bundle.path)
             journal.failure("lease_not_kept", error, bundle=bundle.path)
             self._outbox.deny(
                 lease.ref,
@@ -258,7 +264,7 @@ class Attempts:
         if task is not None:
             await asyncio.wait([task])
         if key not in self._held:
-            self._start(key, lease)
+            self._start_in_turn(key, lease)
 
     def _hold(self, lease: pb.Lease, bundle: Bundle, *, is_new: bool) -> Execution:
         """Notes an attempt."""

@@ -251,6 +251,36 @@ async def test_executor_makes_a_run_wait_for_room(workshop: Workshop) -> None:
 
 
 @in_loop
+async def test_executor_keeps_its_turn_for_a_run_that_is_not_ready_yet(workshop: Workshop) -> None:
+    early, late = workshop.bundle("print(1)"), workshop.bundle("print(2)")
+    followers = Recorder(), Recorder()
+    async with workshop.agent(slots=1) as executor, asyncio.TaskGroup() as group:
+        executor.line_up(early.path)
+        assert not executor.reserve(late.path, may_follow=False)
+        waiting = group.create_task(executor.start(late.path, followers[1]))
+        await executor.start(early.path, followers[0])
+        assert not waiting.done()
+        await followers[1].end()
+
+    ends = [(bundle.read_exit() or {})["ended_at_unix_ns"] for bundle in (early, late)]
+    assert ends == sorted(ends)
+
+
+@in_loop
+async def test_executor_takes_back_a_turn_that_is_not_used(workshop: Workshop) -> None:
+    holder, given_up, late = (workshop.bundle(f"print({n})") for n in range(3))
+    async with workshop.agent(slots=1) as executor:
+        executor.line_up(holder.path)
+        executor.line_up(given_up.path)
+        executor.release(given_up.path)
+        executor.release(holder.path)
+        assert executor.reserve(late.path, may_follow=False)
+        follower = Recorder()
+        await executor.start(late.path, follower)
+        await follower.end()
+
+
+@in_loop
 async def test_executor_lets_go_of_a_run_that_is_cancelled_while_it_waits(
     workshop: Workshop,
 ) -> None:

@@ -76,7 +76,8 @@ class ProcessExecutor:
         self._free = list(range(slots))
         self._places = [0] * slots
         """How many bundles each slot has, or is to have."""
-        self._reserved: dict[str, int] = {}
+        self._turns: dict[str, asyncio.Future[int]] = {}
+        """The slot of each bundle that was spoken for and not handed over, once it is its turn."""
         self._waiting: deque[asyncio.Future[int]] = deque()
         self._lanes: dict[int, _Lane] = {}
         self._of: dict[str, _Lane] = {}
@@ -101,15 +102,20 @@ class ProcessExecutor:
             number = behind
         else:
             return False
-        self._reserved[bundle] = number
         self._places[number] += 1
+        self._turns[bundle] = asyncio.get_running_loop().create_future()
+        self._turns[bundle].set_result(number)
         return True
+
+    def line_up(self, bundle: str) -> None:
+        """See Executor."""
+        self._turns[bundle] = self._turn()
 
     def release(self, bundle: str) -> None:
         """See Executor."""
-        number = self._reserved.pop(bundle, None)
-        if number is not None:
-            self._give(number)
+        turn = self._turns.pop(bundle, None)
+        if turn is not None:
+            self._give_up(turn)
 
     def _young_lane(self) -> int | None:
         """A slot whose run has just begun and has nothing behind it."""
@@ -122,9 +128,12 @@ class ProcessExecutor:
 
     async def start(self, bundle: str, follower: Follower) -> None:
         """See Executor."""
-        number = self._reserved.pop(bundle, None)
-        if number is None:
-            number = await self._take()
+        turn = self._turns.pop(bundle, None) or self._turn()
+        try:
+            number = await turn
+        except asyncio.CancelledError:
+            self._give_up(turn)
+            raise
         try:
             lane = self._lanes.get(number) or await self._lane(number)
         except BaseException as error:
@@ -180,20 +189,21 @@ class ProcessExecutor:
 
     # Room
 
-    async def _take(self) -> int:
-        """The number of a free slot, the lowest (which is warm); waits for one in turn."""
+    def _turn(self) -> asyncio.Future[int]:
+        """Gives the number of a free slot, the lowest (which is warm), when it is its turn."""
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         if self._free and not self._waiting:
             number = heapq.heappop(self._free)
             self._places[number] += 1
-            return number
-        place: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
-        try:
-            return await place
-        except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                self._give(place.result())
-            raise
+            turn.set_result(number)
+        else:
+            self._waiting.append(turn)
+        return turn
+
+    def _give_up(self, turn: asyncio.Future[int]) -> None:
+        """Nobody wants this turn any more, whether it has come or not."""
+        if not turn.cancel() and not turn.cancelled():
+            self._give(turn.result())
 
     def _give(self, number: int) -> None:
         """A place is free; with the last one of a slot it is the turn of who waits longest."""
@@ -203,10 +213,10 @@ class ProcessExecutor:
         if self._places[number]:
             return
         while self._waiting:
-            place = self._waiting.popleft()
-            if not place.done():
+            turn = self._waiting.popleft()
+            if not turn.done():
                 self._places[number] += 1
-                place.set_result(number)
+                turn.set_result(number)
                 return
         heapq.heappush(self._free, number)
 

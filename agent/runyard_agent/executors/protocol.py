@@ -49,11 +49,17 @@ class Executor(Protocol):
         not used with `release`.
         """
 
+    def line_up(self, bundle: str) -> None:
+        """Keeps the next room for a bundle that `start` will name: nobody who comes later is first.
+
+        Give back what is not used with `release`.
+        """
+
     def release(self, bundle: str) -> None:
-        """Gives back what was reserved and not used; harmless otherwise."""
+        """Gives back a place, reserved or lined up for, that is not used; harmless otherwise."""
 
     async def start(self, bundle: str, follower: Follower) -> None:
-        """Executes a bundle as soon as there is room for it; returns when it was handed over.
+        """Executes a bundle when it is its turn and there is room; returns when it was handed over.
 
         May be cancelled while it waits for room; then the bundle was not handed over. Raises
         ExecutorUnavailable.
