@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import pytest
 
@@ -371,5 +373,29 @@ def test_the_working_folder_is_fetched_from_the_node_that_keeps_it() -> None:
         assert collected.file_count == 3
         assert gone.reason == "FILE_NOT_FOUND"
         assert [lost.code, away.code] == ["UNAVAILABLE", "UNAVAILABLE"]
+
+    with_daemon(test)
+
+
+def test_news_of_another_run_may_come_with_the_answer_for_a_working_folder() -> None:
+    async def test(daemon: Served) -> None:
+        async with FakeAgent(daemon.channel).connected() as agent:
+            ended, other = [await daemon.submit(b"x") for _ in range(2)]
+            await agent.end((await agent.expect("lease")).ref)
+            ref = (await agent.expect("lease")).ref
+            call = daemon.runs.CollectWorkdir(runs_pb2.CollectWorkdirRequest(name=ended.name))
+            asked = await agent.expect("collect_workdir")
+            await agent.told(
+                reports=[Report(ref=ref, phase=Report.PHASE_RUNNING)],
+                workdir_collected=agent_pb2.WorkdirCollected(
+                    request_id=asked.request_id, file_count=3
+                ),
+            )
+            async with asyncio.timeout(20):
+                collected = await call
+            running = await daemon.run(other.name)
+
+        assert collected.file_count == 3
+        assert running.state == State.STATE_RUNNING
 
     with_daemon(test)

@@ -163,17 +163,17 @@ class AgentSession:
                     ]
                 )
             kind = request.WhichOneof("message")
-            if kind == "report" or request.reports or request.returned:
-                await self._turns.acquire()
-                group.create_task(self._take(request), name="session-reports")
-                continue
             if kind == "workdir_collected":
                 answer = request.workdir_collected
                 collected = Collected(answer.file_count, answer.error, answer.is_gone)
                 self._collector.answered(self._node, answer.request_id, collected)
-            elif kind is not None:
+            elif kind not in (None, "report"):
                 self._fault(f"a second {kind} in one session")
-            self._done(request.sequence)
+            if kind == "report" or request.reports or request.returned:
+                await self._turns.acquire()
+                group.create_task(self._take(request), name="session-reports")
+            else:
+                self._done(request.sequence)
         raise SessionOver
 
     async def _take(self, request: pb.SessionRequest) -> None:
