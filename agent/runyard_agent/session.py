@@ -173,12 +173,8 @@ class Session:
     def _hear(self, response: pb.SessionResponse) -> None:
         """Does what one message of the daemon asks for."""
         match response.WhichOneof("message"):
-            case "lease":
-                self._attempts.on_lease(response.lease)
             case "cancel":
                 self._attempts.on_cancel(response.cancel)
-            case "forget":
-                self._attempts.on_forget(response.forget)
             case "collect_workdir":
                 self._attempts.on_collect(response.collect_workdir)
             case "goodbye" if response.goodbye.is_stop:

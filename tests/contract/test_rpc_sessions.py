@@ -142,7 +142,7 @@ def test_three_messages_without_sense_end_the_session_and_nothing_else() -> None
         async with good.connected(), bad.connected():
             nonsense = agent_pb2.AttemptRef(run="../../etc/passwd", attempt=-1, epoch=-1)
             for _ in range(3):
-                await bad.say(report=Report(ref=nonsense, phase=Report.PHASE_RUNNING))
+                await bad.say(reports=[Report(ref=nonsense, phase=Report.PHASE_RUNNING)])
 
             assert await bad.over() is grpc.StatusCode.INVALID_ARGUMENT
             assert good.ended is None

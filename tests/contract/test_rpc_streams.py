@@ -89,7 +89,7 @@ def test_the_final_state_waits_for_the_last_byte_of_the_log() -> None:
             report = agent_pb2.AttemptReport(
                 ref=ref, phase=agent_pb2.AttemptReport.PHASE_ENDED, end=end, lengths=[length]
             )
-            number = await agent.say(report=report)
+            number = await agent.say(reports=[report])
             await agent.append(ref, (File.FILE_STDOUT, 0, b"ab"))
             assert agent.acknowledged < number
             assert (await daemon.run(run.name)).state == State.STATE_RUNNING

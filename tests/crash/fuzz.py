@@ -195,7 +195,7 @@ async def session_messages(on: Target, chance: random.Random) -> None:
     for sequence in range(2, chance.randint(2, 6)):
         report = agent_pb2.AttemptReport(ref=on.ref, phase=chance.randrange(6))  # type: ignore[arg-type]
         distorted(report, chance)
-        message = agent_pb2.SessionRequest(sequence=sequence, report=report)
+        message = agent_pb2.SessionRequest(sequence=sequence, reports=[report])
         if chance.random() < 0.2:
             distorted(message, chance, 1)
         messages.append(message)

@@ -33,8 +33,9 @@ def now() -> Timestamp:
 def orders(message: pb.SessionResponse, kind: str) -> list[Any]:
     """All orders of a kind in a message."""
     several = {"lease": message.leases, "forget": message.forgets}
-    alone = [getattr(message, kind)] if message.WhichOneof("message") == kind else []
-    return [*alone, *several.get(kind, ())]
+    if kind in several:
+        return list(several[kind])
+    return [getattr(message, kind)] if message.WhichOneof("message") == kind else []
 
 
 class FakeAgent:
@@ -145,7 +146,7 @@ class FakeAgent:
 
     async def report(self, ref: pb.AttemptRef, phase: int, **fields: Any) -> None:
         """Reports how far an attempt is; returns when that is durable."""
-        await self.told(report=Report(ref=ref, phase=phase, **fields))
+        await self.told(reports=[Report(ref=ref, phase=phase, **fields)])
 
     async def start(self, ref: pb.AttemptRef) -> None:
         """Reports an attempt up to RUNNING."""

@@ -68,7 +68,6 @@ class AgentService(AgentServiceServicer):
             parts.collector,
             parts.live.journal,
             parts.config.out_of_touch_s,
-            takes_several=hello.max_ahead > 0,
         )
         parts.live.journal.info("agent_hello", node=session.node, attempts=len(hello.attempts))
         try:

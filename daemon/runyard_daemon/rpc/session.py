@@ -58,8 +58,6 @@ class AgentSession:
         collector: Collector,
         journal: Journal,
         idle_s: float,
-        *,
-        takes_several: bool,
     ) -> None:
         self._node = node
         self._context = context
@@ -67,7 +65,6 @@ class AgentSession:
         self._collector = collector
         self._journal = journal
         self._idle_s = idle_s
-        self._takes_several = takes_several
         self._orders: deque[Order] = deque()
         self._wake = asyncio.Event()
         self._ended_by: RunyardError | None = None
@@ -134,8 +131,8 @@ class AgentSession:
     def _next_message(self) -> tuple[pb.SessionResponse, bool]:
         """The next orders, leases and folders to forget together; and whether they are the last."""
         order = self._orders.popleft()
-        if not self._takes_several or not isinstance(order, Lease | Forget):
-            return to_message(order, resolve_environment), isinstance(order, Goodbye)
+        if not isinstance(order, Lease | Forget):
+            return to_message(order), isinstance(order, Goodbye)
         message = pb.SessionResponse()
         gather(message, order, resolve_environment)
         while (
@@ -167,9 +164,9 @@ class AgentSession:
                 answer = request.workdir_collected
                 collected = Collected(answer.file_count, answer.error, answer.is_gone)
                 self._collector.answered(self._node, answer.request_id, collected)
-            elif kind not in (None, "report"):
+            elif kind is not None:
                 self._fault(f"a second {kind} in one session")
-            if kind == "report" or request.reports or request.returned:
+            if request.reports or request.returned:
                 await self._turns.acquire()
                 group.create_task(self._take(request), name="session-reports")
             else:
@@ -180,10 +177,7 @@ class AgentSession:
         """Applies the reports of a message; an error of the store ends the session, so that they
         come again."""
         try:
-            messages = list(request.reports)
-            if request.HasField("report"):
-                messages.insert(0, request.report)
-            reports = [report for message in messages if (report := self._checked(message))]
+            reports = [report for message in request.reports if (report := self._checked(message))]
             try:
                 returned = [to_target(ref).ref for ref in request.returned]
             except SpecInvalid as error:

@@ -11,7 +11,7 @@ from runyard_contract.errors import NameInvalid, SpecInvalid
 from runyard_contract.ids import RunName
 from runyard_contract.paths import shown
 from runyard_daemon.control import orders
-from runyard_daemon.control.orders import Order, RunRef
+from runyard_daemon.control.orders import RunRef
 from runyard_daemon.control.reported import AttemptReport, Hello, ReportedPiece
 from runyard_daemon.core.attempts import AttemptPhase
 from runyard_daemon.core.end import EndReason
@@ -230,11 +230,9 @@ def _within(amount: int, limit: int) -> int:
     return min(max(0, amount), limit)
 
 
-def to_message(order: Order, resolve: ResolveEnvironment) -> pb.SessionResponse:
-    """An order as the session sends it."""
+def to_message(order: orders.Cancel | orders.Collect | orders.Goodbye) -> pb.SessionResponse:
+    """An order that has a message of its own."""
     match order:
-        case orders.Lease():
-            return pb.SessionResponse(lease=_to_lease(order, resolve))
         case orders.Cancel(target, grace_s, is_superseded):
             return pb.SessionResponse(
                 cancel=pb.CancelAttempt(
@@ -243,8 +241,6 @@ def to_message(order: Order, resolve: ResolveEnvironment) -> pb.SessionResponse:
                     is_superseded=is_superseded,
                 )
             )
-        case orders.Forget():
-            return pb.SessionResponse(forget=_to_forget(order))
         case orders.Collect(target, request_id):
             return pb.SessionResponse(
                 collect_workdir=pb.CollectAttemptWorkdir(
@@ -262,11 +258,7 @@ def gather(
     if isinstance(order, orders.Lease):
         message.leases.append(_to_lease(order, resolve))
     else:
-        message.forgets.append(_to_forget(order))
-
-
-def _to_forget(order: orders.Forget) -> pb.ForgetAttempt:
-    return pb.ForgetAttempt(ref=from_target(order.target), keep_workdir=to_duration(order.keep_s))
+        message.forgets.add(ref=from_target(order.target), keep_workdir=to_duration(order.keep_s))
 
 
 def _to_lease(lease: orders.Lease, resolve: ResolveEnvironment) -> pb.Lease:

@@ -59,7 +59,6 @@ class SessionRequest(google.protobuf.message.Message):
     SEQUENCE_FIELD_NUMBER: builtins.int
     ACKNOWLEDGED_FIELD_NUMBER: builtins.int
     HELLO_FIELD_NUMBER: builtins.int
-    REPORT_FIELD_NUMBER: builtins.int
     WORKDIR_COLLECTED_FIELD_NUMBER: builtins.int
     REPORTS_FIELD_NUMBER: builtins.int
     RETURNED_FIELD_NUMBER: builtins.int
@@ -72,16 +71,12 @@ class SessionRequest(google.protobuf.message.Message):
         """First message of a session."""
 
     @property
-    def report(self) -> global___AttemptReport:
-        """Something happened to an attempt."""
-
-    @property
     def workdir_collected(self) -> global___WorkdirCollected:
         """A working folder was collected."""
 
     @property
     def reports(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AttemptReport]:
-        """Several reports at once, in the order in which they happened; the daemon applies them in one transaction."""
+        """What happened to attempts, in that order; the daemon applies all of it in one transaction."""
 
     @property
     def returned(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AttemptRef]:
@@ -93,14 +88,13 @@ class SessionRequest(google.protobuf.message.Message):
         sequence: builtins.int = ...,
         acknowledged: builtins.int = ...,
         hello: global___Hello | None = ...,
-        report: global___AttemptReport | None = ...,
         workdir_collected: global___WorkdirCollected | None = ...,
         reports: collections.abc.Iterable[global___AttemptReport] | None = ...,
         returned: collections.abc.Iterable[global___AttemptRef] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["hello", b"hello", "message", b"message", "report", b"report", "workdir_collected", b"workdir_collected"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "hello", b"hello", "message", b"message", "report", b"report", "reports", b"reports", "returned", b"returned", "sequence", b"sequence", "workdir_collected", b"workdir_collected"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "report", "workdir_collected"] | None: ...
+    def HasField(self, field_name: typing.Literal["hello", b"hello", "message", b"message", "workdir_collected", b"workdir_collected"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "hello", b"hello", "message", b"message", "reports", b"reports", "returned", b"returned", "sequence", b"sequence", "workdir_collected", b"workdir_collected"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "workdir_collected"] | None: ...
 
 global___SessionRequest = SessionRequest
 
@@ -113,9 +107,7 @@ class SessionResponse(google.protobuf.message.Message):
     SEQUENCE_FIELD_NUMBER: builtins.int
     ACKNOWLEDGED_FIELD_NUMBER: builtins.int
     WELCOME_FIELD_NUMBER: builtins.int
-    LEASE_FIELD_NUMBER: builtins.int
     CANCEL_FIELD_NUMBER: builtins.int
-    FORGET_FIELD_NUMBER: builtins.int
     COLLECT_WORKDIR_FIELD_NUMBER: builtins.int
     GOODBYE_FIELD_NUMBER: builtins.int
     LEASES_FIELD_NUMBER: builtins.int
@@ -129,16 +121,8 @@ class SessionResponse(google.protobuf.message.Message):
         """Answers Hello."""
 
     @property
-    def lease(self) -> global___Lease:
-        """Execute this."""
-
-    @property
     def cancel(self) -> global___CancelAttempt:
         """End this."""
-
-    @property
-    def forget(self) -> global___ForgetAttempt:
-        """Everything of this attempt is durable here: its folder may go."""
 
     @property
     def collect_workdir(self) -> global___CollectAttemptWorkdir:
@@ -150,11 +134,11 @@ class SessionResponse(google.protobuf.message.Message):
 
     @property
     def leases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Lease]:
-        """Several leases at once, in the order in which they are to begin."""
+        """Execute these, in the order in which they are to begin."""
 
     @property
     def forgets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ForgetAttempt]:
-        """Several folders that may go."""
+        """Everything of these attempts is durable here: their folders may go."""
 
     def __init__(
         self,
@@ -162,17 +146,15 @@ class SessionResponse(google.protobuf.message.Message):
         sequence: builtins.int = ...,
         acknowledged: builtins.int = ...,
         welcome: global___Welcome | None = ...,
-        lease: global___Lease | None = ...,
         cancel: global___CancelAttempt | None = ...,
-        forget: global___ForgetAttempt | None = ...,
         collect_workdir: global___CollectAttemptWorkdir | None = ...,
         goodbye: global___Goodbye | None = ...,
         leases: collections.abc.Iterable[global___Lease] | None = ...,
         forgets: collections.abc.Iterable[global___ForgetAttempt] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["cancel", b"cancel", "collect_workdir", b"collect_workdir", "forget", b"forget", "goodbye", b"goodbye", "lease", b"lease", "message", b"message", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "collect_workdir", b"collect_workdir", "forget", b"forget", "forgets", b"forgets", "goodbye", b"goodbye", "lease", b"lease", "leases", b"leases", "message", b"message", "sequence", b"sequence", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "lease", "cancel", "forget", "collect_workdir", "goodbye"] | None: ...
+    def HasField(self, field_name: typing.Literal["cancel", b"cancel", "collect_workdir", b"collect_workdir", "goodbye", b"goodbye", "message", b"message", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "collect_workdir", b"collect_workdir", "forgets", b"forgets", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "sequence", b"sequence", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "cancel", "collect_workdir", "goodbye"] | None: ...
 
 global___SessionResponse = SessionResponse
 
