@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from runyard_contract.content.batch import LOOSE_AT_MOST, PACKED_UP_TO_BYTES
 from runyard_contract.content.store import ContentStore
 from runyard_contract.digest import digest_bytes
-from runyard_contract.errors import BlobCorrupt, BlobMissing
+from runyard_contract.errors import BlobCorrupt, BlobMissing, DiskFailed, DiskFull
 
 Blob = tuple[str, bytes]
 
@@ -181,6 +182,66 @@ def test_what_lies_in_a_packs_place_is_not_followed_or_waited_for(
 
     with pytest.raises(BlobCorrupt):
         store.read(blobs[0][0])
+
+
+def fails(error: int) -> Callable[..., bytes]:
+    def fail(*_: object, **__: object) -> bytes:
+        raise OSError(error, os.strerror(error))
+
+    return fail
+
+
+@pytest.mark.parametrize("call", ["open", "pread"])
+def test_a_blob_that_cannot_be_read_now_is_not_taken_for_damaged(
+    store: ContentStore, root: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    blobs = small("a")
+    store.put_many(blobs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, fails(errno.EMFILE if call == "open" else errno.EIO))
+        with pytest.raises(OSError, match=r"files|error") as caught:
+            store.read(blobs[0][0])
+
+    assert caught.value.errno in {errno.EMFILE, errno.EIO}
+    assert list((root / "quarantine").iterdir()) == []
+    assert readable(store, blobs)
+
+
+def test_a_merge_that_cannot_read_a_pack_keeps_all_and_leaves_nothing(
+    store: ContentStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = small("a")
+    store.put_many(blobs)
+    store.condemn([digest for digest, _ in blobs[10:]])
+    store.sweep()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", fails(errno.EIO))
+        with pytest.raises(DiskFailed):
+            store.merge_packs()
+
+    assert list((root / "tmp").iterdir()) == []
+    assert readable(store, blobs[:10])
+    assert store.merge_packs() == 1
+    assert readable(store, blobs[:10])
+
+
+def test_a_merge_whose_bytes_cannot_be_synced_leaves_nothing(
+    store: ContentStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = small("a")
+    store.put_many(blobs)
+    store.condemn([digest for digest, _ in blobs[10:]])
+    store.sweep()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fails(errno.ENOSPC))
+        with pytest.raises(DiskFull):
+            store.merge_packs()
+
+    assert list((root / "tmp").iterdir()) == []
+    assert readable(store, blobs[:10])
 
 
 @pytest.mark.parametrize("damage", [b"", b"RYI\x01", bytes(2000)])

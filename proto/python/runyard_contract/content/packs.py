@@ -8,6 +8,7 @@ that comes too late finds the blob where it lies now.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -31,6 +32,8 @@ FOLDER = "packs"
 MERGED_BYTES = 1 << 30
 """A pack of this size is not merged any more."""
 _SMALL_PACKS = 8  # that many may be small before some are merged
+_NO_PACK = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ESPIPE})
+"""What reading gives where a link, a socket, a folder or a FIFO lies in a pack's place."""
 _TICK_NS = 50_000_000  # a folder that changed so lately may change again within one time stamp
 
 
@@ -80,26 +83,27 @@ class Packs:
     def read(self, pack: PackIndex, place: Place) -> bytes | None:
         """The bytes at a place, not verified; None: the pack is gone, look again.
 
-        Fewer bytes than the blob has, or none, where the file is not what it was.
+        Fewer bytes than the blob has, or none, where the file is not what it was. Raises OSError
+        where it can't be read now, which says nothing of the blob.
         """
         try:
             fd = os.open(f"{pack.name}.pack", READ_FLAGS, dir_fd=self._dir_fd)
+            try:
+                data = os.pread(fd, place.size_bytes, place.offset)
+                while 0 < len(data) < place.size_bytes:
+                    more = os.pread(fd, place.size_bytes - len(data), place.offset + len(data))
+                    if not more:
+                        break
+                    data += more
+                return data
+            finally:
+                os.close(fd)
         except FileNotFoundError:
             return None
-        except OSError:  # a link, a socket
+        except OSError as error:
+            if error.errno not in _NO_PACK:
+                raise
             return b""
-        try:
-            data = os.pread(fd, place.size_bytes, place.offset)
-            while 0 < len(data) < place.size_bytes:
-                more = os.pread(fd, place.size_bytes - len(data), place.offset + len(data))
-                if not more:
-                    break
-                data += more
-            return data
-        except OSError:
-            return b""
-        finally:
-            os.close(fd)
 
     def refresh(self) -> bool:
         """Looks what another process changed; True where the folder was read again.
@@ -259,7 +263,7 @@ class Packs:
     def _join(self, group: list[PackIndex]) -> None:
         """Copies what is live in some packs into one, and removes them."""
         joined = self.new_file()
-        left: list[tuple[bytes, Place]] = []
+        paths = [joined.path]
         try:
             for pack in group:
                 for digest, place in pack:
@@ -267,14 +271,14 @@ class Packs:
                     if digest not in joined.places and data is not None:
                         joined.add(digest, data, place.stored_s)
             joined.finish()
-            left = list(joined.places.items())
-            index_path = self.write_index(left, joined.size_bytes)
-            sync_names(self._root_fd, [joined.path, index_path])
+            paths.append(self.write_index(joined.places.items(), joined.size_bytes))
+            sync_names(self._root_fd, paths)
         except BaseException:
             joined.close()
-            os.unlink(joined.path, dir_fd=self._root_fd)
+            for path in paths:
+                os.unlink(path, dir_fd=self._root_fd)
             raise
-        name = self.publish(joined.path, index_path)
+        name = self.publish(*paths)
         self.sync()
         self.adopt(name, group)
         for pack in group:
@@ -317,7 +321,9 @@ class Packs:
         """What a pack holds, nothing where it is none."""
         try:
             fd = os.open(f"{name}.pack", READ_FLAGS, dir_fd=self._dir_fd)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _NO_PACK and error.errno != errno.ENOENT:
+                raise
             return {}, 0
         try:
             return scan(fd) if stat.S_ISREG(os.fstat(fd).st_mode) else ({}, 0)
