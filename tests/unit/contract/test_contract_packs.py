@@ -102,6 +102,39 @@ def test_another_process_sees_packs_that_come_and_go(store: ContentStore, root: 
             reader.read(first[0][0])
 
 
+def test_a_reader_tells_what_is_missing_while_the_folder_changes(
+    store: ContentStore, root: Path
+) -> None:
+    absent, _ = small("absent", 1)[0]
+    with ContentStore(root, read_only=True) as reader:
+        store.put_many(small("a"))
+        assert reader.missing([absent]) == [absent]
+        os.utime(root / "packs", (1 << 32, 1 << 32))  # the clock was set back since
+        assert reader.missing([absent]) == [absent]
+
+
+@pytest.mark.parametrize("look", ["read", "missing"])
+def test_a_blob_is_found_though_another_thread_has_looked_for_new_packs(
+    store: ContentStore, root: Path, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    first, second = small("a")[:2]
+    with ContentStore(root, read_only=True) as reader:
+        store.put_many(small("a"))
+        os.utime(root / "packs", (1, 1))  # long ago, so one look is enough
+        name = "open" if look == "read" else "stat"
+        plain = getattr(os, name)
+
+        def interrupted(path: object, *arguments: object, **options: object) -> object:
+            monkeypatch.setattr(os, name, plain)
+            assert reader.read(first[0]) == first[1]
+            return plain(path, *arguments, **options)
+
+        monkeypatch.setattr(os, name, interrupted)
+        assert (
+            reader.missing([second[0]]) == [] if look == "missing" else readable(reader, [second])
+        )
+
+
 def test_readers_in_other_processes_read_while_packs_are_merged(
     store: ContentStore, root: Path
 ) -> None:

@@ -105,31 +105,31 @@ class Packs:
                 raise
             return b""
 
-    def refresh(self) -> bool:
-        """Looks what another process changed; True where the folder was read again.
+    def refresh(self) -> None:
+        """Looks what another process changed.
 
         The writer knows its packs, and what it has not adopted yet does not count.
         """
-        return not self._is_writer and self._look()
+        if not self._is_writer:
+            self._look()
 
-    def _look(self) -> bool:
+    def _look(self) -> None:
         """Reads the folder where it has changed."""
         if self._dir_fd < 0:
             with contextlib.suppress(FileNotFoundError):
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._dir_fd = os.open(FOLDER, flags, dir_fd=self._root_fd)
             if self._dir_fd < 0:
-                return False
+                return
         changed_ns = os.fstat(self._dir_fd).st_mtime_ns
         with self._lock:
             if changed_ns == self._seen_ns:
-                return False
+                return
             known = {pack.name: pack for pack in self._packs}
             self._packs = tuple(self._load_all(known))
             self._recent = None
             is_settled = time.time_ns() - changed_ns > _TICK_NS
             self._seen_ns = changed_ns if is_settled else -1
-        return True
 
     def _load_all(self, known: dict[str, PackIndex]) -> Iterator[PackIndex]:
         """The packs in the folder. An index is replaced as a whole: an old one stays right."""

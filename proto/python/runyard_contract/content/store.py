@@ -100,8 +100,10 @@ class ContentStore:
         if data is not None:
             return data
         data = self._read_loose(digest)
-        if data is None and self._packs.refresh():
-            # Another process has packed it since this one looked last.
+        if data is None:
+            # Another process has packed it since this one looked last; or another thread has
+            # looked meanwhile.
+            self._packs.refresh()
             data = self._read_packed(digest)
         if data is None:
             raise BlobMissing.of([digest])
@@ -132,8 +134,10 @@ class ContentStore:
         if found is not None:
             return found[1].size_bytes
         size_bytes = loose.size_bytes(self._root_fd, digest)
-        if size_bytes is None and self._packs.refresh():
-            return self._size(digest)
+        if size_bytes is None:
+            self._packs.refresh()  # as in `read`
+            found = self._packs.find(digest)
+            size_bytes = found[1].size_bytes if found is not None else None
         return size_bytes
 
     def _read_packed(self, digest: str) -> bytes | None:
