@@ -9,12 +9,13 @@ from typing import Protocol
 
 import zstandard
 
+from runyard_agent import journal
 from runyard_agent.link import Link, Stubs, cancelling
 from runyard_agent.workdir import Blobs
 from runyard_contract.content.batch import Batch
 from runyard_contract.content.store import ContentStore
 from runyard_contract.digest import digest_bytes
-from runyard_contract.errors import BlobMissing, DigestMismatch
+from runyard_contract.errors import BlobMissing, DigestMismatch, RunyardError
 from runyard_contract.limits import CHUNKED_ABOVE_BYTES
 from runyard_contract.manifest import (
     Directory,
@@ -80,8 +81,15 @@ class FetchingSource:
         for digest in lists:
             contents.update(chunk for chunk, _ in decode_chunks(await self._read(digest)))
         await self._fetch(sorted(contents))
-        await asyncio.get_running_loop().run_in_executor(self._disk, self._store.merge_packs)
+        self._disk.submit(self._merge)
         return self._store
+
+    def _merge(self) -> None:
+        """Joins small packs of the cache, for later reads: no run waits for it, or fails by it."""
+        try:
+            self._store.merge_packs()
+        except (OSError, RunyardError) as error:
+            journal.warning("packs_not_merged", why=str(error))
 
     async def _read(self, digest: str) -> bytes:
         """A blob of the cache."""
