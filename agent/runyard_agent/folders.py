@@ -88,8 +88,12 @@ class Folders:
             return None
         found = free.pop()
         self._forget(found)
-        bundle.put_lease(found.path, lease)
-        os.rename(found.path, bundle.path)
+        try:
+            bundle.put_lease(found.path, lease)
+            os.rename(found.path, bundle.path)
+        except OSError:
+            self._trash(found.path)
+            raise
         return Claimed(found.laid)
 
     def take_back(self, bundle: Bundle, laid: LaidOut) -> None:

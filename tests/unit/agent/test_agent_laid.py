@@ -140,6 +140,22 @@ async def test_folder_goes_to_the_next_run_of_its_snapshot_without_a_trace_of_th
     assert trashed == []
 
 
+@in_loop
+async def test_folder_that_cannot_become_a_bundle_is_thrown_away(tmp_path: Path) -> None:
+    bundle, laid = laid_out(tmp_path, dict(TREE))
+    trashed: list[str] = []
+    folders = Folders(tmp_path / "runs", trashed.append, "boot")
+    ended(bundle)
+    folders.take_back(bundle, laid)
+    (free,) = (tmp_path / "runs").iterdir()
+
+    with pytest.raises(FileNotFoundError):
+        folders.claim(Bundle(str(tmp_path / "nowhere/other"), KEY), lease(laid))
+
+    assert trashed == [str(free)]
+    assert not folders.has(laid.root_digest)
+
+
 TRICKS: dict[str, Callable[[str, Path], object]] = {
     "link": lambda log, precious: (os.unlink(log), os.symlink(precious, log)),
     "second name": lambda log, precious: (os.unlink(log), os.link(precious, log)),
