@@ -46,9 +46,9 @@ class Ahead:
             self._outbox.hurry()
         self._set_timer()
 
-    def drop(self, ref: pb.AttemptRef) -> bool:
-        """The daemon has ended a lease; False where it does not wait here."""
-        return self._leases.drop(_name(ref), ref.epoch)
+    def drop(self, ref: pb.AttemptRef) -> None:
+        """The daemon has ended a lease, which may wait here."""
+        self._leases.drop(_name(ref), ref.epoch)
 
     def clear(self) -> None:
         """A Hello is being made: the daemon takes back what is not in it."""

@@ -17,6 +17,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from runyard_agent.core.reconcile import Found, Stage
+from runyard_agent.supervisor import record
 from runyard_contract.errors import NameInvalid
 from runyard_contract.ids import check_run_id
 from runyard_contract.paths import atomic_write, write_all
@@ -24,9 +25,9 @@ from runyardpb.agent.v1 import agent_pb2 as pb
 
 FORMAT = 1
 STREAMS = ("stdout", "stderr", "order")
-RECORDS = ("lease.pb", "spec.json", "state.free", "exit.json.tmp")
+_FREE_EXIT = record.EXIT + record.TEMPORARY
+RECORDS = ("lease.pb", record.SPEC, record.FREE_STATE, _FREE_EXIT)
 """Files that stay in a folder between two runs; the supervisor makes its two out of the last."""
-STATE_BYTES = 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +102,15 @@ class Bundle:
         What a supervisor that dies while it takes `state.free` leaves behind reads as a run that
         was about to be started.
         """
-        os.rename(folder + "/exit.json", folder + "/exit.json.tmp")
+        os.rename(f"{folder}/{record.EXIT}", f"{folder}/{_FREE_EXIT}")
         state = {"format": FORMAT, "phase": "spawning", "pid": None, "boot_id": boot_id}
-        fd = os.open(folder + "/state.json", os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        path = f"{folder}/{record.STATE}"
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            os.pwrite(fd, json.dumps(state).encode().ljust(STATE_BYTES), 0)
+            record.overwrite(fd, state)
         finally:
             os.close(fd)
-        os.rename(folder + "/state.json", folder + "/state.free")
+        os.rename(path, f"{folder}/{record.FREE_STATE}")
 
     def read_lease(self) -> pb.Lease | None:
         """The lease, None where it is missing or damaged."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 LIVE_LOGS_S = 1.0
 LIVE_OUTPUTS_S = 30.0
@@ -20,7 +21,10 @@ class LiveFiles:
     """
 
     def __init__(
-        self, poll_s: float, look: Callable[[], None], collect: Callable[[bool], Awaitable[None]]
+        self,
+        poll_s: float,
+        look: Callable[[], None],
+        collect: Callable[[bool], Coroutine[Any, Any, None]],
     ) -> None:
         self._poll_s = poll_s
         self._slowest_s = max(SLOWEST_POLL_S, poll_s)
@@ -54,9 +58,5 @@ class LiveFiles:
             with_outputs = self._since_outputs_s >= LIVE_OUTPUTS_S
             self._since_logs_s = 0.0
             self._since_outputs_s = 0.0 if with_outputs else self._since_outputs_s
-            self._collecting = asyncio.create_task(self._run(with_outputs), name="live files")
+            self._collecting = asyncio.create_task(self._collect(with_outputs), name="live files")
         self.start()
-
-    async def _run(self, with_outputs: bool) -> None:
-        """The task of one collection."""
-        await self._collect(with_outputs)

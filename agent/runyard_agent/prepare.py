@@ -24,6 +24,7 @@ from runyard_agent.workdir import (
     plan,
     size_bytes,
 )
+from runyard_agent.workfiles import SMALL_FILES
 from runyard_contract.digest import is_digest
 from runyard_contract.environment_spec import spec_hash
 from runyard_contract.errors import RunyardError
@@ -31,9 +32,8 @@ from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec
 
 SMALL_MANIFEST_BYTES = 16 << 10
-SMALL_FILES = 64
 SMALL_BYTES = 1 << 20
-"""A snapshot below these is laid out at once, on the event loop: a thread would cost more."""
+"""A snapshot below this and SMALL_FILES is laid out at once: a thread would cost more."""
 KEEP_LOCK_LIMIT_S = 30.0
 
 

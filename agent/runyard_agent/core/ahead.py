@@ -108,16 +108,14 @@ class LeasesAhead(Generic[T]):
         times = (waiting.since_s + self._hold_s for waiting in self._waiting.values())
         return min(times, default=None)
 
-    def drop(self, attempt: str, epoch: int) -> bool:
-        """Forgets a lease that the daemon has ended; False where it does not wait here.
+    def drop(self, attempt: str, epoch: int) -> None:
+        """Forgets a lease that the daemon has ended, where it waits here.
 
         The daemon's word for a grant also ends all older ones.
         """
         known = self._waiting.get(attempt)
-        if known is None or known.epoch > epoch:
-            return False
-        self._close(attempt)
-        return True
+        if known is not None and known.epoch <= epoch:
+            self._close(attempt)
 
     def _close(self, attempt: str) -> _Waiting[T]:
         """Takes a lease out for good."""

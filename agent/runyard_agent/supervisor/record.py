@@ -20,6 +20,8 @@ STATE = "state.json"
 FREE_STATE = "state.free"
 """A state file of an earlier run in the same folder, which `claim` takes."""
 EXIT = "exit.json"
+TEMPORARY = ".tmp"
+"""Ends the name that `replace` writes a record under, perhaps over one of an earlier run."""
 STATE_BYTES = 320
 BOOT_ID = clock.boot_id()
 
@@ -172,12 +174,12 @@ def replace(bundle: str, name: str, content: Record) -> int:
     """Replaces a record atomically; returns its descriptor, to be synced or just closed."""
     path = os.path.join(bundle, name)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(path + ".tmp", flags, 0o600)
+    fd = os.open(path + TEMPORARY, flags, 0o600)
     try:
         data = json.dumps(content).encode()
         if os.write(fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-        os.rename(path + ".tmp", path)
+        os.rename(path + TEMPORARY, path)
     except OSError:
         os.close(fd)
         raise
