@@ -22,11 +22,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from runyard_contract import manifest
 from runyard_contract.content.store import ContentStore
 from runyard_contract.errors import BlobCorrupt, BlobMissing, StateNotAllowed
 from runyard_daemon.content import Content
 from runyard_daemon.control.live import Live
+from runyard_daemon.control.needed import Reach, Reached
 from runyard_daemon.store import references
 from runyard_daemon.store.references import Roots, Unused
 
@@ -65,7 +65,7 @@ class Round:
     def __init__(self, content: ContentStore) -> None:
         self._content = content
         self._needed: set[str] = set()
-        self._walked: set[str] = set()
+        self._reach = Reach(content.read)
         self._stored: dict[str, _Stored] = {}
         self.candidates: frozenset[str] = frozenset()
 
@@ -73,43 +73,15 @@ class Round:
         """Notes all that these lead to. Raises StateNotAllowed where it can't be told."""
         self._needed |= roots.files
         for digest in roots.snapshots:
-            try:
-                self._mark_tree(digest)
-            except (BlobMissing, BlobCorrupt) as error:
-                raise _unknown(f"the snapshot {digest}", error.message) from error
+            self._mark(f"the snapshot {digest}", self._reach.tree(digest))
         for digest in roots.chunk_lists:
-            try:
-                self._mark_chunks(digest)
-            except (BlobMissing, BlobCorrupt) as error:
-                raise _unknown(f"a file of a run ({digest})", error.message) from error
+            self._mark(f"a file of a run ({digest})", self._reach.file(digest, is_chunked=True))
 
-    def _mark_tree(self, root: str) -> None:
-        todo = [root]
-        while todo:
-            digest = todo.pop()
-            if digest in self._walked:
-                continue
-            decoded = manifest.decode_directory(self._content.read(digest))
-            self._walked.add(digest)
-            self._needed.add(digest)
-            if isinstance(decoded, manifest.Index):
-                todo += [part.digest for part in decoded.parts]
-                continue
-            for entry in decoded.entries:
-                if isinstance(entry, manifest.DirectoryEntry):
-                    todo.append(entry.digest)
-                elif isinstance(entry, manifest.FileEntry):
-                    self._needed.add(entry.digest)
-                    if entry.is_chunked:
-                        self._mark_chunks(entry.digest)
-
-    def _mark_chunks(self, digest: str) -> None:
-        if digest in self._walked:
-            return
-        chunks = manifest.decode_chunks(self._content.read(digest))
-        self._walked.add(digest)
-        self._needed.add(digest)
-        self._needed.update(chunk for chunk, _ in chunks)
+    def _mark(self, what: str, reached: Iterable[Reached]) -> None:
+        try:
+            self._needed.update(digest for digest, _ in reached)
+        except (BlobMissing, BlobCorrupt) as error:
+            raise _unknown(what, error.message) from error
 
     def choose(self, pinned: Collection[str], stored_until_s: float) -> None:
         """Chooses the candidates: not needed, not pinned, stored until that moment."""
@@ -127,7 +99,7 @@ class Round:
 
     def not_needed(self, directories: Iterable[str]) -> list[str]:
         """Those directories to which no record leads."""
-        return [digest for digest in directories if digest not in self._walked]
+        return [digest for digest in directories if digest not in self._reach.followed]
 
     def condemn(self, pinned: Collection[str]) -> None:
         """Makes the candidates count as missing, all that were not pinned meanwhile."""

@@ -1,59 +1,80 @@
-"""All blobs that records need, each once: trees of snapshots, files of runs, their chunks."""
+"""The blobs that records need: trees of snapshots, files of runs, their chunks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 from runyard_contract import manifest
 from runyard_daemon.store.files import NeededFile
 
 Read = Callable[[str], bytes]
 """The verified bytes of a blob."""
+Reached = tuple[str, bytes | None]
+"""A digest, and the bytes of its blob where they had to be read to go on; else None."""
+
+
+class Reach:
+    """Follows what records lead to; what was followed once is not followed again.
+
+    A blob may come more than once: somebody's file can have the bytes of a manifest, and only as a
+    manifest does it lead anywhere. Raises what `read` raises, and ManifestInvalid.
+    """
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self.followed: set[str] = set()
+        """Manifests and chunk lists."""
+
+    def tree(self, root: str) -> Iterator[Reached]:
+        """A directory or a part of one, and all below it."""
+        waiting = [root]
+        while waiting:
+            digest = waiting.pop()
+            if digest in self.followed:
+                continue
+            data = self._follow(digest)
+            yield digest, data
+            decoded = manifest.decode_directory(data)
+            if isinstance(decoded, manifest.Index):
+                waiting += [part.digest for part in decoded.parts]
+                continue
+            for entry in decoded.entries:
+                if isinstance(entry, manifest.DirectoryEntry):
+                    waiting.append(entry.digest)
+                elif isinstance(entry, manifest.FileEntry):
+                    yield from self.file(entry.digest, is_chunked=entry.is_chunked)
+
+    def file(self, digest: str, *, is_chunked: bool) -> Iterator[Reached]:
+        """A file's content: one blob, or the list of its chunks and these."""
+        if not is_chunked:
+            yield digest, None
+        elif digest not in self.followed:
+            data = self._follow(digest)
+            yield digest, data
+            for chunk, _ in manifest.decode_chunks(data):
+                yield chunk, None
+
+    def _follow(self, digest: str) -> bytes:
+        data = self._read(digest)
+        self.followed.add(digest)
+        return data
 
 
 def needed_blobs(
     snapshots: Iterable[str], files: Iterable[NeededFile], read: Read
 ) -> Iterator[tuple[str, bytes]]:
-    """Digest and bytes of every blob below these snapshots and of these files.
+    """Digest and bytes of every blob below these snapshots and of these files, each once.
 
     Raises what `read` raises, and ManifestInvalid for what is no manifest.
     """
+    reach = Reach(read)
+    reached = chain(
+        chain.from_iterable(reach.tree(root) for root in snapshots),
+        chain.from_iterable(reach.file(file.digest, is_chunked=file.is_chunked) for file in files),
+    )
     seen: set[str] = set()
-    for root in snapshots:
-        yield from _tree(root, read, seen)
-    for file in files:
-        yield from _file(file.digest, file.is_chunked, read, seen)
-
-
-def _tree(root: str, read: Read, seen: set[str]) -> Iterator[tuple[str, bytes]]:
-    """A directory or a part of one, and all below it."""
-    waiting = [root]
-    while waiting:
-        digest = waiting.pop()
-        if digest in seen:
-            continue
-        seen.add(digest)
-        data = read(digest)
-        yield digest, data
-        decoded = manifest.decode_directory(data)
-        if isinstance(decoded, manifest.Index):
-            waiting += [part.digest for part in decoded.parts]
-            continue
-        for entry in decoded.entries:
-            if isinstance(entry, manifest.DirectoryEntry):
-                waiting.append(entry.digest)
-            elif isinstance(entry, manifest.FileEntry):
-                yield from _file(entry.digest, entry.is_chunked, read, seen)
-
-
-def _file(digest: str, is_chunked: bool, read: Read, seen: set[str]) -> Iterator[tuple[str, bytes]]:
-    if digest in seen:
-        return
-    seen.add(digest)
-    data = read(digest)
-    yield digest, data
-    if is_chunked:
-        for chunk, _ in manifest.decode_chunks(data):
-            if chunk not in seen:
-                seen.add(chunk)
-                yield chunk, read(chunk)
+    for digest, data in reached:
+        if digest not in seen:
+            seen.add(digest)
+            yield digest, read(digest) if data is None else data
