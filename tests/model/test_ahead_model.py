@@ -9,18 +9,18 @@ Each seeded bug replaces one step by a plausible mistake and must be found.
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from runyard_agent.core.ahead import HOLD_S, LeasesAhead
+from support.stateful import check
 
+STEPS = 30
 ROOM = 1
 Grant = tuple[str, int]
 
@@ -146,23 +146,11 @@ class CancelIsOverheard(AheadMachine):
         return
 
 
-BOUNDS = settings(
-    max_examples=300,
-    stateful_step_count=30,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-
-
 def test_a_lease_that_the_daemon_has_back_is_never_begun() -> None:
-    run_state_machine_as_test(AheadMachine, settings=settings(BOUNDS, max_examples=100))
+    check(AheadMachine, 100, steps=STEPS, is_seeded=False)
 
 
 @pytest.mark.parametrize("bug", [ReturnedButKept, HelloKeepsTheQueue, CancelIsOverheard])
 def test_the_model_finds(bug: type[AheadMachine]) -> None:
     with pytest.raises(AssertionError):
-        run_state_machine_as_test(
-            bug, settings=settings(BOUNDS, max_examples=1000, phases=[Phase.generate])
-        )
+        check(bug, 1_000, steps=STEPS, is_seeded=True)

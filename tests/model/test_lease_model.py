@@ -13,14 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from runyard_daemon.core.attempts import is_current
@@ -32,14 +30,15 @@ from runyard_daemon.core.lease import (
     WatchedLease,
 )
 from runyard_daemon.core.types import AttemptRef, BootTime
+from support.stateful import check
 
+STEPS = 30
 TIMES = LeaseTimes()
 STOP_S = 10.0  # what the supervisor needs to end all processes; below the margin
 DAEMON_CLOCK = 5_000.0
 DELAYS = st.sampled_from([0.0, 20.0, 45.0, None])  # None: the message is lost
-RESULT_DELAYS = st.sampled_from(
-    [0.0, 20.0, 90.0, 100.0, 140.0]
-)  # results are sent until they arrive
+# Results are sent until they arrive.
+RESULT_DELAYS = st.sampled_from([0.0, 20.0, 90.0, 100.0, 140.0])
 POLICY = OnDisconnect.REQUEUE
 
 
@@ -223,29 +222,13 @@ class HasNoMargin(LeaseMachine):
         return replace(TIMES, margin_s=0.0)
 
 
-def check(machine: type[RuleBasedStateMachine], examples: int, *, is_seeded: bool) -> None:
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=30,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            report_multiple_bugs=False,
-            phases=[Phase.generate] if is_seeded else [Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
 def test_lease_keeps_one_attempt_alive_when_messages_are_late_or_lost() -> None:
-    check(LeaseMachine, 400, is_seeded=False)
+    check(LeaseMachine, 400, steps=STEPS, is_seeded=False)
 
 
 @pytest.mark.slow
 def test_lease_keeps_one_attempt_alive_in_many_schedules() -> None:
-    check(LeaseMachine, 2_000, is_seeded=False)
+    check(LeaseMachine, 2_000, steps=STEPS, is_seeded=False)
 
 
 @pytest.mark.parametrize(
@@ -262,4 +245,4 @@ def test_lease_model_finds_two_live_attempts_when_a_rule_is_broken(
     bug: type[LeaseMachine],
 ) -> None:
     with pytest.raises(AssertionError, match="Attempt"):
-        check(bug, 6_000, is_seeded=True)
+        check(bug, 6_000, steps=STEPS, is_seeded=True)

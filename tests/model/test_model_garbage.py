@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from runyard_contract.content.store import ContentStore
@@ -33,7 +31,9 @@ from runyard_daemon.control.snapshots import Checked, check_tree
 from runyard_daemon.core.pins import PINNED_S, Pins
 from runyard_daemon.store.references import Roots
 from runyard_daemon.store.snapshots import DirectoryRecord
+from support.stateful import check
 
+STEPS = 8
 FOLDERS = {"small": range(2), "large": range(2, 12)}
 FUTURE_S = 4e9
 # What is durable is not tried here, and a sync of a disk would be most of the time.
@@ -330,30 +330,13 @@ class PinsNothing(GarbageMachine):
         pass
 
 
-def check(machine: type[GarbageMachine], examples: int, *, is_seeded: bool) -> None:
-    """Runs a machine; a seeded bug need only be found, not shrunk."""
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=8,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            report_multiple_bugs=False,
-            phases=[Phase.generate] if is_seeded else [Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
 def test_model_garbage_keeps_what_a_record_leads_to() -> None:
-    check(GarbageMachine, 15, is_seeded=False)
+    check(GarbageMachine, 15, steps=STEPS, is_seeded=False)
 
 
 @pytest.mark.slow
 def test_model_garbage_keeps_what_a_record_leads_to_in_many_histories() -> None:
-    check(GarbageMachine, 100, is_seeded=False)
+    check(GarbageMachine, 100, steps=STEPS, is_seeded=False)
 
 
 @pytest.mark.parametrize(
@@ -371,4 +354,4 @@ def test_model_garbage_keeps_what_a_record_leads_to_in_many_histories() -> None:
 @pytest.mark.slow
 def test_model_garbage_finds_a_broken_collector(bug: type[GarbageMachine]) -> None:
     with pytest.raises((AssertionError, RunyardError)):
-        check(bug, 400, is_seeded=True)
+        check(bug, 400, steps=STEPS, is_seeded=True)

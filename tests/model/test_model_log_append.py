@@ -15,17 +15,16 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 
 from runyard_daemon.logs.growing import GrowingFile
 from runyard_daemon.logs.layout import AttemptKey, LogFile, open_to_append
+from support.stateful import check
 
 KEY = AttemptKey("iris", "iris_1_00000001", 1)
 # No byte is 0 and neighbours differ, so that a hole or a shift shows.
@@ -203,31 +202,19 @@ class SyncsAgainAfterAnError(GrowingFile):
         self.durable_bytes = self.written_bytes
 
 
-def check(receiver: type[GrowingFile], examples: int, *, is_seeded: bool) -> None:
-    """Runs the machine with a receiver; a seeded one need only be found, not shrunk."""
+def check_receiver(receiver: type[GrowingFile], examples: int, *, is_seeded: bool) -> None:
+    """Runs the machine with a receiver."""
     machine = type("Machine", (LogPush,), {"receiver_class": receiver})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=30,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            report_multiple_bugs=False,
-            phases=[Phase.generate] if is_seeded else [Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    check(machine, examples, steps=30, is_seeded=is_seeded)
 
 
 def test_no_log_byte_is_lost_doubled_or_moved_whatever_dies() -> None:
-    check(GrowingFile, 80, is_seeded=False)
+    check_receiver(GrowingFile, 80, is_seeded=False)
 
 
 @pytest.mark.slow
 def test_no_log_byte_is_lost_doubled_or_moved_in_many_histories() -> None:
-    check(GrowingFile, 600, is_seeded=False)
+    check_receiver(GrowingFile, 600, is_seeded=False)
 
 
 @pytest.mark.parametrize(
@@ -242,4 +229,4 @@ def test_no_log_byte_is_lost_doubled_or_moved_in_many_histories() -> None:
 )
 def test_log_model_finds_a_broken_receiver(bug: type[GrowingFile]) -> None:
     with pytest.raises(AssertionError):
-        check(bug, 3_000, is_seeded=True)
+        check_receiver(bug, 3_000, is_seeded=True)

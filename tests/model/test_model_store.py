@@ -16,13 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 
 from runyard_contract.errors import RequestIdReused
@@ -30,8 +28,12 @@ from runyard_daemon.store import requests, runs, workspaces
 from runyard_daemon.store.database import Store
 from runyard_daemon.store.requests import RequestKey, request_key
 from support.records import NOW_US, WORKSPACE, add_run, request_uuid
+from support.stateful import check
 
 Closure = Callable[[sqlite3.Connection], str]
+
+
+STEPS = 15
 
 
 class SubmitMachine(RuleBasedStateMachine):
@@ -193,30 +195,13 @@ class IgnoresTheBody(SubmitMachine):
         return await super().submit(key, "any", on_point)
 
 
-def check(machine: type[SubmitMachine], examples: int, *, is_seeded: bool) -> None:
-    """Runs a machine; a seeded bug need only be found, not shrunk."""
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=15,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            report_multiple_bugs=False,
-            phases=[Phase.generate] if is_seeded else [Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
 def test_request_makes_one_run_and_keeps_it_whatever_is_lost() -> None:
-    check(SubmitMachine, 15, is_seeded=False)
+    check(SubmitMachine, 15, steps=STEPS, is_seeded=False)
 
 
 @pytest.mark.slow
 def test_request_makes_one_run_and_keeps_it_in_many_histories() -> None:
-    check(SubmitMachine, 200, is_seeded=False)
+    check(SubmitMachine, 200, steps=STEPS, is_seeded=False)
 
 
 @pytest.mark.parametrize(
@@ -230,4 +215,4 @@ def test_request_makes_one_run_and_keeps_it_in_many_histories() -> None:
 )
 def test_submit_model_finds_a_broken_submit(bug: type[SubmitMachine]) -> None:
     with pytest.raises(AssertionError):
-        check(bug, 400, is_seeded=True)
+        check(bug, 400, steps=STEPS, is_seeded=True)
