@@ -13,7 +13,8 @@ Rules, in this order:
    every run that holds a slot asks for the same (see `ahead` for where and how many). It still
    waits: it claims nodes as in 3, and only runs that ask for the same may follow it ahead, as long
    as no run that could use the node waits between them. A node that runs are ahead at takes no
-   other run before them.
+   other run before them. Once sent it waits at that node alone: what else it claimed is open again,
+   and the rules are gone through once more.
 
 Claims are worked out anew at each decision and are not stored.
 """
@@ -154,26 +155,31 @@ class Board:
         holds none before there is room. A caller that cannot make a grant durable calls `undo`.
         """
         grants: list[Grant] = []
-        reopened = set()
         for compute in sorted(self._changed):
-            found = self.survey(compute)
-            # A run that went ahead waits at one node from now on: its other claims end here.
-            went = {grant.run.run_id for grant in found.grants if grant.is_ahead}
-            self._claims[compute] = {
-                node_id: run for node_id, run in found.claims.items() if run.run_id not in went
-            }
-            if went:
-                reopened.add(compute)
-            for grant in found.grants:
-                run_id = grant.run.run_id
-                self._line_of.pop(run_id).remove(run_id)
-                if grant.is_ahead:
-                    self._ahead.add(grant.run, grant.node)
-                else:
-                    self._book(run_id, grant.node, grant.held)
-            grants.extend(found.grants)
-        self._changed = reopened
+            while self._grant(compute, grants):
+                pass
+        self._changed.clear()
         return tuple(grants)
+
+    def _grant(self, compute: str, grants: list[Grant]) -> bool:
+        """Books what starts now on one target, and adds it to `grants`.
+
+        Says whether more may start, because runs that went ahead claim nothing else any more.
+        """
+        found = self.survey(compute)
+        went = {grant.run.run_id for grant in found.grants if grant.is_ahead}
+        self._claims[compute] = {
+            node_id: run for node_id, run in found.claims.items() if run.run_id not in went
+        }
+        for grant in found.grants:
+            run_id = grant.run.run_id
+            self._line_of.pop(run_id).remove(run_id)
+            if grant.is_ahead:
+                self._ahead.add(grant.run, grant.node)
+            else:
+                self._book(run_id, grant.node, grant.held)
+        grants.extend(found.grants)
+        return bool(went) and len(self._members[compute]) > 1
 
     def undo(self, grant: Grant) -> None:
         """Takes a grant back: its run waits again, in its old place."""

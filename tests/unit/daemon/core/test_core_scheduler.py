@@ -240,3 +240,22 @@ def test_submit_looks_at_no_other_run_however_long_the_queue_is() -> None:
     assert a_board.ready() == ()
 
     assert compared < 100
+
+
+def test_room_that_a_run_claimed_is_open_again_in_the_decision_that_sends_it_ahead() -> None:
+    quick = replace(node("n1", slots=1, cpus=4), max_ahead=1)
+    a_board = board(quick, node("n2", slots=2, cpus=4))
+    for number, (name, cpus) in enumerate([("n1", 4), ("n2", 3)], start=1):
+        ref = AttemptRef(f"a{number}", 1, number)
+        a_board.hold(ActiveAttempt(ref, NodeId(name), Resources(cpus * 1_000)))
+    a_board.note_end(quick.id, 0.1)
+    a_board.add_run(run(1, cpus=4))
+    a_board.add_run(run(2, cpus=1))
+
+    grants = a_board.ready()
+
+    assert [(g.run.run_id, g.node, g.is_ahead) for g in grants] == [
+        ("r1", "n1", True),
+        ("r2", "n2", False),
+    ]
+    assert a_board.ready() == ()
