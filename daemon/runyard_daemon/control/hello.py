@@ -118,7 +118,8 @@ class Greeter:
         # the node's record has.
         boot_id = before.boot_id if before else hello.boot_id
         refs = {held.ref for held in mine} | {report.ref for report in hello.attempts}
-        records = [self._core_record(conn, ref, boot_id) for ref in refs]
+        incarnation = meta.get(conn).incarnation
+        records = [_core_record(conn, ref, boot_id, incarnation) for ref in refs]
         settled = _Settled()
         said = {report.ref: report for report in hello.attempts}
         for decision in reconcile(
@@ -132,22 +133,6 @@ class Greeter:
             self._write(conn, node, decision, said.get(decision.ref), settled, now_us)
         computes.put_node(conn, _node_record(node, hello, now_us))
         return settled
-
-    def _core_record(
-        self, conn: Connection, ref: AttemptRef, boot_id: str
-    ) -> core_attempts.AttemptRecord | None:
-        record = attempts.get(conn, ref.run_id, ref.attempt)
-        run = runs.get(conn, ref.run_id)
-        newest = attempts.current(conn, ref.run_id)
-        if record is None or run is None or newest is None or record.ref != ref:
-            return None
-        return core_record(
-            record,
-            run,
-            is_current=newest.ref == ref,
-            boot_id=boot_id,
-            incarnation=meta.get(conn).incarnation,
-        )
 
     def _write(
         self,
@@ -242,6 +227,19 @@ class Greeter:
 def _is_local(node: NodeId) -> bool:
     """Whether a node is of the target that has one node only: the agent beside the daemon."""
     return node.startswith(f"{LOCAL}/")
+
+
+def _core_record(
+    conn: Connection, ref: AttemptRef, boot_id: str, incarnation: int
+) -> core_attempts.AttemptRecord | None:
+    """What is on record of an attempt, as the core judges it; None: nothing."""
+    record = attempts.get(conn, ref.run_id, ref.attempt)
+    run = runs.get(conn, ref.run_id)
+    newest = attempts.current(conn, ref.run_id)
+    if record is None or run is None or newest is None or record.ref != ref:
+        return None
+    is_current = newest.ref == ref
+    return core_record(record, run, is_current=is_current, boot_id=boot_id, incarnation=incarnation)
 
 
 def _board_node(node: NodeId, hello: Hello) -> Node:
