@@ -12,11 +12,11 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import blake3
 
@@ -112,7 +112,8 @@ class _Contents:
         """The bytes of the archive."""
         archive = ArchiveWriter()
         yield from archive.add_note(HEAD, head)
-        yield from archive.add(DATABASE, database.stat().st_size, _file_pieces(database))
+        with database.open("rb") as file:
+            yield from _add(archive, DATABASE, file)
         yield from self._pack_blobs(archive)
         yield from self._pack_runs(archive)
         yield from archive.finish()
@@ -151,12 +152,6 @@ def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(waiting)
 
 
-def _file_pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            yield piece
-
-
 def _run_files(root_fd: int, experiment: str, run_id: str) -> Iterator[tuple[str, ...]]:
     """The paths below the data directory of all plain files of a run."""
     folder = ("runs", experiment, run_id)
@@ -190,12 +185,16 @@ def _add_file(archive: ArchiveWriter, root_fd: int, parts: tuple[str, ...]) -> I
     finally:
         os.close(folder_fd)
     with os.fdopen(fd, "rb") as file:
-        size_bytes = os.fstat(fd).st_size
-        yield from archive.add("/".join(parts), size_bytes, _pieces(file.read, size_bytes))
+        yield from _add(archive, "/".join(parts), file)
 
 
-def _pieces(read: Callable[[int], bytes], size_bytes: int) -> Iterator[bytes]:
+def _add(archive: ArchiveWriter, name: str, file: IO[bytes]) -> Iterator[bytes]:
+    size_bytes = os.fstat(file.fileno()).st_size
+    return archive.add(name, size_bytes, _pieces(file, size_bytes))
+
+
+def _pieces(file: IO[bytes], size_bytes: int) -> Iterator[bytes]:
     left = size_bytes
-    while left and (piece := read(min(left, _PIECE))):
+    while left and (piece := file.read(min(left, _PIECE))):
         left -= len(piece)
         yield piece
