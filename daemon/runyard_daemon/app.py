@@ -44,7 +44,7 @@ from runyard_daemon.control.removal import Remover
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.control.restore import complete_restore
 from runyard_daemon.control.runfiles import RunFiles
-from runyard_daemon.control.submit import SubmitLimits, Submitter
+from runyard_daemon.control.submit import Submitter
 from runyard_daemon.control.tags import JobTags
 from runyard_daemon.core.types import BootTime
 from runyard_daemon.journal import Journal
@@ -158,9 +158,13 @@ class App:
         files = RunFiles(live, self.content, logs)
         canceler = Canceler(live, read_spec, principal())
         greeter = Greeter(live, self.grants, logs, read_spec, keep_s)
-        limits = SubmitLimits(config.queued_runs_max)
         submitter = Submitter(
-            live, self.content, self.grants, principal(), secrets.token_bytes, limits
+            live,
+            self.content,
+            self.grants,
+            principal(),
+            secrets.token_bytes,
+            config.queued_runs_max,
         )
         return Services(
             runs=RunService(

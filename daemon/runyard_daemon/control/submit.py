@@ -68,16 +68,8 @@ class Resolved:
     environment: EnvironmentRecord | None
 
 
-@dataclass(frozen=True, slots=True)
-class SubmitLimits:
-    """What one daemon takes."""
-
-    queued_runs: int
-    """Runs that may wait."""
-
-
 class Submitter:
-    """Takes submissions."""
+    """Takes submissions; `queued_runs_max` is how many runs may wait."""
 
     def __init__(
         self,
@@ -86,14 +78,14 @@ class Submitter:
         grants: Grants,
         principal: str,
         random_bytes: RandomBytes,
-        limits: SubmitLimits,
+        queued_runs_max: int,
     ) -> None:
         self._live = live
         self._content = content
         self._grants = grants
         self._principal = principal
         self._random_bytes = random_bytes
-        self._limits = limits
+        self._queued_runs_max = queued_runs_max
         self._spelled: dict[tuple[str, str], str] = {}
         self._scripts_seen: dict[tuple[str, str], None] = {}
 
@@ -167,7 +159,7 @@ class Submitter:
 
     def _refuse_when_full(self, count: int) -> None:
         """Raises QueueFull where so many more runs may not wait."""
-        limit = self._limits.queued_runs
+        limit = self._queued_runs_max
         if len(self._live.waiting) + count > limit:
             raise QueueFull(
                 f"{len(self._live.waiting):,} runs wait; the daemon keeps no more than {limit:,}",
