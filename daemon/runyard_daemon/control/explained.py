@@ -62,8 +62,8 @@ def _active(live: Live, run: RunRecord, now: WallTime) -> Explanation:
     held = live.attempts.get(run.run_id)
     if run.state in WAITING and held is not None and held.node in live.nodes:
         return explain_ahead(run.run_id, live.nodes[held.node], now)
-    history = live.store.peek(lambda conn: transitions.of_run(conn, run.run_id))
-    since = WallTime((history[-1].time_us if history else run.create_time_us) / 1e6)
+    past = live.store.peek(lambda conn: transitions.of_run(conn, run.run_id))
+    since = WallTime((past[-1].time_us if past else run.create_time_us) / 1e6)
     facts = ActiveFacts(
         run_id=run.run_id,
         state=run.state,

@@ -45,7 +45,7 @@ class LeftOut:
     rule: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Uploaded:
     """What became of a folder."""
 
