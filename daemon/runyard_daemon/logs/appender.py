@@ -75,7 +75,7 @@ class Appender:
         """What was given to `append` so far, repeats included."""
         self._has_room = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Piece | AttemptKey | None] = queue.SimpleQueue()
         self._files = _OpenFiles(root, open_files)
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="log-appender", daemon=True)
@@ -130,12 +130,13 @@ class Appender:
         return True
 
     def seal(self, key: AttemptKey) -> None:
-        """Ends the following of an attempt's log after its last byte.
+        """Ends the following of an attempt's log after its last byte, and closes its files.
 
         Call it when the record that says so is durable: later followers read that. Bytes that
         come nevertheless are still kept.
         """
         self.board.seal(key)
+        self._queue.put(key)
 
     async def close(self) -> None:
         """Writes and answers what waits, then ends the thread. Idempotent."""
@@ -148,26 +149,32 @@ class Appender:
     def _run(self) -> None:
         is_open = True
         while is_open:
-            batch, is_open = self._take()
+            batch, sealed, is_open = self._take()
             if batch:
                 self._write(batch)
+            for key in sealed:
+                self._files.close_of(key)
         self._files.close()
 
-    def _take(self) -> tuple[list[_Piece], bool]:
-        """Waits for a piece and takes what else is there, up to a batch; False: closed."""
+    def _take(self) -> tuple[list[_Piece], list[AttemptKey], bool]:
+        """Waits for work and takes what else is there, up to a batch; False: closed."""
         batch: list[_Piece] = []
+        sealed: list[AttemptKey] = []
         size_bytes = 0
         try:
-            piece = self._queue.get()
-            while piece is not None:
-                batch.append(piece)
-                size_bytes += len(piece.data)
-                if size_bytes >= _BATCH_BYTES or len(batch) >= _BATCH_PIECES:
-                    return batch, True
-                piece = self._queue.get_nowait()
+            item = self._queue.get()
+            while item is not None:
+                if isinstance(item, AttemptKey):
+                    sealed.append(item)
+                else:
+                    batch.append(item)
+                    size_bytes += len(item.data)
+                if size_bytes >= _BATCH_BYTES or len(batch) + len(sealed) >= _BATCH_PIECES:
+                    return batch, sealed, True
+                item = self._queue.get_nowait()
         except queue.Empty:
-            return batch, True
-        return batch, False
+            return batch, sealed, True
+        return batch, sealed, False
 
     def _write(self, batch: list[_Piece]) -> None:
         """Writes, wakes, syncs, answers."""
@@ -227,8 +234,17 @@ class _OpenFiles:
     def trim(self) -> None:
         """Closes the least recently used beyond the limit, but none that a failed sync left."""
         for file_id in list(self._files)[: max(0, len(self._files) - self._limit)]:
-            if self._files[file_id].is_synced:
-                self._files.pop(file_id).close()
+            self._close_synced(file_id)
+
+    def close_of(self, key: AttemptKey) -> None:
+        """Closes the files of an attempt, but none that a failed sync left."""
+        for file in LogFile:
+            if (key, file) in self._files:
+                self._close_synced((key, file))
+
+    def _close_synced(self, file_id: _FileId) -> None:
+        if self._files[file_id].is_synced:
+            self._files.pop(file_id).close()
 
     def close(self) -> None:
         """Closes all."""

@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,15 @@ def largest_file(size_bytes: int) -> Iterator[None]:
 
 def content(root: Path, key: AttemptKey = KEY, file: LogFile = LogFile.STDOUT) -> bytes:
     return root.joinpath(*key.parts, file.value).read_bytes()
+
+
+def open_files(root: Path) -> set[str]:
+    """Files below a folder that this process has open, by their paths in it."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the descriptor that listed the others
+            found.add(os.readlink(f"/proc/self/fd/{fd}"))
+    return {str(Path(path).relative_to(root)) for path in found if path.startswith(f"{root}/")}
 
 
 def test_append_writes_pieces_at_their_place_and_answers_the_length(tmp_path: Path) -> None:
@@ -264,3 +273,56 @@ def test_append_keeps_what_an_earlier_daemon_acknowledged_when_a_sync_fails(
 
     assert asyncio.run(second_daemon()) == 12
     assert content(tmp_path) == b"acknowledged"
+
+
+def test_seal_closes_the_files_of_its_attempt_and_bytes_that_come_later_are_kept(
+    tmp_path: Path,
+) -> None:
+    async def go() -> tuple[set[str], set[str], int]:
+        async with opened(tmp_path) as appender:
+            for key in (KEY, OTHER):
+                await appender.append(key, LogFile.STDOUT, 0, b"out")
+                await appender.append(key, LogFile.ORDER, 0, b"order")
+            before = open_files(tmp_path)
+            appender.seal(KEY)
+            for _ in range(2):  # the second is taken when all of the first round is done
+                await appender.append(OTHER, LogFile.STDOUT, 0, b"")
+            after = open_files(tmp_path)
+            return before, after, await appender.append(KEY, LogFile.STDOUT, 3, b" late")
+
+    before, after, length_bytes = asyncio.run(go())
+
+    ended = {f"{'/'.join(KEY.parts)}/{name}" for name in ("stdout.txt", LogFile.ORDER.value)}
+    assert ended < before
+    assert after == before - ended
+    assert length_bytes == len(b"out late")
+    assert content(tmp_path) == b"out late"
+
+
+def test_seal_leaves_a_file_open_whose_sync_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def first_daemon() -> None:
+        async with opened(tmp_path) as appender:
+            await appender.append(KEY, LogFile.STDOUT, 0, b"acknowledged")
+
+    async def second_daemon() -> tuple[set[str], int]:
+        async with opened(tmp_path) as appender:
+            with monkeypatch.context() as disk:
+                disk.setattr(os, "fdatasync", fail)
+                with pytest.raises(DiskFailed):
+                    await appender.append(KEY, LogFile.STDOUT, 12, b" and more")
+            appender.seal(KEY)
+            for _ in range(2):
+                await appender.append(OTHER, LogFile.STDOUT, 0, b"")
+            still = open_files(tmp_path)
+            return still, await appender.append(KEY, LogFile.STDOUT, 0, b"")
+
+    asyncio.run(first_daemon())
+    still, length_bytes = asyncio.run(second_daemon())
+
+    assert "/".join((*KEY.parts, "stdout.txt")) in still
+    assert length_bytes == 12
