@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from runyard_daemon.store import attempts
 from runyard_daemon.store.attempts import AttemptRecord
 from runyard_daemon.store.runs import RunRecord
 
@@ -34,30 +33,31 @@ class UsageRecord:
 
 
 def of_run(
-    conn: sqlite3.Connection, run: RunRecord, *, with_outputs: bool = True
+    conn: sqlite3.Connection,
+    run: RunRecord,
+    tried: Sequence[AttemptRecord],
+    *,
+    with_outputs: bool = True,
 ) -> UsageRecord | None:
-    """Gives what a run used; None before its first attempt has ended.
+    """Gives what a run used in its attempts, oldest first; None before the first has ended.
 
     Summing up outputs costs time for each file: listings do without.
     """
-    if not run.attempt:
-        return None
-    found = attempts.of_run(conn, run.run_id)
-    if all(attempt.end is None for attempt in found):
+    if all(attempt.end is None for attempt in tried):
         return None
     output_bytes = None
     if with_outputs:
         (output_bytes,) = conn.execute(_OUTPUTS, (run.run_id,)).fetchone()
-    return _sum(run, found, output_bytes)
+    return _sum(run, tried, output_bytes)
 
 
-def _sum(run: RunRecord, found: Sequence[AttemptRecord], output_bytes: int | None) -> UsageRecord:
-    ends = [attempt.end for attempt in found if attempt.end is not None]
+def _sum(run: RunRecord, tried: Sequence[AttemptRecord], output_bytes: int | None) -> UsageRecord:
+    ends = [attempt.end for attempt in tried if attempt.end is not None]
     return UsageRecord(
         cpu_time_us=sum(end.cpu_time_us or 0 for end in ends),
         peak_memory_bytes=max(end.peak_memory_bytes or 0 for end in ends),
         wall_time_us=sum(end.duration_us or 0 for end in ends),
-        log_bytes=sum(found[-1].lengths.get(name, 0) for name in _LOGS),
+        log_bytes=sum(tried[-1].lengths.get(name, 0) for name in _LOGS),
         workdir_bytes=run.workdir.size_bytes if run.workdir else 0,
         output_bytes=output_bytes,
     )

@@ -33,11 +33,6 @@ _CLASSES = {
 }
 
 
-def to_state(state: RunState) -> pb.Run.State.ValueType:
-    """A state on the wire."""
-    return _STATES[state]
-
-
 def from_state(number: int) -> RunState | None:
     """A state from the wire; None for one that is unset or unknown."""
     return _BY_NUMBER.get(number)
@@ -49,12 +44,12 @@ def read_run(
     """The whole message of a run, its parts read from the store."""
     spec = runs.get_spec(conn, record.run_id)
     phases = record.phases
+    tried = attempts.of_run(conn, record.run_id) if record.attempt else []
     if not record.state.is_final:
-        attempt = attempts.current(conn, record.run_id) if record.attempt else None
-        phases = phases_of(record, attempt, now_us)
+        phases = phases_of(record, tried[-1] if tried else None, now_us)
     history = transitions.of_run(conn, record.run_id) if with_history else ()
     run = to_run(record, spec, phases, history)
-    used = usage.of_run(conn, record, with_outputs=with_history)
+    used = usage.of_run(conn, record, tried, with_outputs=with_history)
     if used is not None:
         run.usage.CopyFrom(_to_usage(used))
     return run
