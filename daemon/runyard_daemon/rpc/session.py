@@ -134,13 +134,13 @@ class AgentSession:
         if not isinstance(order, Lease | Forget):
             return to_message(order), isinstance(order, Goodbye)
         message = pb.SessionResponse()
-        gather(message, order, resolve_environment)
+        size_bytes = gather(message, order, resolve_environment)
         while (
             self._orders
             and isinstance(following := self._orders[0], Lease | Forget)
-            and message.ByteSize() < MESSAGE_BYTES
+            and size_bytes < MESSAGE_BYTES
         ):
-            gather(message, following, resolve_environment)
+            size_bytes += gather(message, following, resolve_environment)
             self._orders.popleft()
         return message, False
 

@@ -253,12 +253,16 @@ def to_message(order: orders.Cancel | orders.Collect | orders.Goodbye) -> pb.Ses
 
 def gather(
     message: pb.SessionResponse, order: orders.Lease | orders.Forget, resolve: ResolveEnvironment
-) -> None:
-    """Adds an order to a message that has several."""
+) -> int:
+    """Adds an order to a message that has several; gives its size in bytes."""
     if isinstance(order, orders.Lease):
-        message.leases.append(_to_lease(order, resolve))
-    else:
-        message.forgets.add(ref=from_target(order.target), keep_workdir=to_duration(order.keep_s))
+        lease = _to_lease(order, resolve)
+        message.leases.append(lease)
+        return lease.ByteSize()
+    forget = message.forgets.add(
+        ref=from_target(order.target), keep_workdir=to_duration(order.keep_s)
+    )
+    return forget.ByteSize()
 
 
 def _to_lease(lease: orders.Lease, resolve: ResolveEnvironment) -> pb.Lease:
