@@ -133,5 +133,10 @@ def test_sec_32_a_filter_that_no_run_can_fit_is_an_empty_page() -> None:
             {"filter": "target = other", "compute_target": "local"},
         ):
             assert list((await listed(daemon, **fields)).runs) == []
+        for fields in (
+            {"filter": 'tag.t = ""', "tags": {"t": "x"}},
+            {"filter": "tag.t = x", "tags": {"t": ""}},
+        ):  # an empty value matches any
+            assert len((await listed(daemon, **fields)).runs) == 1
 
     with_daemon(test)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from runyard_contract.errors import SpecInvalid
@@ -60,9 +61,10 @@ def _narrowed(asked: RunFilter, terms: FilterTerms) -> RunFilter | None:
         return None
     if any(one and other and one.casefold() != other.casefold() for one, other in pairs):
         return None
-    for held, more in ((asked.tags, terms.tags), (asked.properties, terms.properties)):
-        if any(value and more.get(key) not in (None, value) for key, value in held.items()):
-            return None
+    tags = _merged(asked.tags, terms.tags)
+    properties = _merged(asked.properties, terms.properties)
+    if tags is None or properties is None:
+        return None
     is_beginning = terms.name.endswith("*")
     text = terms.name[:-1] if is_beginning else terms.name
     return replace(
@@ -70,9 +72,20 @@ def _narrowed(asked: RunFilter, terms: FilterTerms) -> RunFilter | None:
         experiment=asked.experiment or terms.experiment,
         compute=asked.compute or terms.target,
         states=states if states is not None else asked.states | terms.states,
-        tags={**asked.tags, **terms.tags},
-        properties={**asked.properties, **terms.properties},
+        tags=tags,
+        properties=properties,
         name=NamePattern(text, is_beginning) if terms.name else None,
         created_from_us=terms.created_from_us,
         created_before_us=terms.created_before_us,
     )
+
+
+def _merged(asked: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str] | None:
+    """The labels of both, where an empty value matches any; None where one has two values."""
+    both = dict(asked)
+    for key, value in more.items():
+        held = both.get(key, "")
+        if held and value and held != value:
+            return None
+        both[key] = held or value
+    return both
