@@ -43,10 +43,10 @@ def read_settings(home: Path) -> Settings:
     """Reads the file of a data directory. Raises SpecInvalid, naming the key at fault."""
     path = home / SETTINGS_NAME
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Settings()
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise _fault(path, "", f"can't be read: {error}") from None
     for section, values in document.items():
         if section not in _KEYS or not isinstance(values, dict):
@@ -63,11 +63,13 @@ def _retention(path: Path, values: Mapping[str, Any]) -> RetentionPolicy | None:
         return None
     days = _number(path, values, "retention.max_age_days")
     gib = _number(path, values, "retention.max_size_gib")
-    keep_last = _number(path, values, "retention.keep_last")
+    keep_last = _number(path, values, "retention.keep_last") or 0.0
+    if not keep_last.is_integer():
+        raise _fault(path, "retention.keep_last", f"is {keep_last:g}, which is no whole number")
     return RetentionPolicy(
         max_age_us=None if days is None else round(days * _DAY_US),
         max_size_bytes=None if gib is None else round(gib * _GIB),
-        keep_last=int(keep_last or 0),
+        keep_last=int(keep_last),
     )
 
 

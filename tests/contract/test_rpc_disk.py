@@ -94,6 +94,7 @@ def test_settings_of_a_data_directory_are_read_and_a_wrong_one_is_named(tmp_path
         ("[disk]\nfull_percent = 101\n", "over 100"),
         ("[retention]\nkeep_last = -1\n", "no number"),
         ("[retention]\nkeep_last = true\n", "no number"),
+        ("[retention]\nkeep_last = 2.5\n", "no whole number"),
         ("retention = 3\n", "no section"),
         ("[", "can't be read"),
     ):
@@ -101,6 +102,13 @@ def test_settings_of_a_data_directory_are_read_and_a_wrong_one_is_named(tmp_path
         with pytest.raises(SpecInvalid) as caught:
             config.load({}, home=tmp_path, is_embedded=False)
         assert complaint in caught.value.message, text
+
+
+def test_settings_that_are_no_file_are_named(tmp_path: Path) -> None:
+    (tmp_path / "daemon.toml").mkdir()
+
+    with pytest.raises(SpecInvalid, match="can't be read"):
+        config.load({}, home=tmp_path, is_embedded=False)
 
 
 def test_without_settings_nothing_is_removed_by_itself(tmp_path: Path) -> None:
