@@ -37,7 +37,7 @@ def lasting(field: str, seconds: int) -> runs_pb2.RunSpec:
 
 
 ABUSES: dict[str, tuple[dict[str, Any], str]] = {
-    "10 MB of definition": ({"spec": spec(run_definition_json="x" * (3 << 20))}, "spec"),
+    "3 MiB of definition": ({"spec": spec(run_definition_json="x" * (3 << 20))}, "spec"),
     "10^4 variables": (
         {"spec": variables(*(b"V%d" % n for n in range(10_000)))},
         "spec.environment_variables",
