@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import grpc
 import zstandard
 
+from runyard.address import Address
 from runyard_contract.digest import digest_bytes
 from runyard_contract.errors import (
     BlobMissing,
@@ -389,6 +390,38 @@ class FakeControl:
         if self._server is not None:
             self._server.stop(grace=None).wait()
             self._server = None
+
+
+class Reviving(Address):
+    """The address of a server on this machine that is started again when it is gone."""
+
+    def __init__(self, control: FakeControl) -> None:
+        self._control = control
+        self.revivals = 0
+
+    def target(self) -> str:
+        """See Address."""
+        return grpc_target(self._control.socket)
+
+    def revive(self, error: RunyardError) -> None:
+        """See Address."""
+        del error
+        self.revivals += 1
+        self._control.stop()
+        self._control.start()
+
+    @property
+    def home(self) -> None:
+        """See Address: nothing is remembered."""
+        return None
+
+    @property
+    def is_near(self) -> bool:
+        """See Address."""
+        return True
+
+    def __str__(self) -> str:
+        return "reviving"
 
 
 @contextlib.contextmanager

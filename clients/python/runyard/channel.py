@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 StubT = TypeVar("StubT")
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
+ResultT = TypeVar("ResultT")
 
 VERSION_KEY = "runyard-version"
 CALL_TIMEOUT_S = 60.0
@@ -77,11 +78,20 @@ class Connection:
         Where no daemon answers, it is started again and the call repeated once: every call is
         idempotent, by its nature or by its request id. Raises RunyardError.
         """
-        try:
-            return self._unary_once(stub, pick, request, timeout_s)
-        except (DaemonUnavailable, Draining) as error:
-            self.recover(error)
-            return self._unary_once(stub, pick, request, timeout_s)
+        return self.repeated(lambda: self._unary_once(stub, pick, request, timeout_s), tries=2)
+
+    def repeated(self, once: Callable[[], ResultT], tries: int) -> ResultT:
+        """What `once`, which must be idempotent, gives in the first of so many tries that ends.
+
+        Where no daemon answers, or it is stopping, one is started before the next try. Raises
+        RunyardError.
+        """
+        for _ in range(tries - 1):
+            try:
+                return once()
+            except (DaemonUnavailable, Draining) as error:
+                self.recover(error)
+        return once()
 
     def _unary_once(
         self,
@@ -103,7 +113,10 @@ class Connection:
         *,
         timeout_s: float,
     ) -> ResponseT:
-        """Streams requests to one answer. What the requests raise is raised here; no repeat."""
+        """Streams requests to one answer. What the requests raise is raised here.
+
+        No repeat, as the requests are used up; `repeated` makes them again.
+        """
         call = pick(self._stub(stub))
         source = _Requests(requests)
         try:

@@ -20,14 +20,22 @@ def read_metrics(connection: Connection, run_name: str, name: str | None) -> dic
     request = metrics_pb2.ReadMetricPointsRequest(
         parent=run_name, metrics=[name] if name is not None else []
     )
-    shapes: dict[str, _Series] = {}
+    series = connection.repeated(lambda: _read_series(connection, request), tries=2)
+    return {metric: one.shape() for metric, one in series.items()}
+
+
+def _read_series(
+    connection: Connection, request: metrics_pb2.ReadMetricPointsRequest
+) -> dict[str, _Series]:
+    """All points that are asked for, by metric."""
+    series: dict[str, _Series] = {}
     with connection.stream(
         metrics_pb2_grpc.MetricServiceStub, lambda stub: stub.ReadMetricPoints, request
     ) as answers:
         for answer in answers:
             for point in answer.points:
-                shapes.setdefault(point.metric, _Series()).add(point)
-    return {metric: series.shape() for metric, series in shapes.items()}
+                series.setdefault(point.metric, _Series()).add(point)
+    return series
 
 
 class _Series:

@@ -12,7 +12,6 @@ from runyard._convert import run_file
 from runyard.records import RunFile
 from runyard.snapshot.hashing import ContentHasher, hash_file, read_small_file
 from runyard_contract.errors import (
-    DaemonUnavailable,
     DigestMismatch,
     FileUnreadable,
     RunFileNotFound,
@@ -133,17 +132,15 @@ def _receive(connection: Connection, run_name: str, file: RunFile, fd: int) -> N
     """Copies the file's bytes to a descriptor and checks them."""
     hasher = ContentHasher()
     offset_bytes = 0
-    for attempt in range(1, _TRIES + 1):
-        try:
-            for data in _read(connection, run_name, file.path, offset_bytes):
-                write_all(fd, data)
-                hasher.update(data)
-                offset_bytes += len(data)
-            break
-        except DaemonUnavailable as error:
-            if attempt == _TRIES:
-                raise
-            connection.recover(error)
+
+    def receive_rest() -> None:
+        nonlocal offset_bytes
+        for data in _read(connection, run_name, file.path, offset_bytes):
+            write_all(fd, data)
+            hasher.update(data)
+            offset_bytes += len(data)
+
+    connection.repeated(receive_rest, _TRIES)
     if file.digest is not None and hasher.result()[0] != file.digest:
         raise DigestMismatch(
             f"{shown(file.path)} arrived damaged ({offset_bytes} of {file.size_bytes} bytes)",
@@ -190,12 +187,22 @@ def _copy(source: Any, target: IO[bytes]) -> None:
 
 def _upload_path(connection: Connection, run_name: str, name: str, path: str) -> None:
     """Adds a file on this machine to a run."""
-    from runyard.snapshot.upload import Uploader, chunked_blobs
-
     folder, base = os.path.split(os.path.realpath(path))
     hashed = hash_file(folder, base)
     if hashed is None:
         raise FileUnreadable(f"there is no file {shown(path)}", path=shown(path))
+    connection.repeated(lambda: _send(connection, folder, base, hashed), _TRIES)
+    connection.unary(
+        runs_pb2_grpc.RunServiceStub,
+        lambda stub: stub.AddRunFiles,
+        runs_pb2.AddRunFilesRequest(name=run_name, files=[_message(name, hashed)]),
+    )
+
+
+def _send(connection: Connection, folder: str, base: str, hashed: HashedFile) -> None:
+    """Sends what the daemon lacks of a file."""
+    from runyard.snapshot.upload import Uploader, chunked_blobs
+
     uploader = Uploader(connection)
     if uploader.missing([hashed.digest]):
         blobs = (
@@ -204,11 +211,6 @@ def _upload_path(connection: Connection, run_name: str, name: str, path: str) ->
             else iter([(hashed.digest, read_small_file(folder, base, hashed.digest))])
         )
         uploader.send(blobs, hashed.size_bytes)
-    connection.unary(
-        runs_pb2_grpc.RunServiceStub,
-        lambda stub: stub.AddRunFiles,
-        runs_pb2.AddRunFilesRequest(name=run_name, files=[_message(name, hashed)]),
-    )
 
 
 def _message(name: str, hashed: HashedFile) -> runs_pb2.RunFile:

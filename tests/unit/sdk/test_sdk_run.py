@@ -9,14 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from runyard import Experiment, Run, RunFailed, RunNotFound, ScriptRunConfig, SpecInvalid, Workspace
+from runyard import (
+    Experiment,
+    Run,
+    RunFailed,
+    RunNotFound,
+    ScriptRunConfig,
+    SpecInvalid,
+    Workspace,
+    run_files,
+)
 from runyard.channel import Connection
 from runyard.follow import LogBytes, follow
+from runyard.metrics import read_metrics
 from runyard.records import RunRecord
-from runyard_contract.errors import DaemonUnavailable, NameInvalid, RunFileNotFound
+from runyard_contract.errors import DaemonUnavailable, Draining, NameInvalid, RunFileNotFound
 from runyard_contract.states import RunState
 from runyardpb.v1 import logs_pb2, metrics_pb2, runs_pb2
-from support.fake_control import FakeControl
+from support.fake_control import FakeControl, Reviving
 
 COMPLETED = runs_pb2.Run.STATE_COMPLETED
 FAILED = runs_pb2.Run.STATE_FAILED
@@ -112,30 +122,6 @@ def test_interrupt_while_streaming_leaves_the_run_alone(
     assert not control.state.calls["CancelRun"]
 
 
-class Reviving:
-    """The address of a daemon that somebody starts again when it is gone."""
-
-    home = None
-
-    def __init__(self, control: FakeControl, most: int = 100) -> None:
-        self._control = control
-        self._most = most
-        self.revivals = 0
-
-    def target(self) -> str:
-        return f"unix:{self._control.socket}"
-
-    def revive(self, error: Exception) -> None:
-        self.revivals += 1
-        if self.revivals > self._most:
-            raise error
-        self._control.stop()
-        self._control.start()
-
-    def __str__(self) -> str:
-        return "reviving"
-
-
 def test_follower_goes_on_at_the_next_byte_after_broken_connections(
     control: FakeControl, run: Run
 ) -> None:
@@ -158,7 +144,7 @@ def test_follower_goes_on_at_the_next_byte_after_broken_connections(
     control.state.follow = serve  # type: ignore[assignment]
     address = Reviving(control)
 
-    with Connection(address) as connection:  # type: ignore[arg-type]
+    with Connection(address) as connection:
         got, last = collect(connection, run)
 
     assert got == whole
@@ -185,7 +171,7 @@ def test_follower_gives_up_when_no_byte_comes_any_more(control: FakeControl, run
     address = Reviving(control)
 
     with (
-        Connection(address) as connection,  # type: ignore[arg-type]
+        Connection(address) as connection,
         pytest.raises(DaemonUnavailable, match="too early"),
     ):
         collect(connection, run)
@@ -266,6 +252,43 @@ def test_files_are_added_and_fetched(control: FakeControl, run: Run, tmp_path: P
         run.download_file("outputs/model.bi")
     with pytest.raises(SpecInvalid, match="binary"):
         run.upload_file("x", io.StringIO("text"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("call", ["FindMissingBlobs", "UploadBlobs", "AddRunFiles"])
+@pytest.mark.parametrize("error", [Draining, DaemonUnavailable])
+def test_file_is_added_over_a_daemon_that_is_replaced(
+    control: FakeControl, run: Run, call: str, error: type[Draining | DaemonUnavailable]
+) -> None:
+    control.state.fail_next[call] = error("the daemon is stopping")
+    address = Reviving(control)
+
+    with Connection(address) as connection:
+        run_files.upload(connection, str(run.record.name), "outputs/a.txt", io.BytesIO(b"x"))
+
+    assert control.state.files == {"outputs/a.txt": b"x"}
+    assert address.revivals == 1
+
+
+@pytest.mark.parametrize("error", [Draining, DaemonUnavailable])
+def test_file_and_metrics_are_read_over_a_daemon_that_is_replaced(
+    control: FakeControl, run: Run, tmp_path: Path, error: type[Draining | DaemonUnavailable]
+) -> None:
+    run.upload_file("outputs/a.txt", io.BytesIO(b"x"))
+    control.state.points = [
+        metrics_pb2.MetricPoint(metric="m", scalar=metrics_pb2.MetricValue(integer=1))
+    ]
+    for call in ("ReadRunFile", "ReadMetricPoints"):
+        control.state.fail_next[call] = error("the daemon is stopping")
+    address, name = Reviving(control), str(run.record.name)
+
+    with Connection(address) as connection:
+        (file,) = run_files.list_files(connection, name)
+        run_files.download(connection, name, file, str(tmp_path / "copy"))
+        metrics = read_metrics(connection, name, None)
+
+    assert (tmp_path / "copy").read_bytes() == b"x"
+    assert metrics == {"m": 1}
+    assert address.revivals == 2
 
 
 def test_single_download_goes_to_the_current_folder_under_its_own_name(

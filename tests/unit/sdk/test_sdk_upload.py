@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from runyard.address import Address
 from runyard.channel import Connection
 from runyard.snapshot.take import LocalSnapshot
 from runyard.workspace import Workspace
-from runyard_contract.errors import FileChanged
-from support.fake_control import FakeControl
+from runyard_contract.errors import Draining, FileChanged
+from support.fake_control import FakeControl, Reviving
 
 NOISE = random.Random(5)
 
@@ -25,30 +24,6 @@ def source(tmp_path: Path) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(NOISE.randbytes(2000))
     return folder
-
-
-class StillThere(Address):
-    """The address of a daemon on this machine, which outlives its connections."""
-
-    def __init__(self, control: FakeControl) -> None:
-        self._control = control
-
-    def target(self) -> str:
-        return f"unix:{self._control.socket}"
-
-    def revive(self, error: Exception) -> None:
-        del error
-
-    @property
-    def home(self) -> None:
-        return None
-
-    @property
-    def is_near(self) -> bool:
-        return True
-
-    def __str__(self) -> str:
-        return "here"
 
 
 def upload(workspace: Workspace, source: Path, folder: Path | None = None) -> LocalSnapshot:
@@ -126,12 +101,25 @@ def test_upload_that_was_cut_off_goes_on_where_it_was(
         (heavy / f"f{n}").write_bytes(NOISE.randbytes(900_000))
     control.state.upload_limit = 3
 
-    with Connection(StillThere(control)) as connection:
+    with Connection(Reviving(control)) as connection:
         LocalSnapshot(str(heavy), None).upload(connection, "default")
 
     assert len(control.state.snapshots) == 1
     assert control.state.calls["UploadBlobs"] == 2
     assert control.state.blobs_received == 9  # none was sent twice
+
+
+@pytest.mark.parametrize("call", ["FindMissingBlobs", "UploadBlobs", "CreateSnapshot"])
+def test_upload_goes_to_the_daemon_that_comes_after_one_that_stops(
+    control: FakeControl, source: Path, call: str
+) -> None:
+    control.state.fail_next[call] = Draining("the daemon is stopping")
+    snapshot = LocalSnapshot(str(source), None)
+
+    with Connection(Reviving(control)) as connection:
+        snapshot.upload(connection, "default")
+
+    assert control.state.snapshots == {f"workspaces/default/snapshots/{snapshot.root_digest}"}
 
 
 def test_store_that_lost_a_file_below_known_folders_is_healed(
@@ -174,7 +162,7 @@ def test_nothing_is_packed_for_a_daemon_on_this_machine(
     (tmp_path / "t/text").write_text("the same line\n" * 10_000)
     snapshot = LocalSnapshot(str(tmp_path / "t"), None)
 
-    with Connection(StillThere(control)) as connection:
+    with Connection(Reviving(control)) as connection:
         snapshot.upload(connection, "default")
 
     assert 140_000 <= snapshot.statistics.bytes_sent < 141_000

@@ -10,7 +10,7 @@ from runyard.snapshot.hashing import changed, read_chunks, read_small_file
 from runyard.snapshot.plan import Missing, Plan, Planner
 from runyard.snapshot.tree import Tree
 from runyard_contract.digest import digest_bytes
-from runyard_contract.errors import BlobMissing, DaemonUnavailable
+from runyard_contract.errors import BlobMissing, DaemonUnavailable, Draining
 from runyard_contract.limits import UPLOAD_BATCH_BYTES
 from runyard_contract.manifest import encode_chunks
 from runyardpb.v1 import snapshots_pb2, snapshots_pb2_grpc
@@ -58,7 +58,7 @@ def upload_tree(connection: Connection, workspace: str, source: str, tree: Tree)
             if attempt == _TRIES:
                 raise
             is_thorough = True
-        except DaemonUnavailable as error:
+        except (DaemonUnavailable, Draining) as error:
             if attempt == _TRIES:
                 raise
             connection.recover(error)
