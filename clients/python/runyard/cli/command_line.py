@@ -91,8 +91,8 @@ class Group(click.Group):
         return self._help
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order in which they were given."""
-        return [*self.entries, *self.commands]
+        """The names, in the order in which they were given; what is imported later comes last."""
+        return [*self.commands, *self.entries]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of a name, imported if need be."""
@@ -101,8 +101,8 @@ class Group(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes names and summaries; imports nothing."""
-        summaries = {name: entry.summary for name, entry in self.entries.items()}
-        summaries |= {name: one.get_short_help_str(100) for name, one in self.commands.items()}
+        summaries = {name: one.get_short_help_str(100) for name, one in self.commands.items()}
+        summaries |= {name: entry.summary for name, entry in self.entries.items()}
         with formatter.section("Commands"):
             formatter.write_dl(list(summaries.items()))
 
