@@ -235,8 +235,6 @@ def _exposition(connection: Connection) -> str:
 
 
 def _print_info(output: Output, info: admin_pb2.GetServerInfoResponse) -> None:
-    from runyard.snapshot.limits import size_text
-
     kind = "started by a command" if info.is_embedded else "served"
     output.print(output.paint("running", "green", STDOUT_FD) + f" (process {info.pid}, {kind})")
     for name, value in (

@@ -17,7 +17,9 @@ from runyard.cli.options import option
 from runyard.cli.render.amounts import count_text, message_time, utc_time
 from runyard.cli.render.status_line import StatusLine
 from runyard.cli.session import connect
+from runyard.daemon_end import server_info
 from runyard.home import home
+from runyard.snapshot.limits import size_text
 from runyard_contract.errors import (
     BackupInvalid,
     DaemonUnavailable,
@@ -50,8 +52,6 @@ def backup(ctx: click.Context, file: Path) -> None:
     logs, metrics. FILE is a tar packed with zstd; it appears under its name when it is whole and
     its bytes are on the disk. It holds what runs read and wrote, so keep it as private as those.
     """
-    from runyard.snapshot.limits import size_text
-
     output = output_of(ctx)
     if file.exists():
         raise UsageInvalid(f"{file} exists", hint="name a file that does not exist yet")
@@ -183,15 +183,9 @@ def restore(ctx: click.Context, file: Path, force: bool, keep_queue: bool) -> No
 
 def _refuse_running() -> None:
     """Raises StateNotAllowed where a daemon runs: what it does next would be lost."""
-    from runyardpb.v1 import admin_pb2, admin_pb2_grpc
-
     try:
         with connect(can_start=False, any_version=True) as connection:
-            info = connection.unary(
-                admin_pb2_grpc.AdminServiceStub,
-                lambda stub: stub.GetServerInfo,
-                admin_pb2.GetServerInfoRequest(),
-            )
+            info = server_info(connection)
     except DaemonUnavailable:
         return
     raise StateNotAllowed(
