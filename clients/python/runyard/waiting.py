@@ -87,6 +87,8 @@ def wait_all(runs: Iterable[Run], *, raise_on_error: bool = True) -> list[Run]:
         runs: of any experiments.
         raise_on_error: raise RunFailed, with cause and advice, for the first that failed, after all
             have ended.
+
+    Raises RunNotFound for a run that was removed.
     """
     asked = list(runs)
     groups: dict[tuple[int, str], list[Run]] = {}
@@ -110,9 +112,13 @@ def _wait(connection: Connection, parent: str, runs: list[Run]) -> None:
             pending.setdefault(run.id, []).append(run)
 
     def ended() -> Iterator[RunRecord]:
-        for record in _ended_once(connection, parent, min(_numbers(pending), default=0)):
-            for run in pending.pop(record.run_id, ()):
-                run.note(record)
+        first_number = min(run.number for members in pending.values() for run in members)
+        for told in _ended_once(connection, parent, first_number):
+            # Of a run that was removed nothing is ever told: a heartbeat asks for the first one.
+            record = told or next(iter(pending.values()))[0].refresh()
+            if record.is_final:
+                for run in pending.pop(record.run_id, ()):
+                    run.note(record)
             if not pending:
                 return
             yield record
@@ -122,12 +128,13 @@ def _wait(connection: Connection, parent: str, runs: list[Run]) -> None:
             continue
 
 
-def _numbers(pending: dict[str, list[Run]]) -> list[int]:
-    return [run.number for members in pending.values() for run in members]
+def _ended_once(
+    connection: Connection, parent: str, first_number: int
+) -> Iterator[RunRecord | None]:
+    """Ended runs of an experiment from a number on: those that have, then others as they end.
 
-
-def _ended_once(connection: Connection, parent: str, first_number: int) -> Iterator[RunRecord]:
-    """Ended runs of an experiment from a number on: those that have, then others as they end."""
+    None is a heartbeat.
+    """
     stub = runs_pb2_grpc.RunServiceStub
     request = runs_pb2.ListRunsRequest(
         parent=parent,
@@ -148,8 +155,7 @@ def _ended_once(connection: Connection, parent: str, first_number: int) -> Itera
     try:
         with connection.stream(stub, lambda runs: runs.WatchRuns, watch) as changes:
             for change in changes:
-                if change.HasField("run"):
-                    yield run_record(change.run)
+                yield run_record(change.run) if change.HasField("run") else None
     except CursorExpired:
         # Listing took longer than events are kept: look again.
         yield from _ended_once(connection, parent, first_number)

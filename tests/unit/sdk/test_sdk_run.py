@@ -18,6 +18,7 @@ from runyard import (
     SpecInvalid,
     Workspace,
     run_files,
+    wait_all,
 )
 from runyard.channel import Connection
 from runyard.follow import LogBytes, follow
@@ -104,6 +105,22 @@ def test_waiting_without_output_fetches_no_log(control: FakeControl, run: Run) -
     assert run.status == "Completed"
     assert control.state.calls["FollowRun"] == 1
     assert not control.state.calls["GetRun"] + control.state.calls["ListRuns"]
+
+
+def test_waiting_for_many_reads_each_end_from_one_stream(control: FakeControl, run: Run) -> None:
+    again = Run.get(run.experiment.workspace, run.id)
+
+    assert wait_all([run, again]) == [run, again]
+
+    assert [run.status, again.status] == ["Completed", "Completed"]
+    assert control.state.calls["WatchRuns"] == 1
+
+
+def test_waiting_for_many_names_a_run_that_was_removed(control: FakeControl, run: Run) -> None:
+    del control.state.runs[str(run.record.name)]
+
+    with pytest.raises(RunNotFound):
+        wait_all([run])
 
 
 def test_interrupt_while_streaming_leaves_the_run_alone(
