@@ -157,7 +157,10 @@ class Soak:
         kinds += [self.cancelled, self.overdue, self.left]
         while time.monotonic() < self.deadline:
             kind = noise.choice(kinds)
-            kind()
+            try:
+                kind()
+            except Exception as error:  # else the worker ends here, and nothing tells
+                self.faults.append(f"{kind.__name__}: {type(error).__name__}: {error}")
             self.done[kind.__name__] += 1
 
     def watch(self, home: Path) -> None:
@@ -165,9 +168,13 @@ class Soak:
         while time.monotonic() < self.deadline:
             time.sleep(SAMPLE_S)
             for role, pids in processes_of(home).items():
-                if role == "supervisor" or not pids:
+                if role == "supervisor":
                     continue
-                self.samples.setdefault(role, []).append(sample(pids[0]))
+                try:
+                    (pid,) = pids
+                    self.samples.setdefault(role, []).append(sample(pid))
+                except (ValueError, OSError) as error:
+                    self.faults.append(f"{role}: processes {pids}, {error}")
 
 
 def sample(pid: int) -> Sample:
