@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 sys.path.append(os.path.dirname(__file__))
-from probe import descendants, pss_mib, report, scratch
+from probe import descendants, end_all, pss_mib, report, scratch
 
 ADDRESS = ("127.0.0.1", 25000)
 BATCH = 1000
@@ -40,12 +40,7 @@ def main() -> None:
             figures = {"idle_mib": pss_mib(descendants(server.pid))}
             figures |= metrics()
         finally:
-            pids = descendants(server.pid)
-            for pid in pids:
-                try:
-                    os.kill(pid, 9)
-                except ProcessLookupError:
-                    continue
+            end_all(descendants(server.pid))
             server.wait()
     report(figures)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -72,6 +73,13 @@ def descendants(root: int) -> list[int]:
         found.append(todo[-1])
         todo.extend(children.get(todo.pop(), []))
     return found
+
+
+def end_all(pids: Iterable[int]) -> None:
+    """Kills processes; those that have ended are left alone."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def report(figures: dict[str, float]) -> None:

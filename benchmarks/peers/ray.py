@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 sys.path.append(os.path.dirname(__file__))
-from probe import descendants, pss_mib, report, scratch
+from probe import descendants, end_all, pss_mib, report, scratch
 
 DASHBOARD = "http://127.0.0.1:28265"
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -61,7 +61,8 @@ def main() -> None:
             figures["idle_mib"] = pss_mib(head_pids(str(folder).encode()))
             figures["latency_ms"] = by_sdk()
         finally:
-            subprocess.run([RAY, "stop", "--force"], stdout=sys.stderr, check=False)
+            # Not `ray stop`, which ends every Ray of this machine.
+            end_all(head_pids(str(folder).encode()))
     report(figures)
 
 
