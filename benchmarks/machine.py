@@ -85,12 +85,6 @@ def beside(**figures: tuple[float | None, str]) -> str:
     return "; ".join(known)
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU time that a process and its reaped children have used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def own_cpu_seconds(pid: int) -> float:
     """CPU time of a process without its children, to the nanosecond."""
     total = 0

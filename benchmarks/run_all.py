@@ -62,7 +62,7 @@ def peer_figures() -> dict[str, dict[str, float]]:
 
 
 def main(arguments: list[str]) -> int:
-    wanted = [name for name in arguments if not name.startswith("-")] or list(BENCHMARKS)
+    wanted = [name for name in arguments if name != "--no-peers"] or list(BENCHMARKS)
     if unknown := set(wanted) - set(BENCHMARKS):
         print(
             f"bench: no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}"
