@@ -25,7 +25,7 @@ from runyard_contract.errors import (
 )
 from runyard_contract.home import read_daemon_record
 from support.fake_control import ControlState, FakeControl
-from support.house import command_line, eventually, processes_naming
+from support.house import command_line, end_processes_naming, eventually, processes_naming
 
 COUNT = "from runyard import Workspace; print(len(Workspace().compute_targets))"
 
@@ -36,9 +36,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         home = Path(folder) / "h"
         monkeypatch.setenv("RUNYARD_HOME", str(home))
         yield home
-        while left := processes_naming(f"{home}"):
-            for pid in left:
-                os.kill(pid, signal.SIGKILL)
+        end_processes_naming(str(home))
 
 
 def pid_of(home: Path) -> int:
@@ -130,7 +128,7 @@ def test_log_is_shown_when_a_daemon_dies_without_a_word(
 ) -> None:
     broken = tmp_path / "python"
     broken.write_text(
-        f'#!/bin/sh\ncase "$*" in *runyard_daemon*-c*|-P*) echo "no such luck" >&2; exit 3;; esac\n'
+        '#!/bin/sh\ncase "$1" in -P) echo "no such luck" >&2; exit 3;; esac\n'
         f'exec {sys.executable} "$@"\n'
     )
     broken.chmod(0o755)
