@@ -3,14 +3,12 @@ is executed twice."""
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.house import House, eventually
+from support.house import House, end_processes_naming, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -34,23 +32,10 @@ print("done")
 """
 
 
-@pytest.fixture
-def house() -> Iterator[House]:
-    with contextlib.closing(House()) as opened:
-        yield opened
-
-
 def executions(path: Path) -> dict[str, int]:
     """How often each run was executed."""
     lines = path.read_text().split() if path.exists() else []
     return {run_id: lines.count(run_id) for run_id in lines}
-
-
-def end_everything(house: House) -> None:
-    """As a machine that is lost: nobody has a last word."""
-    for marker in ("runyard_daemon", "runyard_agent"):
-        house.kill(marker)
-    eventually(lambda: not house.pids("runyard_"), what="no process left")
 
 
 def test_restore_after_the_loss_of_the_machine_executes_nothing_twice(house: House) -> None:
@@ -71,7 +56,7 @@ def test_restore_after_the_loss_of_the_machine_executes_nothing_twice(house: Hou
     later = house.submit("counted.py", str(counts), "later", cwd=project)
     house.wait_for_state(later, "Completed")
     before = executions(counts)
-    end_everything(house)
+    end_processes_naming(str(house.home))  # as a machine that is lost: nobody has a last word
     shutil.rmtree(house.home)
     restored = house.json("daemon", "restore", str(file))
 
