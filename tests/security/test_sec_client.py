@@ -165,23 +165,25 @@ def test_sec_39_damaged_download_leaves_the_old_file_and_nothing_else(
     assert everything_in(down) == {"model"}
 
 
-RESTLESS_BYTES = 48 << 20  # so large that a reading takes longer than a writer ever pauses
+RESTLESS_BYTES = 96 << 20  # so large that a reading takes longer than a writer ever pauses
 WRITER = """
 import os, sys
 fd = os.open(sys.argv[1], os.O_WRONLY | (os.O_APPEND if sys.argv[2] == "grow" else 0))
-print("up", flush=True)
+is_told = False
 while True:
     if sys.argv[2] == "grow":
         os.write(fd, b"more")
     else:
         os.pwrite(fd, os.urandom(64), 0)
+    is_told = is_told or print("up", flush=True) is None
 """
 
 
 @contextlib.contextmanager
 def writing(path: Path, how: str) -> Iterator[None]:
     """Changes a file in another process, without a pause, while the block runs."""
-    path.write_bytes(bytes(RESTLESS_BYTES))
+    path.touch()
+    os.truncate(path, RESTLESS_BYTES)
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, path, how], stdout=subprocess.PIPE
     ) as process:
