@@ -186,6 +186,7 @@ def test_second_interrupt_leaves_at_once_and_says_how_to_follow(shared_house: Ho
         _, said = process.communicate(timeout=10)
 
     assert process.returncode == 130
+    assert b"cancelling" in said
     assert f"runyard runs logs -f {run_id}".encode() in said
     assert shared_house.wait_for_state(run_id, "Canceled")["signal"] == 9
 

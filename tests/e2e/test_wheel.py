@@ -63,8 +63,8 @@ def test_wheel_runs_the_first_session_of_the_readme(house: House, installed: Pat
     folder = house.project({"train.py": script}, name="ridge")
     environment = {**house.environment, "PATH": f"{installed}:{os.environ['PATH']}"}
 
-    def typed(line: str) -> list[str]:
-        done = subprocess.run(
+    def typed(line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [installed / "runyard", *shlex.split(line)[1:]],
             cwd=folder,
             env=environment,
@@ -75,12 +75,13 @@ def test_wheel_runs_the_first_session_of_the_readme(house: House, installed: Pat
             check=False,
             timeout=120,
         )
-        return done.stdout.split("\n")
 
     try:
         assert len(commands) >= 4
         for line, printed in commands:
-            assert comparable(typed(line)) == comparable(printed), line
+            done = typed(line)
+            assert comparable(done.stdout.split("\n")) == comparable(printed), line
+            assert done.returncode == (3 if "exit 3" in line else 0), line
     finally:
         typed("runyard daemon stop --cancel-runs")
 
