@@ -20,22 +20,15 @@ import grpc
 import zstandard
 
 from runyard_contract.content.store import ContentStore
-from runyard_contract.digest import digest_bytes
 from runyard_contract.errors import DiskFull, LeaseSuperseded, RunyardError
-from runyard_contract.limits import CHUNK_BYTES, CHUNKED_ABOVE_BYTES, MESSAGE_BYTES
-from runyard_contract.manifest import (
-    DirectoryEntry,
-    Entry,
-    FileEntry,
-    LinkEntry,
-    encode_chunks,
-    encode_directory,
-)
+from runyard_contract.limits import MESSAGE_BYTES
+from runyard_contract.manifest import decode_chunks
 from runyard_contract.shipping import accept
 from runyard_contract.status import DETAILS_KEY, to_status
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.agent.v1 import agent_pb2_grpc
 from runyardpb.v1 import runs_pb2, snapshots_pb2, snapshots_pb2_grpc
+from support.trees import Tree, store_tree
 
 LIMIT_S = 30.0
 _OPTIONS = (
@@ -70,9 +63,14 @@ class Held:
     def stderr(self) -> bytes:
         return bytes(self.files.get(pb.AppendFilesRequest.FILE_STDERR, b""))
 
-    @property
-    def environment_log(self) -> bytes:
-        return bytes(self.files.get(pb.AppendFilesRequest.FILE_ENVIRONMENT, b""))
+    def append(self, piece: Any) -> int:
+        """Takes what is new of a piece of a file; gives how many bytes that is."""
+        stored = self.files.setdefault(piece.file, bytearray())
+        accepted = accept(len(stored), piece.offset_bytes, piece.data)
+        if accepted is None:
+            return 0
+        stored += accepted.data
+        return len(accepted.data)
 
     @property
     def end(self) -> pb.AttemptEnd:
@@ -134,8 +132,8 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         """Waits until an agent is there."""
         await self.until(lambda: self._outgoing is not None)
 
-    def snapshot(self, tree: dict[str, bytes | tuple[str, str] | tuple[bytes, bool]]) -> str:
-        """Stores a tree and returns its name; see `store_tree`."""
+    def snapshot(self, tree: Tree) -> str:
+        """Stores a tree and returns its name."""
         digest = store_tree(self.blobs, tree)
         return f"workspaces/default/snapshots/{digest}"
 
@@ -206,8 +204,6 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         data = self.blobs.read(file.content.digest.hex())
         if not file.content.is_chunked:
             return data
-        from runyard_contract.manifest import decode_chunks
-
         return b"".join(self.blobs.read(digest) for digest, _ in decode_chunks(data))
 
     def _inline(self, snapshot: str) -> list[pb.InlineBlob]:
@@ -269,10 +265,7 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         if held is None or held.lease.ref.epoch != report.ref.epoch:
             return
         for piece in report.pieces:
-            stored = held.files.setdefault(piece.file, bytearray())
-            append = accept(len(stored), piece.offset_bytes, piece.data)
-            if append is not None:
-                stored += append.data
+            held.append(piece)
         if held.report is None or report.phase >= held.report.phase:
             held.report = report
         if not held.phases or held.phases[-1] < report.phase:
@@ -296,13 +289,10 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
                 await self._notify()
                 yield pb.AppendFilesResponse(ref=request.ref, file=request.file, is_superseded=True)
                 continue
-            stored = held.files.setdefault(request.file, bytearray())
-            append = accept(len(stored), request.offset_bytes, request.data)
-            if append is not None:
-                stored += append.data
-                self.appended_bytes += len(append.data)
+            self.appended_bytes += held.append(request)
+            committed_bytes = len(held.files[request.file])
             yield pb.AppendFilesResponse(
-                ref=request.ref, file=request.file, committed_bytes=len(stored)
+                ref=request.ref, file=request.file, committed_bytes=committed_bytes
             )
             await self._notify()
 
@@ -363,40 +353,6 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
 async def _abort(context: Any, error: RunyardError) -> None:
     context.set_trailing_metadata(((DETAILS_KEY, to_status(error)),))
     await context.abort(grpc.StatusCode[error.code], error.message)
-
-
-def store_tree(store: ContentStore, tree: dict[str, Any]) -> str:
-    """Stores a tree (path to bytes, (bytes, executable) or ("link", target)); its root's digest."""
-    blobs: dict[str, bytes] = {}
-
-    def entry(name: str, value: Any) -> Entry:
-        if isinstance(value, dict):
-            encoded = encode_directory([entry(n, v) for n, v in sorted(value.items())])
-            blobs.update(encoded.blobs)
-            return DirectoryEntry(name, encoded.digest, encoded.files, encoded.size_bytes)
-        if isinstance(value, tuple) and value[0] == "link":
-            return LinkEntry(name, value[1])
-        data, executable = value if isinstance(value, tuple) else (value, False)
-        if len(data) <= CHUNKED_ABOVE_BYTES:
-            blobs[digest_bytes(data)] = data
-            return FileEntry(name, digest_bytes(data), len(data), executable)
-        parts = [data[i : i + CHUNK_BYTES] for i in range(0, len(data), CHUNK_BYTES)]
-        blobs.update((digest_bytes(part), part) for part in parts)
-        chunks = encode_chunks([(digest_bytes(part), len(part)) for part in parts])
-        blobs[digest_bytes(chunks)] = chunks
-        return FileEntry(name, digest_bytes(chunks), len(data), executable, is_chunked=True)
-
-    nested: dict[str, Any] = {}
-    for path, value in tree.items():
-        *parents, name = path.split("/")
-        folder = nested
-        for parent in parents:
-            folder = folder.setdefault(parent, {})
-        folder[name] = value
-    encoded = encode_directory([entry(name, value) for name, value in sorted(nested.items())])
-    blobs.update(encoded.blobs)
-    store.put_many(list(blobs.items()))
-    return encoded.digest
 
 
 def script(

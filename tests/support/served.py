@@ -18,7 +18,6 @@ import zstandard
 
 from runyard_contract.digest import digest_bytes
 from runyard_contract.errors import RunyardError
-from runyard_contract.manifest import DirectoryEntry, FileEntry, LinkEntry, encode_directory
 from runyard_contract.status import DETAILS_KEY, from_status_bytes
 from runyard_daemon import instance
 from runyard_daemon.app import App, running
@@ -38,6 +37,7 @@ from runyardpb.v1 import (
     snapshots_pb2_grpc,
     workspaces_pb2_grpc,
 )
+from support.trees import Tree, encode_tree
 
 WORKSPACE = "workspaces/default"
 LIMIT_S = 20.0
@@ -139,31 +139,10 @@ def packed(data: bytes) -> snapshots_pb2.Blob:
     )
 
 
-def tree(files: dict[str, bytes | str]) -> tuple[str, list[bytes]]:
-    """Root digest and all blobs of a tree; text values are targets of links."""
-    below: dict[str, dict[str, bytes | str]] = {}
-    entries: list[Any] = []
-    blobs: list[bytes] = []
-    for path, content in files.items():
-        name, _, rest = path.partition("/")
-        if rest:
-            below.setdefault(name, {})[rest] = content
-        elif isinstance(content, str):
-            entries.append(LinkEntry(name, content))
-        else:
-            entries.append(FileEntry(name, digest_bytes(content), len(content)))
-            blobs.append(content)
-    for name, inner in below.items():
-        encoded_digest, inner_blobs = tree(inner)
-        count, size = _totals(inner)
-        entries.append(DirectoryEntry(name, encoded_digest, count, size))
-        blobs += inner_blobs
-    encoded = encode_directory(entries)
-    return encoded.digest, blobs + list(encoded.blobs.values())
-
-
-def _totals(files: dict[str, bytes | str]) -> tuple[int, int]:
-    return len(files), sum(len(data) for data in files.values() if isinstance(data, bytes))
+def tree(files: Tree) -> tuple[str, list[bytes]]:
+    """Root digest and all blobs of a tree."""
+    digest, blobs = encode_tree(files)
+    return digest, list(blobs.values())
 
 
 def error_of(failed: grpc.aio.AioRpcError) -> RunyardError:

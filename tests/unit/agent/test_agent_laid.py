@@ -16,10 +16,10 @@ from runyard_contract.content.store import ContentStore
 from runyard_contract.digest import digest_bytes
 from runyardpb.agent.v1 import agent_pb2 as pb
 from support.agent_process import in_loop
-from support.fake_daemon import store_tree
+from support.trees import store_tree
 
 KEY = Key("t_1764000000_00000001", 1)
-TREE = {"train.py": b"print(1)\n", "sub/data.bin": b"12345", "link": ("link", "train.py")}
+TREE = {"train.py": b"print(1)\n", "sub/data.bin": b"12345", "link": "train.py"}
 
 
 def laid_out(root: Path, tree: dict[str, bytes | tuple[str, str]]) -> tuple[Bundle, LaidOut]:

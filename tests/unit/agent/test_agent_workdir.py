@@ -20,7 +20,7 @@ from runyard_agent.workfiles import summary, to_collect
 from runyard_contract.content.store import ContentStore
 from runyard_contract.errors import DigestMismatch, UnsafePath
 from runyard_contract.manifest import FileEntry
-from support.fake_daemon import store_tree
+from support.trees import store_tree
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_lay_out_makes_what_the_snapshot_says(store: ContentStore, bundle: Bundl
         "train.py": b"print()",
         "tool": (b"#!/bin/sh\n", True),
         "deep/er/data.bin": large,
-        "link": ("link", "deep/er/data.bin"),
+        "link": "deep/er/data.bin",
         "empty": b"",
     }
 
