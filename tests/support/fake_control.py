@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 import zstandard
@@ -26,12 +24,10 @@ from runyard_contract.errors import (
     DigestMismatch,
     RunFileNotFound,
     RunNotFound,
-    RunyardError,
 )
 from runyard_contract.home import grpc_target
 from runyard_contract.limits import MESSAGE_BYTES
 from runyard_contract.manifest import DirectoryEntry, FileEntry, decode_chunks, read_directory
-from runyard_contract.status import DETAILS_KEY, to_status
 from runyardpb.v1 import (
     compute_pb2,
     compute_pb2_grpc,
@@ -46,55 +42,10 @@ from runyardpb.v1 import (
     snapshots_pb2,
     snapshots_pb2_grpc,
 )
-
-Follow = Callable[[runs_pb2.FollowRunRequest], Iterable[runs_pb2.FollowRunResponse]]
-
-
-@dataclass
-class ControlState:
-    """What the fake daemon holds and saw; survives a restart of the server."""
-
-    blobs: dict[bytes, bytes] = field(default_factory=dict)
-    snapshots: set[str] = field(default_factory=set)
-    runs: dict[str, runs_pb2.Run] = field(default_factory=dict)
-    created: list[runs_pb2.CreateRunRequest] = field(default_factory=list)
-    by_request: dict[str, runs_pb2.Run] = field(default_factory=dict)
-    calls: Counter[str] = field(default_factory=Counter)
-    metadata: list[dict[str, str]] = field(default_factory=list)
-    blobs_received: int = 0
-    bytes_received: int = 0
-    digests_asked: int = 0
-    page_size: int = 1000
-    files: dict[str, bytes] = field(default_factory=dict)
-    file_records: list[runs_pb2.RunFile] = field(default_factory=list)
-    log: list[tuple[int, bytes]] = field(default_factory=list)
-    points: list[metrics_pb2.MetricPoint] = field(default_factory=list)
-    fail_next: dict[str, RunyardError] = field(default_factory=dict)
-    follow: Follow | None = None
-    upload_limit: int | None = None
-    """Messages of one upload stream that are taken before the stream is cut."""
+from support.control_state import ControlState, Service, abort
 
 
-def abort(context: grpc.ServicerContext, error: RunyardError) -> NoReturn:
-    """Ends a call with an error, as the daemon does."""
-    context.set_trailing_metadata(((DETAILS_KEY, to_status(error)),))
-    context.abort(grpc.StatusCode[error.code], error.message)
-    raise AssertionError("abort raises")
-
-
-class _Base:
-    def __init__(self, state: ControlState) -> None:
-        self.state = state
-
-    def enter(self, name: str, context: grpc.ServicerContext) -> None:
-        self.state.calls[name] += 1
-        self.state.metadata.append({str(k): str(v) for k, v in context.invocation_metadata()})
-        error = self.state.fail_next.pop(name, None)
-        if error is not None:
-            abort(context, error)
-
-
-class FakeSnapshots(_Base, snapshots_pb2_grpc.SnapshotServiceServicer):
+class FakeSnapshots(Service, snapshots_pb2_grpc.SnapshotServiceServicer):
     def FindMissingBlobs(
         self, request: snapshots_pb2.FindMissingBlobsRequest, context: grpc.ServicerContext
     ) -> snapshots_pb2.FindMissingBlobsResponse:
@@ -158,7 +109,7 @@ class FakeSnapshots(_Base, snapshots_pb2_grpc.SnapshotServiceServicer):
                             yield digest
 
 
-class FakeRuns(_Base, runs_pb2_grpc.RunServiceServicer):
+class FakeRuns(Service, runs_pb2_grpc.RunServiceServicer):
     def CreateRun(
         self, request: runs_pb2.CreateRunRequest, context: grpc.ServicerContext
     ) -> runs_pb2.CreateRunResponse:
@@ -300,7 +251,7 @@ class FakeRuns(_Base, runs_pb2_grpc.RunServiceServicer):
 
 
 class FakeOthers(
-    _Base,
+    Service,
     logs_pb2_grpc.LogServiceServicer,
     metrics_pb2_grpc.MetricServiceServicer,
     compute_pb2_grpc.ComputeServiceServicer,

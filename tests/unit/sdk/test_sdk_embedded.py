@@ -24,7 +24,8 @@ from runyard_contract.errors import (
     VersionMismatch,
 )
 from runyard_contract.home import read_daemon_record
-from support.fake_control import ControlState, FakeControl
+from support.control_state import ControlState
+from support.fake_control import FakeControl
 from support.house import command_line, end_processes_naming, eventually, processes_naming
 
 COUNT = "from runyard import Workspace; print(len(Workspace().compute_targets))"
