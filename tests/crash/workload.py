@@ -214,13 +214,14 @@ def check_blobs(home: Path, works: Iterable[Work]) -> int:
     The daemon of the home must not run.
     """
     root = home / "blobs"
-    digests = [
+    digests = {
         folder.name + blob.name
         for folder in root.iterdir()
         if len(folder.name) == 2
         for blob in folder.iterdir()
-    ]
+    }
     with ContentStore(root, read_only=True) as store:
+        digests |= {blob.digest for blob in store.walk()}  # those in packs, too
         for digest in digests:
             store.read(digest)
         for work in works:
