@@ -18,15 +18,15 @@ RUNS_PER_KILL = 2
 SUBMITTERS = 2
 
 
-def at_random(case: Case) -> Counter[str]:
+def at_random(case: Case, kills: int = KILLS) -> Counter[str]:
     """A new home; its daemon is killed again and again while runs are submitted and end."""
     chance = case.chance
     turns = threading.Semaphore(0)
-    lives = iter(range(KILLS))
+    lives = iter(range(kills))
     with Yard(case.folder) as yard:
 
         def submit_some() -> None:
-            for _ in range(KILLS * RUNS_PER_KILL // SUBMITTERS):
+            for _ in range(kills * RUNS_PER_KILL // SUBMITTERS):
                 turns.acquire()
                 yard.submit()
 
@@ -42,7 +42,7 @@ def at_random(case: Case) -> Counter[str]:
         yard.check_journal()
         yard.close()
         blobs = yard.check_files()
-    return Counter(kills=KILLS, runs=len(yard.acknowledged), blobs=blobs)
+    return Counter(kills=kills, runs=len(yard.acknowledged), blobs=blobs)
 
 
 def at_step(case: Case) -> Counter[str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from crash import daemon_kills
 from crash.campaign import campaigns, run_case
 from crash.cases import Over
 from support import faults, small_disk
@@ -32,7 +35,11 @@ needs_mount = pytest.mark.skipif(
 
 
 def test_killed_at_random_moments_nothing_acknowledged_is_lost() -> None:
-    run("daemon-kill-random", 1)
+    short = partial(daemon_kills.at_random, kills=10)
+
+    did = run_case(replace(KNOWN["daemon-kill-random"], run=short), 1, SEED)
+
+    assert (did["kills"], did["runs"]) == (10, 10 * daemon_kills.RUNS_PER_KILL)
 
 
 @needs_faults
