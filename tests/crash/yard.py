@@ -14,7 +14,6 @@ from crash.workload import Client, Work, check_blobs
 from runyard_contract.home import socket_path
 from runyard_daemon.store import connection
 from support.daemon_process import DaemonProcess
-from support.house import eventually
 
 LOOK_S = 0.02
 DEFECTS = frozenset({"incident", "loop_failed", "background_failed"})
@@ -100,10 +99,6 @@ class Yard:
         """Ends the daemon in order, if it lives; the agent stays."""
         if self.daemon.is_alive():
             self.daemon.kill(15)
-
-    def agent_is_up(self) -> None:
-        """Waits until the local agent has its lock."""
-        eventually(lambda: (self.home / "agent" / "agent.lock").exists(), what="agent")
 
     def __enter__(self) -> Yard:
         return self

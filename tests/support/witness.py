@@ -55,11 +55,6 @@ class Plan:
     cancel_after_s: float | None = None
     max_duration_s: float | None = None
 
-    @property
-    def is_stopped(self) -> bool:
-        """Whether it is ended from outside before it has printed all."""
-        return self.cancel_after_s is not None or self.max_duration_s is not None
-
     def pieces(self, stream: str) -> Iterator[bytes]:
         """All that it prints to a stream."""
         of_stream = witness_job.pieces if stream == STDOUT else witness_job.stderr_pieces
