@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import select
@@ -18,10 +17,11 @@ from pathlib import Path
 import runyard_agent
 from runyard import Experiment, Run, ScriptRunConfig, Workspace
 from runyard_contract.content.store import ContentStore
-from runyard_contract.home import DAEMON_RECORD, socket_path
+from runyard_contract.home import socket_path
 from runyard_daemon.instance import lock_holder
 from runyard_daemon.loops.local_agent import AgentPlace, agent_environment
 from support import impatient_daemon, witness_job, witness_start
+from support.daemon_process import DaemonProcess
 from support.house import command_line, end_processes_naming, eventually, processes_naming
 from support.supervised import Peer
 from support.witness import Flight, Plan, Witness, demand
@@ -46,15 +46,17 @@ class CrashNode:
 
     def __init__(self, folder: Path, *, out_of_touch_s: float | None = None) -> None:
         self.home = folder / "h"
-        self.log = folder / "daemon.log"
         self.witness = Witness(folder / "w")
-        self._out_of_touch_s = out_of_touch_s
+        impatient = [sys.executable, "-P", impatient_daemon.__file__, str(self.home)]
+        self._daemon = DaemonProcess(
+            self.home,
+            command=None if out_of_touch_s is None else [*impatient, str(out_of_touch_s)],
+        )
         self._project = folder / "project"
         self._project.mkdir()
         for module in (witness_start, witness_job):
             shutil.copy(module.__file__, self._project)
-        self._started: list[subprocess.Popen[bytes]] = []
-        self._daemon: subprocess.Popen[bytes] | None = None
+        self._agents: list[subprocess.Popen[bytes]] = []
         self._workspace: Workspace | None = None
 
     def make_home(self) -> None:
@@ -71,27 +73,13 @@ class CrashNode:
 
     def start_daemon(self) -> None:
         """Starts the daemon and waits until it serves."""
-        command = [sys.executable, "-P", "-m", "runyard_daemon", "serve", "--home", str(self.home)]
-        if self._out_of_touch_s is not None:
-            program = [sys.executable, "-P", impatient_daemon.__file__]
-            command = [*program, str(self.home), str(self._out_of_touch_s)]
-        self._daemon = self._start(command, self.log, dict(os.environ))
-        eventually(self._is_serving, limit_s=DEADLINE_S, what=f"serving; log: {self.log}")
+        self._daemon.start()
         if self._workspace is None:
             self._workspace = Workspace(address=f"unix:{socket_path(self.home)}")
         self._workspace.close()  # the next call finds the new daemon
 
-    def _is_serving(self) -> bool:
-        assert self._daemon is not None
-        assert self._daemon.poll() is None, self.log.read_text()
-        with contextlib.suppress(FileNotFoundError):
-            record = json.loads((self.home / DAEMON_RECORD).read_bytes())
-            return bool(record["pid"] == self._daemon.pid)
-        return False
-
     @property
     def daemon_pid(self) -> int:
-        assert self._daemon is not None
         return self._daemon.pid
 
     @property
@@ -112,8 +100,17 @@ class CrashNode:
         Where the daemon has started one at the same moment, one of both ends by itself.
         """
         place = AgentPlace(self.home, socket or socket_path(self.home))
-        variables = agent_environment(os.environ) | (env or {})
-        self._start(place.command(), self.home / "agent.log", variables)
+        self._agents = [agent for agent in self._agents if agent.poll() is None]
+        with (self.home / "agent.log").open("ab") as log:
+            agent = subprocess.Popen(
+                place.command(),
+                env=agent_environment(os.environ) | (env or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._agents.append(agent)
 
     def agent_is_up(self) -> None:
         """Waits for an agent that has its folder."""
@@ -174,20 +171,6 @@ class CrashNode:
 
     # The end
 
-    def _start(self, command: list[str], log: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
-        self._started = [process for process in self._started if process.poll() is None]
-        with log.open("ab") as file:
-            process = subprocess.Popen(
-                command,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
-        self._started.append(process)
-        return process
-
     def __enter__(self) -> CrashNode:
         self.start_daemon()
         self.agent_is_up()
@@ -197,8 +180,9 @@ class CrashNode:
         if self._workspace is not None:
             self._workspace.close()
         end_processes_naming(str(self.home.parent))
-        for process in self._started:
-            process.wait(DEADLINE_S)
+        self._daemon.close()
+        for agent in self._agents:
+            agent.wait(DEADLINE_S)
         end_processes_naming(str(self.home.parent))
 
 

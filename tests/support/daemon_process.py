@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,36 @@ LIMIT_S = 30.0
 
 
 class DaemonProcess:
-    """Use it as a context: the daemon serves inside, and nothing of it is left behind."""
+    """Use it as a context: the daemon serves inside, and nothing of it is left behind.
 
-    def __init__(self, home: Path, *options: str, env: dict[str, str] | None = None) -> None:
+    Args:
+        home: its data directory.
+        options: more for its command line.
+        env: more variables.
+        command: what to run instead of the daemon as it is.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *options: str,
+        env: dict[str, str] | None = None,
+        command: Sequence[str] | None = None,
+    ) -> None:
         self.home = home
-        self._options = options
+        serve = [sys.executable, "-P", "-m", "runyard_daemon", "serve", "--home", str(home)]
+        self._command = [*(command or serve), *options]
         self._env = env or {}
         self._process: subprocess.Popen[bytes] | None = None
         self.log = home.parent / f"{home.name}.log"
 
     def spawn(self, env: dict[str, str] | None = None) -> None:
         """Starts the daemon, with more variables this once, and does not wait for it."""
-        command = [sys.executable, "-P", "-m", "runyard_daemon", "serve", "--home", str(self.home)]
+        if self._process is not None:
+            self._process.wait(timeout=LIMIT_S)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, *self._options],
+                self._command,
                 env={**os.environ, **self._env, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
