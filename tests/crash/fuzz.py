@@ -1,7 +1,6 @@
 """Inputs that nobody should send: each is answered, with an error that says something, or served.
 
-Never a traceback, never INTERNAL, never a hang, and memory stays where it was. What broke it once
-lies in corpus/ and is tried first.
+Never a traceback, never INTERNAL, never a hang, and memory stays where it was.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ from support.fake_agent import FakeAgent
 from support.mutation import distorted, mutated
 from support.served import WORKSPACE, Served, served
 
-CORPUS = Path(__file__).parent / "corpus"
 INPUTS = 200
 """Of a case."""
 ANSWER_S = 10.0
@@ -60,11 +58,6 @@ history: {outputCollection: true}
 """
 
 
-def kept(target: str) -> list[bytes]:
-    """Inputs of the corpus for a target."""
-    return [path.read_bytes() for path in sorted((CORPUS / target).glob("*"))]
-
-
 def manifests(case: Case) -> Counter[str]:
     """What is no manifest is refused; what is read is written back as the same bytes."""
     seeds = [
@@ -83,7 +76,7 @@ def manifests(case: Case) -> Counter[str]:
             if entries := getattr(found, "entries", None):
                 assert data in encode_directory(entries).blobs.values(), "not canonical"
 
-    return _try_bytes(case, "manifest", seeds, try_one)
+    return _try_bytes(case, seeds, try_one)
 
 
 def configurations(case: Case) -> Counter[str]:
@@ -95,21 +88,18 @@ def configurations(case: Case) -> Counter[str]:
         with contextlib.suppress(RunyardError):
             RunConfiguration.load(path).check_supported()
 
-    return _try_bytes(case, "runconfig", [RUNCONFIG], try_one)
+    return _try_bytes(case, [RUNCONFIG], try_one)
 
 
-def _try_bytes(
-    case: Case, target: str, seeds: list[bytes], try_one: Callable[[bytes], None]
-) -> Counter[str]:
+def _try_bytes(case: Case, seeds: list[bytes], try_one: Callable[[bytes], None]) -> Counter[str]:
     chance = case.chance
-    inputs = kept(target) + [mutated(chance.choice(seeds), chance, seeds) for _ in range(INPUTS)]
-    for data in inputs:
+    for _ in range(INPUTS):
+        data = mutated(chance.choice(seeds), chance, seeds)
         (case.folder / "input").write_bytes(data)  # stays where a case fails
         try_one(data)
-    return Counter(inputs=len(inputs))
+    return Counter(inputs=INPUTS)
 
 
-Ask = Callable[[Message], Awaitable[None]]
 Trial = Callable[["Target", random.Random], Awaitable[None]]
 
 
