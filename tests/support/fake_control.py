@@ -24,6 +24,7 @@ from runyard_contract.errors import (
     DigestMismatch,
     RunFileNotFound,
     RunNotFound,
+    RunyardError,
 )
 from runyard_contract.home import grpc_target
 from runyard_contract.limits import MESSAGE_BYTES
