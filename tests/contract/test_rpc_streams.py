@@ -141,6 +141,24 @@ def test_silent_streams_carry_heartbeats() -> None:
     with_daemon(test, stream_heartbeat_s=0.05)
 
 
+def test_watch_carries_heartbeats_while_runs_of_others_change_all_the_time() -> None:
+    async def test(daemon: Served) -> None:
+        watching = daemon.runs.WatchRuns(
+            runs_pb2.WatchRunsRequest(parent=f"{WORKSPACE}/experiments/demo")
+        )
+        beat = asyncio.ensure_future(take(watching, lambda m: not m.HasField("run")))
+        for _ in range(1000):
+            if beat.done():
+                break
+            await daemon.submit(b"x", experiment="other")
+        watching.cancel()
+
+        assert beat.done()
+        assert int((await beat).cursor) > 0
+
+    with_daemon(test, stream_heartbeat_s=0.2)
+
+
 def test_a_stream_that_is_cancelled_leaves_nothing_behind() -> None:
     async def test(daemon: Served) -> None:
         run = await daemon.submit(b"x")

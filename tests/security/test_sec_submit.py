@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -126,6 +127,23 @@ def test_sec_35_submits_in_a_loop_end_at_the_bound_of_the_queue_and_go_on_below_
         assert (await daemon.submit(b"true")).name
 
     with_daemon(test, queued_runs_max=5)
+
+
+def test_sec_35_submits_that_come_together_do_not_pass_the_bound_of_the_queue() -> None:
+    async def test(daemon: Served) -> None:
+        # Scripts that lie deep: each is looked for while the other submits come in.
+        paths = ["/".join([f"d{n}"] * 60 + ["train.py"]) for n in range(8)]
+        snapshot = await daemon.snapshot(dict.fromkeys(paths, b"print()"))
+        specs = [
+            runs_pb2.RunSpec(script=runs_pb2.Script(path=path), snapshot=snapshot) for path in paths
+        ]
+        calls = [daemon.runs.CreateRun(create_request(spec=spec)) for spec in specs]
+
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+
+        assert sum(isinstance(answer, runs_pb2.CreateRunResponse) for answer in answers) == 3
+
+    with_daemon(test, queued_runs_max=3)
 
 
 def test_sec_35_a_repeat_of_an_answered_submit_is_answered_although_the_queue_is_full() -> None:

@@ -16,14 +16,14 @@ from runyard.script_run_config import ScriptRunConfig
 from runyard.submission import Submission, Submitted, TakenSource
 from runyard_contract.errors import BlobMissing, SnapshotNotFound
 from runyard_contract.ids import ExperimentName
-from runyard_contract.limits import MESSAGE_BYTES, RUNS_MAX
+from runyard_contract.limits import RUN_REQUEST_BYTES, RUNS_MAX
 from runyardpb.v1 import runs_pb2, runs_pb2_grpc
 
 if TYPE_CHECKING:
     from runyard.channel import Connection
 
-_BATCH_BYTES = MESSAGE_BYTES // 4
-"""Of one message: the answer repeats it and says more."""
+_BATCH_BYTES = RUN_REQUEST_BYTES // 2
+"""Of the runs in one message, without what frames them; the answer repeats them and says more."""
 
 
 def submit_all(

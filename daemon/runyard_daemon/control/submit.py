@@ -108,7 +108,6 @@ class Submitter:
         if isinstance(resolved, bytes):
             return resolved
         self._live.disk.check()
-        self._refuse_when_full(len(asked))
         for submission in asked:
             await self._check_script(submission)
         for snapshot in {submission.wish.snapshot for submission in asked}:
@@ -197,6 +196,7 @@ class Submitter:
     ) -> bytes:
         """Books what can start, writes everything in one transaction, sends the leases."""
         live = self._live
+        self._refuse_when_full(len(new))
         for run, _ in new:
             live.board.add_run(
                 QueuedRun(run.run_id, run.compute, run.priority, run.sequence, run.resources)

@@ -12,10 +12,8 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from runyard_contract.errors import MessageTooLarge, RunyardError, SpecInvalid
-from runyard_contract.limits import MESSAGE_BYTES
+from runyard_contract.limits import MESSAGE_BYTES, RUN_REQUEST_BYTES
 
-RUN_REQUEST_BYTES = 4 << 20
-"""Of a request to RunService: its maps take many times their size in memory once they are read."""
 _RUNS = "/runyardpb.v1.RunService/"
 
 

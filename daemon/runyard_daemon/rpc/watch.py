@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 
 from runyard_contract.errors import CursorExpired, SpecInvalid
@@ -29,6 +30,8 @@ async def watch_runs(
     workspace, experiment = split_parent(request.parent)
     live.store.peek(lambda conn: catalog.workspace(conn, workspace))
     cursor = _cursor(live, request.cursor)
+    loop = asyncio.get_running_loop()
+    due_s = loop.time() + heartbeat_s
     with live.changes.of_any() as changed:
         while True:
             changed.clear()
@@ -44,35 +47,39 @@ async def watch_runs(
                 await context.write(pb.WatchRunsResponse(run=message, cursor=str(event.cursor)))
             if found:
                 cursor = found[-1].cursor
-            if len(found) == BATCH:
-                continue
-            try:
-                async with asyncio.timeout(heartbeat_s):
-                    await changed.wait()
-            except TimeoutError:
+            is_due = loop.time() >= due_s  # also where others' runs change all the time
+            if is_due and not shown:
                 await context.write(pb.WatchRunsResponse(cursor=str(cursor)))
+            if is_due or shown:
+                due_s = loop.time() + heartbeat_s
+            if len(found) < BATCH:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(due_s):
+                        await changed.wait()
 
 
 def _cursor(live: Live, text: str) -> int:
-    """Where to begin. Raises SpecInvalid, or CursorExpired for one that would miss something."""
+    """Where to begin. Raises SpecInvalid."""
     if not text:
         return live.store.peek(events.latest)
     if not text.isdecimal() or len(text) > 18:
         raise SpecInvalid(violations=[("cursor", f"{text[:40]!r} is no cursor")])
-    cursor = int(text)
-    if not live.store.peek(lambda conn: events.is_kept(conn, cursor)):
-        raise CursorExpired(
-            f"the cursor {cursor} is older than the events that are kept",
-            hint="list the runs, then watch from the listing's cursor",
-            cursor=text,
-        )
-    return cursor
+    return int(text)
 
 
 def _read(
     conn: Connection, now_us: int, cursor: int, parent: tuple[str, str], *, is_ended_only: bool
 ) -> tuple[list[EventRecord], list[tuple[EventRecord, pb.Run]]]:
-    """The next events, and the runs that are watched among them, each once, as they are now."""
+    """The next events, and the runs that are watched among them, each once, as they are now.
+
+    Raises CursorExpired where some that come next are kept no more: the watcher was too slow.
+    """
+    if not events.is_kept(conn, cursor):
+        raise CursorExpired(
+            f"the cursor {cursor} is older than the events that are kept",
+            hint="list the runs, then watch from the listing's cursor",
+            cursor=str(cursor),
+        )
     workspace, experiment = parent
     found = events.since(conn, cursor, BATCH)
     newest = {

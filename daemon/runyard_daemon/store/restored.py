@@ -19,7 +19,7 @@ def check_restored(path: Path) -> None:
     with contextlib.closing(connect(path)) as conn:
         number = migrations.check_known(conn, path)
         try:
-            if _schema(conn) != _expected_schema(number):
+            if number < 1 or _schema(conn) != _expected_schema(number):
                 raise _fault("its database has other tables than a backup's")
             (check,) = conn.execute("PRAGMA quick_check(1)").fetchone()
             if check != "ok":

@@ -17,6 +17,8 @@ PATH_COMPONENTS = 256
 
 # ---- messages and uploads
 MESSAGE_BYTES = 16 << 20  # both directions of every gRPC channel
+# A request to RunService: its maps take many times their size in memory once they are read.
+RUN_REQUEST_BYTES = 4 << 20
 UPLOAD_BATCH_BYTES = 1 << 20
 LOG_CHUNK_BYTES = 1 << 20
 ERROR_STATUS_BYTES = 4096  # of grpc-status-details-bin: trailers over 8 KiB are dropped
