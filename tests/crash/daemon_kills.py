@@ -26,9 +26,13 @@ def at_random(case: Case, kills: int = KILLS) -> Counter[str]:
     with Yard(case.folder) as yard:
 
         def submit_some() -> None:
-            for _ in range(kills * RUNS_PER_KILL // SUBMITTERS):
-                turns.acquire()
-                yard.submit()
+            try:
+                for _ in range(kills * RUNS_PER_KILL // SUBMITTERS):
+                    turns.acquire()
+                    yard.submit()
+            except BaseException:
+                turns.release(kills * RUNS_PER_KILL)  # so that nobody waits for a turn any more
+                raise
 
         def live() -> None:
             yard.daemon.spawn()

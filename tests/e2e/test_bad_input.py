@@ -200,6 +200,7 @@ def test_absurd_values_are_usage_errors(
 
 
 def test_demand_that_no_target_can_meet_is_explained(shared_house: House, folder: Path) -> None:
+    assert shared_house.runyard("run", "train.py", cwd=folder).returncode == 0  # its node is there
     run_id = shared_house.submit("--gpus", "64", "train.py", cwd=folder)
     explained = shared_house.runyard("runs", "explain", run_id)
     shared_house.runyard("runs", "cancel", run_id)

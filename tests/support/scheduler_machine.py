@@ -163,7 +163,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         """The agent could not begin a run in time, or does not know it any more."""
         sent = {run.run_id: node for node, line in self.world.ahead.items() for run in line}
         known = sorted([*sent, *self.world.expected])
-        run_id = data.draw(st.sampled_from(known))
+        self.take_back(data.draw(st.sampled_from(known)))
+        self.settle()
+
+    def take_back(self, run_id: str) -> None:
+        sent = {run.run_id: node for node, line in self.world.ahead.items() for run in line}
         if run_id in sent:
             line = self.world.ahead[sent[run_id]]
             run = next(run for run in line if run.run_id == run_id)
@@ -174,7 +178,6 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.world.short[self.world.active.pop(run_id).node] = 0
         self.world.waiting[run_id] = run
         self.board.come_back(run_id)
-        self.settle()
 
     @rule(
         name=NODES,
@@ -268,10 +271,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         if self.is_apart:
             return
         for _ in range(200):
-            if not self.world.active:
+            if self.world.active:
+                self.end_attempt_of(min(self.world.active))
+            elif sent := [run for line in self.world.ahead.values() for run in line]:
+                self.take_back(sent[0].run_id)  # an agent gives back what it can't begin
+            else:
                 break
-            first = min(self.world.active)
-            self.end_attempt_of(first)
             self.settle()
         stuck = [
             run
