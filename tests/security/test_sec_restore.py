@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sqlite3
 import tarfile
@@ -189,6 +190,16 @@ def test_sec_42_a_database_that_is_not_ours_is_refused(tmp_path: Path, statement
         attempt(tmp_path, archive((DATABASE, data)))
 
     assert not list((tmp_path / "home").iterdir())
+
+
+def test_sec_42_an_empty_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / DATABASE
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        conn.execute("VACUUM")  # writes the header of a database without tables
+
+    with pytest.raises(BackupInvalid):
+        attempt(tmp_path, archive((DATABASE, path.read_bytes())))
+    assert everything(tmp_path / "home") == set()
 
 
 def test_sec_42_data_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
