@@ -7,6 +7,7 @@ import asyncio
 import grpc
 import pytest
 
+from runyard_contract.orderindex import RECORD_BYTES, STDOUT, encode_record
 from runyardpb.agent.v1 import agent_pb2
 from runyardpb.v1 import common_pb2, runs_pb2
 from support.fake_agent import FakeAgent, Report, now
@@ -311,6 +312,41 @@ def test_appends_are_acknowledged_trimmed_and_fenced() -> None:
         assert answers[-1].committed_bytes == 11
         assert asked[-1].committed_bytes == 11
         assert [answer.is_superseded for answer in fenced] == [True]
+
+    with_daemon(test)
+
+
+def test_pieces_of_one_message_are_written_together_and_answered_for_each_file() -> None:
+    async def test(daemon: Served) -> None:
+        File = agent_pb2.AppendFilesRequest
+        async with FakeAgent(daemon.channel).connected() as agent:
+            await daemon.submit(b"x")
+            ref = (await agent.expect("lease")).ref
+            answers = await agent.append_at_once(
+                ref,
+                (File.FILE_STDOUT, 0, b"hello "),
+                (File.FILE_STDOUT, 6, b"world"),
+                (File.FILE_ORDER, 0, encode_record(STDOUT, 0, 11)),
+            )
+
+        committed = {answer.file: answer.committed_bytes for answer in answers}
+        assert committed == {File.FILE_STDOUT: 11, File.FILE_ORDER: RECORD_BYTES}
+
+    with_daemon(test)
+
+
+def test_a_message_of_pieces_that_is_too_large_is_refused() -> None:
+    async def test(daemon: Served) -> None:
+        File = agent_pb2.AppendFilesRequest
+        async with FakeAgent(daemon.channel).connected() as agent:
+            await daemon.submit(b"x")
+            ref = (await agent.expect("lease")).ref
+            large = await refused(
+                agent.append_at_once(ref, (File.FILE_STDOUT, 0, bytes((2 << 20) + 1)))
+            )
+            many = await refused(agent.append_at_once(ref, *[(File.FILE_STDOUT, 0, b"")] * 65))
+
+        assert large.reason == many.reason == "MESSAGE_TOO_LARGE"
 
     with_daemon(test)
 

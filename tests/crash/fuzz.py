@@ -193,19 +193,21 @@ async def session_messages(on: Target, chance: random.Random) -> None:
 
 
 async def append_messages(on: Target, chance: random.Random) -> None:
-    piece = agent_pb2.AppendFilesRequest(
-        ref=on.ref,
-        file=chance.randrange(7),  # type: ignore[arg-type]
-        offset_bytes=chance.choice((0, 4, 8)),
-        data=chance.choice((b"more\n", encode_record(STDOUT, 0, 4), b'{"t":1}\n', b"")),
-    )
-    distorted(piece, chance)
+    request = agent_pb2.AppendFilesRequest(ref=on.ref)
+    for _ in range(chance.randint(0, 3)):
+        piece = request.pieces.add(
+            file=chance.randrange(7),  # type: ignore[arg-type]
+            offset_bytes=chance.choice((0, 4, 8)),
+            data=chance.choice((b"more\n", encode_record(STDOUT, 0, 4), b'{"t":1}\n', b"")),
+        )
+        distorted(piece, chance)
+    distorted(request, chance)
 
     async def send() -> None:
-        async for _ in on.daemon.agents.AppendFiles(iter([piece])):
+        async for _ in on.daemon.agents.AppendFiles(iter([request])):
             pass
 
-    await on.ask(send, piece)
+    await on.ask(send, request)
 
 
 async def register_messages(on: Target, chance: random.Random) -> None:

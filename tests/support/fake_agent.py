@@ -38,6 +38,14 @@ def orders(message: pb.SessionResponse, kind: str) -> list[Any]:
     return [getattr(message, kind)] if message.WhichOneof("message") == kind else []
 
 
+def pieces_of(ref: pb.AttemptRef, *pieces: tuple[int, int, bytes]) -> pb.AppendFilesRequest:
+    """The message with (file, offset, data) pieces."""
+    message = pb.AppendFilesRequest(ref=ref)
+    for file, offset, data in pieces:
+        message.pieces.add(file=file, offset_bytes=offset, data=data)  # type: ignore[arg-type]
+    return message
+
+
 class FakeAgent:
     """One agent; `connected` opens a session, the other methods speak in it."""
 
@@ -155,11 +163,16 @@ class FakeAgent:
         await self.report(ref, Report.PHASE_RUNNING, start_time=now())
 
     async def append(self, ref: pb.AttemptRef, *pieces: tuple[int, int, bytes]) -> list[Any]:
-        """Ships (file, offset, data) pieces on a stream of their own; gives the answers."""
-        messages = [
-            File(ref=ref, file=file, offset_bytes=offset, data=data)
-            for file, offset, data in pieces
-        ]
+        """Ships (file, offset, data) pieces, each in a message of its own; gives the answers."""
+        return await self._ship([pieces_of(ref, piece) for piece in pieces])
+
+    async def append_at_once(
+        self, ref: pb.AttemptRef, *pieces: tuple[int, int, bytes]
+    ) -> list[Any]:
+        """Ships (file, offset, data) pieces in one message; gives the answers."""
+        return await self._ship([pieces_of(ref, *pieces)])
+
+    async def _ship(self, messages: list[pb.AppendFilesRequest]) -> list[Any]:
         return [answer async for answer in self._stub.AppendFiles(iter(messages))]
 
     async def print(

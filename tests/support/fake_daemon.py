@@ -281,19 +281,22 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
 
     async def AppendFiles(self, requests: Any, context: Any) -> Any:
         async for request in requests:
-            if self.is_disk_full and request.data:
+            if self.is_disk_full and any(piece.data for piece in request.pieces):
                 await _abort(context, DiskFull("the disk is full"))
             held = self._fenced(request.ref)
             if held is None:
                 self.refused_appends += 1
                 await self._notify()
-                yield pb.AppendFilesResponse(ref=request.ref, file=request.file, is_superseded=True)
+                for file in {piece.file for piece in request.pieces}:
+                    yield pb.AppendFilesResponse(ref=request.ref, file=file, is_superseded=True)
                 continue
-            self.appended_bytes += held.append(request)
-            committed_bytes = len(held.files[request.file])
-            yield pb.AppendFilesResponse(
-                ref=request.ref, file=request.file, committed_bytes=committed_bytes
-            )
+            for piece in request.pieces:
+                self.appended_bytes += held.append(piece)
+            for file in {piece.file for piece in request.pieces}:
+                committed_bytes = len(held.files[file])
+                yield pb.AppendFilesResponse(
+                    ref=request.ref, file=file, committed_bytes=committed_bytes
+                )
             await self._notify()
 
     async def RegisterFiles(self, request: pb.RegisterFilesRequest, context: Any) -> Any:

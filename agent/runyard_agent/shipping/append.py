@@ -11,6 +11,7 @@ from runyard_agent.core.backoff import Backoff
 from runyard_agent.link import Link, Stream, Stubs, cancelling
 from runyard_agent.shipping.growing import GrowingFiles
 from runyard_contract.errors import RunyardError
+from runyard_contract.limits import LOG_CHUNK_BYTES
 from runyardpb.agent.v1 import agent_pb2 as pb
 
 AppendCall = Stream[pb.AppendFilesRequest, pb.AppendFilesResponse]
@@ -142,24 +143,34 @@ class Appender:
             if room <= 0:
                 self._blocked.add(_id(files.ref))
                 return False
-            try:
-                piece = files.next_piece(room)
-            except OSError as error:
-                journal.failure("spool_unreadable", error, run=files.ref.run)
-                files.give_up()
-                self.nudge(files)
+            request = pb.AppendFilesRequest(ref=files.ref)
+            request_bytes = self._fill(request, files, room)
+            if not request.pieces:
                 return False
-            if piece is None:
-                return False
-            await call.write(
-                pb.AppendFilesRequest(
-                    ref=files.ref, file=piece.file, offset_bytes=piece.offset_bytes, data=piece.data
-                )
-            )
-            sent_bytes += len(piece.data)
+            await call.write(request)
+            sent_bytes += request_bytes
             if sent_bytes >= _TURN_BYTES:
                 return True
         return False
+
+    def _fill(self, request: pb.AppendFilesRequest, files: GrowingFiles, room_bytes: int) -> int:
+        """Adds the next pieces of an attempt: bytes of the log travel with the records that name
+        them. Gives their size in bytes."""
+        size_bytes = 0
+        try:
+            while size_bytes < min(room_bytes, LOG_CHUNK_BYTES):
+                piece = files.next_piece(room_bytes - size_bytes)
+                if piece is None:
+                    break
+                request.pieces.add(
+                    file=piece.file, offset_bytes=piece.offset_bytes, data=piece.data
+                )
+                size_bytes += len(piece.data)
+        except OSError as error:
+            journal.failure("spool_unreadable", error, run=files.ref.run)
+            files.give_up()
+            self.nudge(files)
+        return size_bytes
 
     def _acknowledge(self, response: pb.AppendFilesResponse) -> None:
         """The daemon has so much of one file."""

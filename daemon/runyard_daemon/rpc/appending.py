@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from runyard_contract.errors import MessageTooLarge
-from runyard_contract.limits import LOG_CHUNK_BYTES
 from runyard_daemon.control.attemptlogs import AttemptLogs
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.orders import RunRef
@@ -15,8 +14,10 @@ from runyard_daemon.rpc.convert.agents import from_target, to_log_file, to_targe
 from runyard_daemon.rpc.idle import Duplex, incoming
 from runyardpb.agent.v1 import agent_pb2 as pb
 
-PIECES_AT_ONCE = 64
-"""Pieces of one stream that wait for the disk."""
+MESSAGES_AT_ONCE = 64
+"""Messages of one stream that wait for the disk."""
+MESSAGE_PIECES = 64
+MESSAGE_PIECES_BYTES = 2 << 20
 
 Context = Duplex[pb.AppendFilesRequest, pb.AppendFilesResponse]
 _Place = tuple[RunRef, int]
@@ -32,39 +33,38 @@ class Appending:
         self._tags = tags
         self._answers: dict[_Place, pb.AppendFilesResponse] = {}
         self._wake = asyncio.Event()
-        self._turns = asyncio.Semaphore(PIECES_AT_ONCE)
+        self._turns = asyncio.Semaphore(MESSAGES_AT_ONCE)
         self._is_over = False
 
     async def run(self) -> None:
         """Serves to the end of the stream."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._answer(), name="append-answers")
-            async with asyncio.TaskGroup() as pieces:
+            async with asyncio.TaskGroup() as taking:
                 async for request in incoming(self._context, None):
                     await self._turns.acquire()
-                    pieces.create_task(self._piece(request), name="append-piece")
+                    taking.create_task(self._take(request), name="append-pieces")
             self._is_over = True
             self._wake.set()
 
-    async def _piece(self, request: pb.AppendFilesRequest) -> None:
-        """Appends one piece; tasks begin in the order in which the pieces came."""
+    async def _take(self, request: pb.AppendFilesRequest) -> None:
+        """Appends the pieces of one message; tasks begin in the order in which these came."""
         try:
-            target, file = to_target(request.ref), to_log_file(request.file)
-            if len(request.data) > LOG_CHUNK_BYTES:
-                raise MessageTooLarge(
-                    f"a piece of {len(request.data)} bytes is over {LOG_CHUNK_BYTES}"
-                )
+            target, files = to_target(request.ref), _files(request)
             held = self._live.attempts.get(target.ref.run_id)
             if held is None or held.ref != target.ref:
-                self._queue(target, request.file, 0, is_superseded=True)
+                for number in files:
+                    self._queue(target, number, 0, is_superseded=True)
                 return
-            if request.data:
+            if any(piece.data for piece in request.pieces):
                 self._live.disk.check()
-            committed_bytes = await self._logs.appender.append(
-                held.key, file, request.offset_bytes, request.data
+            committed = await self._logs.appender.append_all(
+                (held.key, files[piece.file], piece.offset_bytes, piece.data)
+                for piece in request.pieces
             )
-            self._queue(target, request.file, committed_bytes)
-            if file is LogFile.TAGS and request.data:
+            for number, file in files.items():
+                self._queue(target, number, committed[held.key, file])
+            if LogFile.TAGS in files.values():
                 await self._tags.drain(held)
         finally:
             self._turns.release()
@@ -88,3 +88,14 @@ class Appending:
             while self._answers:
                 place = next(iter(self._answers))
                 await self._context.write(self._answers.pop(place))
+
+
+def _files(request: pb.AppendFilesRequest) -> dict[int, LogFile]:
+    """The files that a message has pieces of. Raises SpecInvalid, MessageTooLarge."""
+    size_bytes = sum(len(piece.data) for piece in request.pieces)
+    if len(request.pieces) > MESSAGE_PIECES or size_bytes > MESSAGE_PIECES_BYTES:
+        raise MessageTooLarge(
+            f"{len(request.pieces)} pieces with {size_bytes} bytes in one message; at most "
+            f"{MESSAGE_PIECES} with {MESSAGE_PIECES_BYTES} can be"
+        )
+    return {piece.file: to_log_file(piece.file) for piece in request.pieces}

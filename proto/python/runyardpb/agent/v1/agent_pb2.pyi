@@ -849,35 +849,29 @@ class AppendFilesRequest(google.protobuf.message.Message):
     """Tag and property lines."""
 
     REF_FIELD_NUMBER: builtins.int
-    FILE_FIELD_NUMBER: builtins.int
-    OFFSET_BYTES_FIELD_NUMBER: builtins.int
-    DATA_FIELD_NUMBER: builtins.int
-    file: global___AppendFilesRequest.File.ValueType
-    """Which file."""
-    offset_bytes: builtins.int
-    """Where the bytes belong."""
-    data: builtins.bytes
-    """Up to 1 MiB. Empty: asks for the durable length."""
+    PIECES_FIELD_NUMBER: builtins.int
     @property
     def ref(self) -> global___AttemptRef:
         """Which attempt."""
+
+    @property
+    def pieces(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___FilePiece]:
+        """In the order in which they are to be written, up to 2 MiB. One without bytes asks for the durable length of its file."""
 
     def __init__(
         self,
         *,
         ref: global___AttemptRef | None = ...,
-        file: global___AppendFilesRequest.File.ValueType = ...,
-        offset_bytes: builtins.int = ...,
-        data: builtins.bytes = ...,
+        pieces: collections.abc.Iterable[global___FilePiece] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["ref", b"ref"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "file", b"file", "offset_bytes", b"offset_bytes", "ref", b"ref"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["pieces", b"pieces", "ref", b"ref"]) -> None: ...
 
 global___AppendFilesRequest = AppendFilesRequest
 
 @typing.final
 class AppendFilesResponse(google.protobuf.message.Message):
-    """Answers AppendFiles, one or more pieces at a time."""
+    """Answers AppendFiles, one or more pieces of a file at a time."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
