@@ -128,6 +128,7 @@ class Reports:
         """Appends the bytes that came with reports; gives the durable lengths of files that must
         be complete."""
         pieces: list[tuple[AttemptKey, LogFile, int, bytes]] = []
+        lengths: dict[tuple[AttemptKey, LogFile], int] = {}
         for report in reports:
             held = self._live.attempts.get(report.ref.run_id)
             if held is None or held.ref != report.ref or held.node != node:
@@ -136,9 +137,16 @@ class Reports:
             for piece in report.pieces:
                 pieces.append((held.key, piece.file, piece.offset_bytes, piece.data))
             if report.phase is AttemptPhase.ENDED:
-                asked = {LogFile(name) for name, length in report.lengths.items() if length} - sent
-                pieces += [(held.key, file, 0, b"") for file in asked]
-        return await self._logs.appender.append_all(pieces) if pieces else {}
+                for name, length in report.lengths.items():
+                    file = LogFile(name)
+                    known = self._logs.appender.durable_bytes(held.key, file)
+                    if file not in sent and known >= length:
+                        lengths[held.key, file] = known
+                    elif file not in sent:
+                        pieces.append((held.key, file, 0, b""))
+        if pieces:
+            lengths.update(await self._logs.appender.append_all(pieces))
+        return lengths
 
     def _ending_attempt(self, node: NodeId, report: AttemptReport) -> HeldAttempt | None:
         """The attempt that a report ends for good; None: it does not, or is not its node's."""

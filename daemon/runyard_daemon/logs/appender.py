@@ -1,8 +1,8 @@
 """Appends the pieces that agents send, on a thread of its own, and answers with durable lengths.
 
-All pieces that wait are written, then those who follow are woken, then each file that changed is
-synced once, then all callers are answered. A line is therefore shown before the disk has it, and
-acknowledged after.
+All pieces that wait are written, then those who follow are woken, then each file that changed, and
+each folder that has a new name in it, is synced once, then all callers are answered. A line is
+therefore shown before the disk has it, and acknowledged after.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from runyard_contract.errors import Draining, RunyardError
+from runyard_contract.paths import sync_dir
 from runyard_daemon.logs.growing import GrowingFile, as_user_error
-from runyard_daemon.logs.layout import AttemptKey, LogFile, open_to_append
+from runyard_daemon.logs.layout import AttemptKey, LogFile, folders_above, open_to_append
 from runyard_daemon.logs.progress import ProgressBoard
 
 QUEUE_BYTES: Final = 64 << 20
@@ -26,6 +27,7 @@ _BATCH_BYTES: Final = 8 << 20
 _BATCH_PIECES: Final = 512
 _PIECE_OVERHEAD_BYTES: Final = 512  # so that a flood of empty pieces is bounded too
 _OPEN_FILES: Final = 256
+_KNOWN_LENGTHS: Final = 4096
 
 _FileId = tuple[AttemptKey, LogFile]
 
@@ -77,6 +79,8 @@ class Appender:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Piece | AttemptKey | None] = queue.SimpleQueue()
         self._files = _OpenFiles(root, open_files)
+        self._durable: OrderedDict[_FileId, int] = OrderedDict()
+        """Lengths that were answered last, of attempts that are not sealed."""
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="log-appender", daemon=True)
         self._thread.start()
@@ -125,9 +129,15 @@ class Appender:
     async def is_complete(self, key: AttemptKey, lengths: Mapping[LogFile, int]) -> bool:
         """Whether all files of an attempt have durably reached these lengths."""
         for file, length_bytes in lengths.items():
-            if length_bytes and await self.append(key, file, 0, b"") < length_bytes:
+            if self.durable_bytes(key, file) >= length_bytes:
+                continue
+            if await self.append(key, file, 0, b"") < length_bytes:
                 return False
         return True
+
+    def durable_bytes(self, key: AttemptKey, file: LogFile) -> int:
+        """How much of a file is durable at least, as far as is known without asking for it."""
+        return self._durable.get((key, file), 0)
 
     def seal(self, key: AttemptKey) -> None:
         """Ends the following of an attempt's log after its last byte, and closes its files.
@@ -136,6 +146,8 @@ class Appender:
         come nevertheless are still kept.
         """
         self.board.seal(key)
+        for file in LogFile:
+            self._durable.pop((key, file), None)
         self._queue.put(key)
 
     async def close(self) -> None:
@@ -189,8 +201,10 @@ class Appender:
             except RunyardError as error:
                 piece.error = error
         self._loop.call_soon_threadsafe(self.board.wake, {key for key, _ in grown})
-        failed: dict[_FileId, Exception] = {}
+        failed = self._files.sync_folders(grown)
         for file_id, file in grown.items():
+            if file_id in failed:
+                continue
             try:
                 file.sync()
             except OSError as error:
@@ -212,7 +226,10 @@ class Appender:
             if piece.error is not None:
                 piece.future.set_exception(piece.error)
             else:
+                self._durable[piece.file_id] = piece.committed_bytes
                 piece.future.set_result(piece.committed_bytes)
+        while len(self._durable) > _KNOWN_LENGTHS:
+            self._durable.popitem(last=False)
 
 
 class _OpenFiles:
@@ -222,14 +239,37 @@ class _OpenFiles:
         self._root = root
         self._limit = limit
         self._files: OrderedDict[_FileId, GrowingFile] = OrderedDict()
+        self._unsynced: dict[_FileId, tuple[Path, ...]] = {}
+        """Folders of which it is not known that a file's way through them is durable."""
 
     def get(self, file_id: _FileId) -> GrowingFile:
         """Gives a file, opened where it is not."""
         file = self._files.get(file_id)
         if file is None:
             file = self._files[file_id] = GrowingFile(open_to_append(self._root, *file_id))
+            # An earlier daemon may have made it, and may have been killed before its name was safe.
+            self._unsynced[file_id] = folders_above(self._root, file_id[0])
         self._files.move_to_end(file_id)
         return file
+
+    def sync_folders(self, file_ids: Iterable[_FileId]) -> dict[_FileId, Exception]:
+        """Makes the names of files durable, each folder once; gives what failed, to be tried again
+        with the file's next piece."""
+        wanted = {file_id: self._unsynced.get(file_id, ()) for file_id in file_ids}
+        errors: dict[Path, Exception] = {}
+        for folder in {folder: None for folders in wanted.values() for folder in folders}:
+            try:
+                sync_dir(folder)
+            except OSError as error:
+                errors[folder] = as_user_error(error)
+        failed = {}
+        for file_id, folders in wanted.items():
+            lost = [errors[folder] for folder in folders if folder in errors]
+            if lost:
+                failed[file_id] = lost[0]
+            else:
+                self._unsynced.pop(file_id, None)
+        return failed
 
     def trim(self) -> None:
         """Closes the least recently used beyond the limit, but none that a failed sync left."""
@@ -243,7 +283,7 @@ class _OpenFiles:
                 self._close_synced((key, file))
 
     def _close_synced(self, file_id: _FileId) -> None:
-        if self._files[file_id].is_synced:
+        if self._files[file_id].is_synced and file_id not in self._unsynced:
             self._files.pop(file_id).close()
 
     def close(self) -> None:

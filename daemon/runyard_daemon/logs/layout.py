@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from runyard_contract.paths import check_component, make_folder, open_dir, sync_dir
+from runyard_contract.paths import check_component, make_folder, open_dir
 
 METRICS_SUMMARY = "metrics.summary.json"
 _MODE = 0o700
@@ -50,24 +50,21 @@ def folder_path(root: Path, key: AttemptKey) -> Path:
 def open_to_append(root: Path, key: AttemptKey, file: LogFile) -> int:
     """Opens a file for writing, made with its folders where there is none; the caller closes it.
 
-    No link is followed. The name of a new file is durable on return.
+    No link is followed. Its name is durable once `folders_above` are synced.
     """
-    is_new_folder = not folder_path(root, key).is_dir()
     make_folder(root, _MODE)
     folder_fd = _open_folder(root, key, create=True)
     try:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            return os.open(file.value, flags, dir_fd=folder_fd)
-        except FileNotFoundError:
-            fd = os.open(file.value, flags | os.O_CREAT, 0o600, dir_fd=folder_fd)
-        os.fsync(folder_fd)
+        return os.open(file.value, flags | os.O_CREAT, 0o600, dir_fd=folder_fd)
     finally:
         os.close(folder_fd)
-    if is_new_folder:
-        for above in (root.joinpath(*key.parts[:2]), root / key.parts[0], root):
-            sync_dir(above)
-    return fd
+
+
+def folders_above(root: Path, key: AttemptKey) -> tuple[Path, ...]:
+    """The folders that lead to the files of an attempt, the attempt's own first, `root` last."""
+    folder = folder_path(root, key)
+    return folder, *folder.parents[: len(key.parts)]
 
 
 def open_to_read(root: Path, key: AttemptKey, name: str) -> int | None:

@@ -326,3 +326,67 @@ def test_seal_leaves_a_file_open_whose_sync_failed(
 
     assert "/".join((*KEY.parts, "stdout.txt")) in still
     assert length_bytes == 12
+
+
+def test_names_of_new_files_are_synced_after_followers_were_woken_and_each_folder_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    sync = os.fsync
+
+    def noted(fd: int) -> None:
+        seen.append(os.readlink(f"/proc/self/fd/{fd}"))
+        sync(fd)
+
+    async def go() -> None:
+        async with opened(tmp_path) as appender:
+            loop = asyncio.get_running_loop()
+            wake = loop.call_soon_threadsafe
+
+            def noted_wake(*call: Any) -> Any:
+                seen.append("told the loop")
+                return wake(*call)
+
+            monkeypatch.setattr(loop, "call_soon_threadsafe", noted_wake)
+            pieces = [(KEY, LogFile.STDOUT, 0, b"out"), (KEY, LogFile.ORDER, 0, b"o" * 16)]
+            await appender.append_all(pieces)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    asyncio.run(go())
+
+    attempt = tmp_path.joinpath(*KEY.parts)
+    folders = [str(folder) for folder in (attempt, *attempt.parents[:3])]
+    assert seen[:6] == ["told the loop", *folders, "told the loop"]
+
+
+def test_append_acknowledges_nothing_in_a_folder_that_could_not_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def go() -> list[int]:
+        async with opened(tmp_path) as appender:
+            with monkeypatch.context() as disk:
+                disk.setattr(os, "fsync", fail)
+                with pytest.raises(DiskFailed, match="Input/output"):
+                    await appender.append(KEY, LogFile.STDOUT, 0, b"out")
+                with pytest.raises(DiskFailed, match="Input/output"):
+                    await appender.append(KEY, LogFile.STDOUT, 0, b"")
+                before = appender.durable_bytes(KEY, LogFile.STDOUT)
+            return [before, await appender.append(KEY, LogFile.STDOUT, 0, b"out")]
+
+    assert asyncio.run(go()) == [0, 3]
+    assert content(tmp_path) == b"out"
+
+
+def test_length_that_was_answered_is_known_until_the_attempt_is_sealed(tmp_path: Path) -> None:
+    async def go() -> list[int]:
+        async with opened(tmp_path) as appender:
+            before = appender.durable_bytes(KEY, LogFile.STDOUT)
+            await appender.append(KEY, LogFile.STDOUT, 0, b"abc")
+            known = appender.durable_bytes(KEY, LogFile.STDOUT)
+            appender.seal(KEY)
+            return [before, known, appender.durable_bytes(KEY, LogFile.STDOUT)]
+
+    assert asyncio.run(go()) == [0, 3, 0]
