@@ -199,6 +199,29 @@ def test_watch_goes_on_from_the_cursor_of_a_listing_and_misses_nothing() -> None
     with_daemon(test)
 
 
+def test_runs_that_changed_together_come_in_one_message_to_who_accepts_that() -> None:
+    async def test(daemon: Served) -> None:
+        cursor = (await daemon.runs.ListRuns(runs_pb2.ListRunsRequest(parent=ALL))).watch_cursor
+        runs = [await daemon.submit(b"x") for _ in range(3)]
+        large = [await daemon.submit(b"x", tags={"k": "v" * 8000}) for _ in range(64)]
+
+        call = daemon.runs.WatchRuns(
+            runs_pb2.WatchRunsRequest(parent=ALL, cursor=cursor, accepts_several=True)
+        )
+        changes = [await take(call, lambda m: m.HasField("run"))]
+        while changes[-1].run.name != large[-1].name:
+            changes.append(await take(call, lambda m: m.HasField("run")))
+        call.cancel()
+
+        told = [run.name for change in changes for run in (*change.earlier, change.run)]
+        assert told == [run.name for run in (*runs, *large)]
+        assert len(changes[0].earlier) >= 3
+        assert len(changes) > 1
+        assert all(change.ByteSize() < 300 << 10 for change in changes)
+
+    with_daemon(test)
+
+
 def test_a_cursor_that_would_miss_something_is_refused() -> None:
     async def test(daemon: Served) -> None:
         from runyard_daemon.store import events

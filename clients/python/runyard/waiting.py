@@ -151,10 +151,13 @@ def _ended_once(
         if is_past or not page.next_page_token:
             break
         request.page_token = page.next_page_token
-    watch = runs_pb2.WatchRunsRequest(parent=parent, cursor=cursor, is_ended_only=True)
+    watch = runs_pb2.WatchRunsRequest(
+        parent=parent, cursor=cursor, is_ended_only=True, accepts_several=True
+    )
     try:
         with connection.stream(stub, lambda runs: runs.WatchRuns, watch) as changes:
             for change in changes:
+                yield from map(run_record, change.earlier)
                 yield run_record(change.run) if change.HasField("run") else None
     except CursorExpired:
         # Listing took longer than events are kept: look again.

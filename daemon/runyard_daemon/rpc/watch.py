@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from collections.abc import Iterator
 
 from runyard_contract.errors import CursorExpired, SpecInvalid
 from runyard_daemon.control import catalog
@@ -16,6 +17,10 @@ from runyard_daemon.store import Connection, events, runs
 from runyard_daemon.store.events import EventRecord
 from runyardpb.v1 import runs_pb2 as pb
 
+PAUSE_S = 0.02
+"""Between two looks: what changes meanwhile is one reading."""
+MESSAGE_BYTES = 256 << 10
+"""Of the runs in one message, for who accepts several, unless one is larger."""
 BATCH = 200
 """Events that are looked at in one reading."""
 
@@ -35,6 +40,7 @@ async def watch_runs(
     with live.changes.of_any() as changed:
         while True:
             changed.clear()
+            next_look_s = loop.time() + PAUSE_S
             look = functools.partial(
                 _read,
                 now_us=live.now_us(),
@@ -43,8 +49,8 @@ async def watch_runs(
                 is_ended_only=request.is_ended_only,
             )
             found, shown = await live.store.read(look)
-            for event, message in shown:
-                await context.write(pb.WatchRunsResponse(run=message, cursor=str(event.cursor)))
+            for response in _responses(shown, MESSAGE_BYTES if request.accepts_several else 0):
+                await context.write(response)
             if found:
                 cursor = found[-1].cursor
             is_due = loop.time() >= due_s  # also where others' runs change all the time
@@ -56,6 +62,26 @@ async def watch_runs(
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(due_s):
                         await changed.wait()
+                await asyncio.sleep(max(0.0, next_look_s - loop.time()))
+
+
+def _responses(
+    shown: list[tuple[EventRecord, pb.Run]], limit_bytes: int
+) -> Iterator[pb.WatchRunsResponse]:
+    """The messages for some changes; only a message below the limit takes another run."""
+    response = pb.WatchRunsResponse()
+    size_bytes = 0
+    for event, run in shown:
+        if response.HasField("run") and size_bytes + run.ByteSize() > limit_bytes:
+            yield response
+            response, size_bytes = pb.WatchRunsResponse(), 0
+        if response.HasField("run"):
+            response.earlier.append(response.run)
+        response.run.CopyFrom(run)
+        response.cursor = str(event.cursor)
+        size_bytes += run.ByteSize()
+    if response.HasField("run"):
+        yield response
 
 
 def _cursor(live: Live, text: str) -> int:

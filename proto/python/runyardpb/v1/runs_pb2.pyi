@@ -1117,20 +1117,24 @@ class WatchRunsRequest(google.protobuf.message.Message):
     PARENT_FIELD_NUMBER: builtins.int
     CURSOR_FIELD_NUMBER: builtins.int
     IS_ENDED_ONLY_FIELD_NUMBER: builtins.int
+    ACCEPTS_SEVERAL_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """`workspaces/{workspace}/experiments/{experiment}`; `-` for all experiments."""
     cursor: builtins.str
     """From ListRuns or an earlier WatchRuns. Empty: from now on."""
     is_ended_only: builtins.bool
     """Only runs that have ended: one message for each, as long as it does not change afterwards."""
+    accepts_several: builtins.bool
+    """The caller reads `WatchRunsResponse.earlier`: runs that changed close together come in one message."""
     def __init__(
         self,
         *,
         parent: builtins.str = ...,
         cursor: builtins.str = ...,
         is_ended_only: builtins.bool = ...,
+        accepts_several: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "is_ended_only", b"is_ended_only", "parent", b"parent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accepts_several", b"accepts_several", "cursor", b"cursor", "is_ended_only", b"is_ended_only", "parent", b"parent"]) -> None: ...
 
 global___WatchRunsRequest = WatchRunsRequest
 
@@ -1142,20 +1146,26 @@ class WatchRunsResponse(google.protobuf.message.Message):
 
     RUN_FIELD_NUMBER: builtins.int
     CURSOR_FIELD_NUMBER: builtins.int
+    EARLIER_FIELD_NUMBER: builtins.int
     cursor: builtins.str
     """Where to go on after this message."""
     @property
     def run(self) -> global___Run:
         """The run as it is now; absent in a heartbeat."""
 
+    @property
+    def earlier(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Run]:
+        """Runs that changed before `run`, each as it is now, in order; only for who accepts several."""
+
     def __init__(
         self,
         *,
         run: global___Run | None = ...,
         cursor: builtins.str = ...,
+        earlier: collections.abc.Iterable[global___Run] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["run", b"run"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "run", b"run"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "earlier", b"earlier", "run", b"run"]) -> None: ...
 
 global___WatchRunsResponse = WatchRunsResponse
 
