@@ -33,6 +33,7 @@ from runyard_agent.sources import BlobSource, FetchingSource, LocalSource
 from runyard_agent.sweeper import Sweeper
 from runyard_contract.content.store import ContentStore
 from runyard_contract.errors import EXIT_UNAVAILABLE, AlreadyRunning, RunyardError
+from runyard_contract.memory import collect_seldom
 
 EXIT_ALREADY_RUNNING = 75
 DISK_THREADS = 2
@@ -103,6 +104,7 @@ async def run(settings: Config, home: Home) -> None:
             stop = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            collect_seldom()
             sweeper.restore()
             await attempts.restore()
             group.create_task(_until(stop), name="signals")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runyard_contract.errors import HomeUnusable, RunyardError
+from runyard_contract.memory import collect_seldom
 from runyard_contract.version import build_id
 from runyard_daemon import config as configuration
 from runyard_daemon import instance
@@ -119,6 +120,7 @@ def _serve(config: Config, journal: Journal) -> None:
 
 async def _run(config: Config, journal: Journal) -> None:
     async with running(config, journal) as app:
+        collect_seldom()
         _handle_signals(app)
         await app.run()
     journal.info("stopped")
