@@ -15,14 +15,14 @@ _Id = tuple[str, int, int]
 HOLD_S: Mapping[facts.Phase.ValueType, float] = {
     pb.AttemptReport.PHASE_ACCEPTED: 0.02,
     pb.AttemptReport.PHASE_PREPARING: 0.02,
-    pb.AttemptReport.PHASE_RUNNING: 0.02,
-    pb.AttemptReport.PHASE_EXITED: 0.004,
+    pb.AttemptReport.PHASE_RUNNING: 0.05,
+    pb.AttemptReport.PHASE_EXITED: 0.02,
 }
 """How long news of an attempt may wait for what comes next; the end is told at once.
 
 Each message costs a transaction: a run that is over within that time is one, not four.
 """
-BUSY_HOLD_S = 0.03
+BUSY_HOLD_S = 0.1
 """How long any news may wait while leases wait here: many ends then share a transaction."""
 MESSAGE_REPORTS = 200
 MESSAGE_LOG_BYTES = 1 << 20

@@ -21,6 +21,8 @@ from runyardpb.agent.v1 import agent_pb2 as pb
 FAULTS_MAX = 3
 """Messages that make no sense before the session is ended."""
 REPORTS_AT_ONCE = 64
+ACKNOWLEDGE_S = 0.15
+"""How long an acknowledgement may wait for an order that takes it along."""
 MESSAGE_BYTES = 1 << 20
 """A message with several orders takes no more when it has that many."""
 
@@ -65,11 +67,13 @@ class AgentSession:
         self._collector = collector
         self._journal = journal
         self._idle_s = idle_s
+        self._acknowledge_s = min(ACKNOWLEDGE_S, idle_s / 4)
         self._orders: deque[Order] = deque()
         self._wake = asyncio.Event()
         self._ended_by: RunyardError | None = None
         self._acknowledged = _Acknowledged()
         self._told_acknowledged = 0
+        self._acknowledging: asyncio.TimerHandle | None = None
         self._sent = 0
         self._received = 0
         self._faults = 0
@@ -113,6 +117,9 @@ class AgentSession:
                 await self._read(group)
         except* SessionOver:
             pass
+        finally:
+            if self._acknowledging is not None:
+                self._acknowledging.cancel()
 
     async def _send_orders(self) -> None:
         while True:
@@ -125,7 +132,7 @@ class AgentSession:
                 await self._write(message)
                 if is_last:
                     raise SessionOver
-            if self._acknowledged.upto > self._told_acknowledged:
+            if self._acknowledging is None and self._acknowledged.upto > self._told_acknowledged:
                 await self._write(pb.SessionResponse())
 
     def _next_message(self) -> tuple[pb.SessionResponse, bool]:
@@ -198,6 +205,13 @@ class AgentSession:
 
     def _done(self, sequence: int) -> None:
         self._acknowledged.done(sequence)
+        if self._acknowledging is None:
+            loop = asyncio.get_running_loop()
+            self._acknowledging = loop.call_later(self._acknowledge_s, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        """No order came that would have taken the acknowledgement along."""
+        self._acknowledging = None
         self._wake.set()
 
     def _fault(self, what: str) -> None:
