@@ -56,8 +56,10 @@ class Ahead:
 
     def _set_timer(self) -> None:
         """Wakes up when the oldest has waited too long."""
+        if self._timer is not None:
+            return
         due_s = self._leases.due_s()
-        if self._timer is None and due_s is not None:
+        if due_s is not None:
             self._timer = asyncio.get_running_loop().call_at(due_s, self._on_time)
 
     def _on_time(self) -> None:

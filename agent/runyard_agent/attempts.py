@@ -40,6 +40,7 @@ class Attempts:
         machine: Machine,
     ) -> None:
         self._node = node
+        self._runs = str(node.home.runs)
         self._outbox = outbox
         self._sweeper = sweeper
         self._group = group
@@ -202,7 +203,7 @@ class Attempts:
 
     def _bundle(self, key: Key) -> Bundle:
         """Where the attempt's folder lies, or would lie."""
-        return Bundle(f"{self._node.home.runs}/{key}", key)
+        return Bundle(f"{self._runs}/{key}", key)
 
     def _begin(self, lease: pb.Lease) -> bool:
         """Begins a lease that came ahead; False while there is no room for it."""

@@ -7,32 +7,23 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from runyard_agent import attempt as facts
-from runyard_agent import journal, prepare, workfiles
+from runyard_agent import journal, prepare
 from runyard_agent.attempt import Attempt, Span, Stopwatch
-from runyard_agent.bundles import file_size
 from runyard_agent.core.ahead import HOLD_S
 from runyard_agent.core.reconcile import Recovery
+from runyard_agent.delivery import Delivery
 from runyard_agent.environments.protocol import EnvironmentFailed
 from runyard_agent.executors.protocol import ExecutorUnavailable, ExitRecord
 from runyard_agent.gpus import GpusTaken
-from runyard_agent.live import LiveFiles
 from runyard_agent.node import Node
-from runyard_agent.outputs import OutputFiles
-from runyard_agent.shipping.growing import GrowingFiles
 from runyard_agent.workdir import LayoutFailed
-from runyard_contract.errors import LeaseSuperseded, RunyardError
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import runs_pb2
 
 RECOVER_RETRY_S = 2.0
-SMALL_INDEX_BYTES = 8 << 10
-FREE_EACH_BYTES = 4 << 20
+_LENGTHS = ("stdout_bytes", "stderr_bytes", "order_bytes")
 SYNC_AFTER_S = 2.0
 """An end that the daemon has not taken over by then is made durable here."""
-SHORT_RUN_S = 0.02
-_JOB_FILES = (pb.AppendFilesRequest.FILE_METRICS, pb.AppendFilesRequest.FILE_TAGS)
-REST_BYTES = 64 << 10
-"""So much of the logs may go with the last report."""
 
 
 class _Stage(StrEnum):
@@ -63,25 +54,15 @@ class Execution:
         self._left = left
         self._node = node
         self._bundle = attempt.bundle.path
-        free_each = min(FREE_EACH_BYTES, node.config.spool_bound_bytes // 4)
-        self.files = GrowingFiles(
-            attempt.lease.ref,
-            self._bundle,
-            is_new=is_new,
-            free_each_bytes=max(1, free_each),
-            freed=self._freed,
-        )
-        self.outputs = OutputFiles(
-            attempt.lease.ref, attempt.bundle, node.link, node.sender, attempt.warn
-        )
+        self._delivery = Delivery(node, attempt, is_new=is_new)
         self._stage = _Stage.NEW
         self._task: asyncio.Task[None] | None = None
         self._exit: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
         self._start_watch: Stopwatch | None = None
         self._stop_grace_s: float | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
-        self._log_timer: asyncio.TimerHandle | None = None
-        self._is_log_live = False
+        self._return_timer: asyncio.TimerHandle | None = None
+        self._has_printed = True
         self._gpus: tuple[int, ...] = ()
 
     # What the executor tells
@@ -94,18 +75,8 @@ class Execution:
         self.attempt.started(at_unix_ns)
 
     def output(self) -> None:
-        """See Follower. The first bytes of a run in a burst may wait for its end, not for long."""
-        if not self.attempt.lease.is_ahead or self._is_log_live:
-            self._look()
-        elif self._log_timer is None:
-            loop = asyncio.get_running_loop()
-            self._log_timer = loop.call_later(SHORT_RUN_S, self._go_live)
-
-    def _go_live(self) -> None:
-        """It is no short run: its log is sent as it comes."""
-        self._is_log_live = True
-        if self.is_active:
-            self._look()
+        """See Follower."""
+        self._delivery.output()
 
     def stuck(self, pids: tuple[int, ...]) -> None:
         """See Follower."""
@@ -123,10 +94,6 @@ class Execution:
         if not self._exit.done():
             self._exit.set_exception(Refused(why))
             self._left()
-
-    def _freed(self, stdout_bytes: int, stderr_bytes: int) -> None:
-        """Spool space was freed: the job may go on writing."""
-        self._node.executor.acknowledged(self._bundle, stdout_bytes, stderr_bytes)
 
     # What the daemon wants
 
@@ -153,7 +120,7 @@ class Execution:
         """Ends the attempt at once; nobody wants to hear of it any more."""
         if not self.is_dropped:
             self.is_dropped = True
-            self._node.appender.remove(self.files)
+            self._delivery.drop()
             self.cancel(0.0)
 
     # The life
@@ -161,7 +128,7 @@ class Execution:
     async def run(self, how: Recovery) -> None:
         """Executes, follows, ships and reports. Returns when nothing is left to be done."""
         self._task = asyncio.current_task()
-        self._node.appender.add(self.files)
+        self._delivery.begin()
         try:
             end = await self._execute(how)
         except asyncio.CancelledError:
@@ -184,14 +151,14 @@ class Execution:
             return
         try:
             if not self.is_dropped:
-                await self._finish(end)
+                await self._delivery.finish(end, has_printed=self._has_printed)
         except asyncio.CancelledError:
             raise
         except Exception as error:
             # Its logs and its end are what counts: they go on their own ways.
             journal.failure("finish_failed", error, bundle=self._bundle)
             self.attempt.warn(f"not all files could be sent: {type(error).__name__}: {error}")
-            await self._complete_logs()
+            await self._delivery.complete_logs()
         self._stage = _Stage.OVER
         if not self.is_dropped:
             self.attempt.advance(pb.AttemptReport.PHASE_ENDED)
@@ -218,7 +185,8 @@ class Execution:
         if self._stop_grace_s is not None:
             self._node.executor.stop(self._bundle, "cancel", self._stop_grace_s)
         elif self.attempt.lease.is_ahead:
-            asyncio.get_running_loop().call_later(HOLD_S, self._give_back)
+            loop = asyncio.get_running_loop()
+            self._return_timer = loop.call_later(HOLD_S, self._give_back)
         try:
             record = await self._follow()
         except Refused as refused:
@@ -228,6 +196,7 @@ class Execution:
                 "submit again",
             )
         self.is_returned = record.get("stopped_by") == "returned"
+        self._has_printed = any(record.get(length) != 0 for length in _LENGTHS)
         known = {span.phase for span in self.attempt.spans}
         self.attempt.spans.extend(s for s in facts.spans_of(record) if s.phase not in known)
         if self.attempt.started_at_unix_ns is None and record.get("reason") != "never_started":
@@ -265,7 +234,7 @@ class Execution:
         node, attempt = self._node, self.attempt
         spec = attempt.lease.spec
         attempt.advance(pb.AttemptReport.PHASE_PREPARING)
-        log = prepare.EnvironmentLog(node, attempt.bundle.environment_log, self.files)
+        log = prepare.EnvironmentLog(node, attempt.bundle.environment_log, self._delivery.files)
         if spec.kind == runs_pb2.RunSpec.KIND_ENVIRONMENT_BUILD:
             await prepare.provide_environment(node, attempt, log)
             return facts.failed(pb.AttemptEnd.REASON_BUILT, "the environment is built")
@@ -309,92 +278,17 @@ class Execution:
 
     async def _follow(self) -> ExitRecord:
         """Waits for the end, and looks meanwhile for what gives no signal."""
-        live = LiveFiles(self._node.config.poll_s, self._look, self._collect_live)
+        live = self._delivery.live()
         live.start()
         try:
             return await self._exit
         finally:
             await live.stop()
 
-    def _look(self) -> None:
-        """The growing files may have grown."""
-        self._node.appender.wake(self.files)
-
-    async def _collect_live(self, with_outputs: bool) -> None:
-        """Sends what the running job has finished writing."""
-        prefixes = ("logs/", "", "outputs/") if with_outputs else ("logs/", "")
-        try:
-            await self.outputs.collect(prefixes, settle_s=self._node.config.settle_s)
-        except (RunyardError, OSError) as error:
-            journal.info("live_files", bundle=self._bundle, why=str(error))
-
-    async def _finish(self, end: pb.AttemptEnd) -> None:
-        """Reports the end, and sends what is left."""
-        attempt = self.attempt
-        watch = Stopwatch("outputs")
-        attempt.end = end
-        attempt.is_untouched = self._is_untouched(end)
-        attempt.lengths = self.files.finish(_JOB_FILES if attempt.is_untouched else ())
-        attempt.status_message = ""
-        rest = self.files.rest(REST_BYTES)
-        attempt.advance(pb.AttemptReport.PHASE_EXITED)
-        if rest is None:
-            self._node.appender.wake(self.files)
-        else:
-            self._node.appender.remove(self.files)
-        if attempt.is_untouched:
-            attempt.workdir = runs_pb2.WorkdirSummary()
-        else:
-            await self._collect_outputs()
-            attempt.workdir = await self._summary()
-        if rest is None:
-            await self._complete_logs()
-        else:
-            attempt.pieces = rest
-        attempt.spans.append(watch.stop())
-
-    def _is_untouched(self, end: pb.AttemptEnd) -> bool:
-        """Whether the run has left its folders as they were, so that nothing is to be sent."""
-        attempt = self.attempt
-        if attempt.laid is None or attempt.started_at_unix_ns is None:
-            return False
-        is_by_itself = end.reason == pb.AttemptEnd.REASON_EXITED and not end.stopped_by
-        return is_by_itself and attempt.laid.is_untouched(self._bundle, attempt.started_at_unix_ns)
-
-    async def _collect_outputs(self) -> None:
-        """Sends the outputs; again in a later session where the daemon refuses the attempt now."""
-        while not self.is_dropped:
-            try:
-                await self.outputs.collect()
-                return
-            except LeaseSuperseded:
-                self._node.appender.add(self.files)  # so that a new connection is heard of
-                self.files.is_refused = True
-                await self._node.appender.wanted(self.files)
-
-    async def _complete_logs(self) -> None:
-        """Waits until the daemon has the logs, or wants them no more."""
-        self.attempt.lengths = self.files.finish()
-        self._node.appender.wake(self.files)
-        if await self._node.appender.complete(self.files):
-            self.attempt.lengths = self.files.finish()
-
-    async def _summary(self) -> runs_pb2.WorkdirSummary | None:
-        """What the script left in its working folder; None where it never had one."""
-        bundle = self.attempt.bundle
-        index = self.attempt.work_index
-        index_bytes = file_size(bundle.work_index) if index is None else 0
-        if index is None and not index_bytes:
-            return None
-        if index_bytes <= SMALL_INDEX_BYTES and workfiles.is_small(bundle.work):
-            return workfiles.summary(bundle, index)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._node.disk, workfiles.summary, bundle)
-
     def close(self) -> None:
         """Gives back what it holds; after `run`, or when it was cancelled."""
-        self._node.appender.remove(self.files)
-        for timer in (self._sync_timer, self._log_timer):
+        self._delivery.close()
+        for timer in (self._sync_timer, self._return_timer):
             if timer is not None:
                 timer.cancel()
         if self._exit.done() and not self._exit.cancelled():

@@ -11,6 +11,7 @@ import contextlib
 import difflib
 import os
 import re
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -94,7 +95,7 @@ class UserManagedBuilder:
         except OSError as error:
             why = "does not exist" if isinstance(error, FileNotFoundError) else error.strerror
             raise _failed(name, str(why), self._near(path)) from None
-        if os.path.isdir(path):
+        if stat.S_ISDIR(status.st_mode):
             raise _failed(name, "is a folder", self._near(os.path.join(path, b"bin", b"python")))
         if not os.access(path, os.X_OK):
             raise _failed(name, "can't be executed (no permission)", self._near(path))

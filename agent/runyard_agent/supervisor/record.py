@@ -173,12 +173,15 @@ def overwrite(fd: int, content: Record) -> None:
 def replace(bundle: str, name: str, content: Record) -> int:
     """Replaces a record atomically; returns its descriptor, to be synced or just closed."""
     path = os.path.join(bundle, name)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    # Over what is there: of a file that is cut to nothing ext4 writes the blocks when it is closed.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(path + TEMPORARY, flags, 0o600)
     try:
         data = json.dumps(content).encode()
         if os.write(fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        if os.fstat(fd).st_size > len(data):
+            os.ftruncate(fd, len(data))
         os.rename(path + TEMPORARY, path)
     except OSError:
         os.close(fd)

@@ -34,7 +34,7 @@ def listen(path: str) -> socket.socket:
 
 def encode(message: Message) -> bytes:
     """One line, ASCII: bytes of paths that are not UTF-8 travel as escaped surrogates."""
-    return json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n"
+    return json.dumps(message).encode("ascii") + b"\n"
 
 
 def decode(line: bytes) -> Message:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import NoReturn, Self
 
 from runyard_contract.errors import NameInvalid
@@ -26,6 +27,7 @@ _HIDDEN_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 RUN_ID_RANDOM_BYTES = 4
+_RUN_NAMES = 1024
 
 
 def name_key(name: str) -> str:
@@ -203,12 +205,18 @@ class RunName:
         return f"workspaces/{self.workspace}/experiments/{self.experiment}/runs/{self.run}"
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str) -> RunName:
         """Reads the resource name, or raises NameInvalid."""
-        workspace, experiment, run = _split_name(text, "workspaces", "experiments", "runs")
-        return cls(
-            check_workspace_name(workspace), check_experiment_name(experiment), check_run_id(run)
-        )
+        return _run_name(text)
+
+
+@lru_cache(maxsize=_RUN_NAMES)
+def _run_name(text: str) -> RunName:
+    """A run is named in every message about it: each name is looked at once."""
+    workspace, experiment, run = _split_name(text, "workspaces", "experiments", "runs")
+    return RunName(
+        check_workspace_name(workspace), check_experiment_name(experiment), check_run_id(run)
+    )
 
 
 @value_class

@@ -109,3 +109,13 @@ def test_record_that_is_not_whole_reads_as_none(tmp_path: Path, content: bytes) 
     (tmp_path / "state.json").write_bytes(content)
 
     assert record.read(str(tmp_path), record.STATE) is None
+
+
+def test_record_replaces_a_longer_one_that_was_left_unfinished(tmp_path: Path) -> None:
+    unfinished = tmp_path / f"{record.EXIT}{record.TEMPORARY}"
+    unfinished.write_bytes(b"x" * 10_000)
+
+    os.close(record.replace(str(tmp_path), record.EXIT, {"format": 1}))
+
+    assert record.read(str(tmp_path), record.EXIT) == {"format": 1}
+    assert not unfinished.exists()
