@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from runyard._convert import run_record
 from runyard.caller_environment import current_environment
 from runyard.interpreter import submitting_interpreter
 from runyard.records import RunRecord
+from runyard.request_id import new_request_id
 from runyard.run_spec import Caller
 from runyard.script_run_config import ScriptRunConfig
 from runyard.submission import Submission, Submitted, TakenSource
@@ -84,7 +84,7 @@ def _batches(
             batch = runs_pb2.BatchCreateRunsRequest()
             size_bytes = 0
         if not batch.requests:
-            batch.parent, batch.request_id = str(experiment), str(uuid4())
+            batch.parent, batch.request_id = str(experiment), new_request_id()
         batch.requests.append(request)
         size_bytes += request.ByteSize()
     if batch.requests:

@@ -23,7 +23,7 @@ _STATUS = ("status", "--porcelain=v2", "--branch", "--ignore-submodules=dirty", 
 _REMOTE_URL = ("ls-remote", "--get-url")  # reads the configuration only, insteadOf included
 # Set inside hooks and by tools; they would point at another repository than the folder's.
 _MISLEADING = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
-_SCP_LIKE = re.compile(r"(?:[^@/:]+@)?[^/:]+:(?!//)")
+_SCP_LIKE = r"(?:[^@/:]+@)?[^/:]+:(?!//)"
 
 
 @value_class
@@ -142,7 +142,7 @@ class _Repository:
         state = _parse_status(said) if said is not None else GitState(note=self._why_not(status))
         uri = (remote or b"").decode("utf-8", "replace").strip()
         # Without a remote, git gives back the name it looked for: "origin".
-        if "://" in uri or _SCP_LIKE.match(uri) or uri.startswith(("/", ".")):
+        if "://" in uri or re.match(_SCP_LIKE, uri) or uri.startswith(("/", ".")):
             state = replace(state, repository_uri=strip_credentials(uri) or None)
         return state
 

@@ -15,10 +15,11 @@ from runyard_contract.limits import (
     PRIORITY_MIN,
 )
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE)
+# Texts: `re` compiles them when they are needed, which for most commands is never.
+_SIZE = r"([0-9]+(?:\.[0-9]+)?)\s*(?:([kmgt])(i?)b?|b)?"
 _GRACE_MAX_S = 3600
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
-_DURATION = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s?)?")
+_DURATION = r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s?)?"
 
 
 def _refuse(field: str, value: object, rule: str) -> SpecInvalid:
@@ -34,7 +35,7 @@ def memory_bytes(value: int | str) -> int:
     K, M, G and T are powers of 1,024. Raises SpecInvalid.
     """
     rule = 'a size such as 2GiB or "512M", over 0 and at most 64 TiB'
-    found = _SIZE.fullmatch(str(value).strip())
+    found = re.fullmatch(_SIZE, str(value).strip(), re.IGNORECASE)
     if found is None:
         raise _refuse("memory", value, rule)
     power = _POWERS[found[2].lower()] if found[2] else 0
@@ -51,7 +52,7 @@ def duration_s(value: float | str) -> float:
     """
     rule = 'a duration such as 90, "30m", "1h30m" or "2d", over 0 and at most 366 days'
     text = str(value).strip().lower()
-    found = _DURATION.fullmatch(text)
+    found = re.fullmatch(_DURATION, text)
     if not text or found is None:
         raise _refuse("max_duration", value, rule)
     days, hours, minutes, seconds = (float(part or 0) for part in found.groups())

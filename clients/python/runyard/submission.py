@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from runyard._convert import run_record
 from runyard.caller_environment import current_environment
@@ -13,6 +12,7 @@ from runyard.git import GitLook
 from runyard.home import client_folder
 from runyard.interpreter import submitting_interpreter
 from runyard.records import RunRecord
+from runyard.request_id import new_request_id
 from runyard.run_spec import Caller, run_spec, script_of
 from runyard.script_run_config import ScriptRunConfig
 from runyard.snapshot.source import Source, check_in_snapshot, find_source
@@ -83,7 +83,7 @@ class Submission:
         taken = TakenSource(self._source.directory, connection, experiment.workspace, self._git)
         self.complete(request, taken)
         taken.offer()
-        request.request_id = str(uuid4())
+        request.request_id = new_request_id()
         try:
             run = _create(connection, request)
         except (BlobMissing, SnapshotNotFound):

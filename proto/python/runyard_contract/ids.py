@@ -15,13 +15,14 @@ from runyard_contract.limits import METRIC_NAME_BYTES, TAG_KEY_BYTES
 from runyard_contract.paths import shown
 from runyard_contract.value import value_class
 
-_EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,35}")
-_WORKSPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,32}")
-_COMPUTE = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,15}")
-_ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
-_ENVIRONMENT_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,29}")
-_RUN_ID = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,35})_([0-9]{1,12})_([0-9a-f]{8})")
-_NOT_EXPERIMENT = re.compile(r"[^A-Za-z0-9_-]+")
+# Texts: `re` compiles a pattern when it is first asked for, and keeps it. Most commands use one.
+_EXPERIMENT = r"[A-Za-z0-9][A-Za-z0-9_-]{0,35}"
+_WORKSPACE = r"[A-Za-z0-9][A-Za-z0-9_-]{2,32}"
+_COMPUTE = r"[A-Za-z][A-Za-z0-9-]{1,15}"
+_ENVIRONMENT = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}"
+_ENVIRONMENT_VERSION = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,29}"
+_RUN_ID = r"([A-Za-z0-9][A-Za-z0-9_-]{0,35})_([0-9]{1,12})_([0-9a-f]{8})"
+_NOT_EXPERIMENT = r"[^A-Za-z0-9_-]+"
 # Controls, surrogates, line and paragraph separators, and what reorders the text around it.
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -45,7 +46,7 @@ def _refuse(kind: str, name: str, rule: str) -> NoReturn:
 
 def check_experiment_name(name: str) -> str:
     """Returns the name of an experiment, else raises NameInvalid."""
-    if not _EXPERIMENT.fullmatch(name):
+    if not re.fullmatch(_EXPERIMENT, name):
         rule = "1 to 36 ASCII letters, digits, - and _, the first a letter or a digit"
         _refuse("experiment", name, rule)
     return name
@@ -53,7 +54,7 @@ def check_experiment_name(name: str) -> str:
 
 def check_workspace_name(name: str) -> str:
     """Returns the name of a workspace, else raises NameInvalid."""
-    if not _WORKSPACE.fullmatch(name):
+    if not re.fullmatch(_WORKSPACE, name):
         rule = "3 to 33 ASCII letters, digits, - and _, the first a letter or a digit"
         _refuse("workspace", name, rule)
     return name
@@ -61,14 +62,14 @@ def check_workspace_name(name: str) -> str:
 
 def check_compute_name(name: str) -> str:
     """Returns the name of a compute target, else raises NameInvalid."""
-    if not _COMPUTE.fullmatch(name):
+    if not re.fullmatch(_COMPUTE, name):
         _refuse("compute", name, "2 to 16 ASCII letters, digits and -, the first a letter")
     return name
 
 
 def check_environment_name(name: str) -> str:
     """Returns the name of an environment, else raises NameInvalid."""
-    if not _ENVIRONMENT.fullmatch(name):
+    if not re.fullmatch(_ENVIRONMENT, name):
         rule = "1 to 255 ASCII letters, digits, -, _ and ., the first a letter or a digit"
         _refuse("environment", name, rule)
     return name
@@ -76,7 +77,7 @@ def check_environment_name(name: str) -> str:
 
 def check_environment_version(version: str) -> str:
     """Returns the version of an environment, else raises NameInvalid."""
-    if not _ENVIRONMENT_VERSION.fullmatch(version):
+    if not re.fullmatch(_ENVIRONMENT_VERSION, version):
         rule = "1 to 30 ASCII letters, digits, -, _ and ., the first a letter or a digit"
         _refuse("environment version", version, rule)
     return version
@@ -84,7 +85,7 @@ def check_environment_version(version: str) -> str:
 
 def check_run_id(run_id: str) -> str:
     """Returns the id of a run, else raises NameInvalid."""
-    if not _RUN_ID.fullmatch(run_id):
+    if not re.fullmatch(_RUN_ID, run_id):
         _refuse("run", run_id, "the id that `runyard runs list` shows")
     return run_id
 
@@ -117,7 +118,7 @@ def experiment_from_folder(folder_name: str) -> str:
     Runs of characters other than ASCII letters, digits, `_` and `-` become one `-`; the start is
     cut to a letter or digit, the whole to 36 characters; "default" where nothing is left.
     """
-    name = _NOT_EXPERIMENT.sub("-", folder_name).lstrip("-_")[:36]
+    name = re.sub(_NOT_EXPERIMENT, "-", folder_name).lstrip("-_")[:36]
     return name or "default"
 
 

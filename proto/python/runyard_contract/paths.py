@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -22,14 +23,13 @@ from pathlib import Path
 from runyard_contract.errors import UnsafePath
 from runyard_contract.limits import NAME_BYTES, PATH_BYTES, PATH_COMPONENTS
 
-_UNSAFE_COMPONENT = re.compile(
+_UNSAFE_COMPONENT = (
     r"[\x00-\x1f\x7f-\x9f/\\:\ud800-\udfff]"
     r"|[. ]\Z"  # includes "." and ".."
     r"|\A\Z"
-    r"|\A(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(?:\.|\Z)",
-    re.IGNORECASE,
+    r"|\A(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(?:\.|\Z)"
 )
-_UNSAFE_TARGET = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
+_UNSAFE_TARGET = r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]"
 
 # Windows has none of these; there only the checks of names are used.
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -52,9 +52,15 @@ def _is_decodable(path: str) -> bool:
     return True
 
 
+@functools.cache
+def _unsafe_component() -> re.Pattern[str]:
+    """Finds what is unsafe in a name: compiled once, by those only that check names."""
+    return re.compile(_UNSAFE_COMPONENT, re.IGNORECASE)
+
+
 def check_component(name: str) -> str:
     """Returns the name when it is safe as one component of a path, else raises UnsafePath."""
-    found = _UNSAFE_COMPONENT.search(name)
+    found = _unsafe_component().search(name)
     if found is None and (len(name) * 4 <= NAME_BYTES or len(name.encode()) <= NAME_BYTES):
         return name
     raise UnsafePath(
@@ -118,7 +124,7 @@ def link_stays_inside(parts_of_link: Sequence[str], target: str) -> bool:
     that name leads, which may be another link (`a/..` is the parent of what `a` links to). The
     folders above the link must be real folders, which a manifest guarantees.
     """
-    if not target or target.startswith("/") or _UNSAFE_TARGET.search(target):
+    if not target or target.startswith("/") or re.search(_UNSAFE_TARGET, target):
         return False
     if len(target.encode()) > PATH_BYTES:
         return False

@@ -21,8 +21,10 @@ DEFERRED = frozenset(
         "google.protobuf.internal.python_message",  # used where protobuf has no C implementation
         "google.protobuf.text_format",
         "grpc.aio",
+        "fnmatch",  # pathlib, to match patterns
         "inspect",  # click and dataclasses, for texts and signatures
         "ipaddress",  # pathlib brings it, through urllib.parse
+        "ntpath",  # pathlib, for the paths of another system
         "socket",  # grpc, for its asyncio side
         "pkgutil",  # grpc, to read the roots of TLS
         "traceback",  # logging, for exceptions

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from runyard.cli.request import named_environment
 from runyard.environment import Environment
+from runyard.request_id import new_request_id
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.ids import ExperimentName, RunName
 
@@ -36,7 +36,7 @@ def store_environment(workspace: Workspace, source: str, name: str) -> environme
             parent=f"workspaces/{workspace.name}",
             environment_id=name,
             spec=spec,
-            request_id=str(uuid4()),
+            request_id=new_request_id(),
         ),
     )
     return answer.environment
@@ -63,7 +63,7 @@ def submit_build(workspace: Workspace, source: str, target: str | None) -> RunNa
     answer = workspace.connection.unary(
         runs_pb2_grpc.RunServiceStub,
         lambda stub: stub.CreateRun,
-        runs_pb2.CreateRunRequest(parent=str(parent), spec=spec, request_id=str(uuid4())),
+        runs_pb2.CreateRunRequest(parent=str(parent), spec=spec, request_id=new_request_id()),
     )
     return RunName.parse(answer.run.name)
 

@@ -18,10 +18,9 @@ from runyard.snapshot.tree import (
     FILE,
     LINK,
     WATCHED,
-    Listing,
-    Row,
     Tree,
 )
+from runyard.snapshot.tree_builder import Listing, Row
 from runyard_contract.errors import RunyardError, UnsafePath
 from runyard_contract.ignore import IgnoreRules, RulesAtDirectory
 from runyard_contract.limits import PATH_BYTES, PATH_COMPONENTS

@@ -20,11 +20,9 @@ from runyard.snapshot.tree import (
     LINK,
     NO_DIGEST,
     WATCHED,
-    Listing,
-    Row,
     Tree,
-    TreeBuilder,
 )
+from runyard.snapshot.tree_builder import Listing, Row, TreeBuilder
 from runyard_contract.errors import RunyardError
 from runyard_contract.limits import CHUNKED_ABOVE_BYTES
 from runyard_contract.manifest import (

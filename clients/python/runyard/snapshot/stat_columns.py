@@ -1,7 +1,7 @@
 """What `lstat` says of many paths at once, column by column, so that two readings compare as bytes.
 
-On Linux the calls go to `statx` straight from C loops, which takes a third less time than
-`os.stat` and makes no object for a path; elsewhere `os.stat` fills the same columns.
+On Linux the calls for many paths go to `statx` straight from C loops, which takes a third less time
+than `os.stat` and makes no object for a path; elsewhere `os.stat` fills the same columns.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _CLOCK_STEP_NS = 20_000_000  # twice the kernel's slowest tick
 _COARSE_CLOCK_STEP_NS = 2_000_000_000  # file systems that keep no fractions of seconds
 _QUAD_MASK = (1 << 64) - 1
 _BATCH = 4096
+# Up to so many paths, calling statx saves less than loading ctypes for it costs.
+_FEW = 1000
 
 _STATX_BYTES = 256
 _STATX_QUADS = _STATX_BYTES // 8
@@ -101,7 +103,8 @@ def read_columns(root_fd: int, paths: Sequence[bytes]) -> StatColumns:
 
     A path that is gone or can't be looked at has NO_SIGNATURE.
     """
-    statx = _statx() if sys.platform == "linux" and sys.byteorder == "little" else None
+    is_worth_it = len(paths) > _FEW and sys.platform == "linux" and sys.byteorder == "little"
+    statx = _statx() if is_worth_it else None
     if statx is None:
         return _read_portably(root_fd, paths)
     columns = StatColumns()
@@ -132,7 +135,7 @@ def _read_portably(root_fd: int, paths: Sequence[bytes]) -> StatColumns:
 
 def _statx() -> Callable[[int, Sequence[bytes]], list[bytes]] | None:
     """A function that asks for a batch of paths, or None where the C library has no statx."""
-    import ctypes  # 4 ms of start-up, needed for snapshots only
+    import ctypes  # 4 ms of start-up, for those only that have many files
 
     try:
         # PyDLL keeps the interpreter's lock: giving it up 20,000 times costs more than the calls.
