@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from runyard.cli.command_line import Group
-from runyard.cli.main import root
+from runyard.cli.root import root
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "cli.md"
 WIDTH = 100

@@ -9,8 +9,9 @@ import click
 import pytest
 
 from runyard.cli.command_line import Command, Group
-from runyard.cli.main import root, run_command_line
+from runyard.cli.main import run_command_line
 from runyard.cli.output import Output
+from runyard.cli.root import root
 from support.command_line import CommandLine
 from support.fake_control import FakeControl
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+from support.command_line import CommandLine
 from support.fake_control import FakeControl
 
 RUNYARD = Path(sys.executable).with_name("runyard")
@@ -66,6 +68,7 @@ def test_help_imports_the_parser_and_little_else(tmp_path: Path) -> None:
         "runyard.cli.output",
         "runyard.cli.render",
         "runyard.cli.render.text",
+        "runyard.cli.root",
         "runyard_contract.errors",
         "runyard_contract.errors.base",
         "runyard_contract.errors.disk",
@@ -79,6 +82,8 @@ def test_help_imports_the_parser_and_little_else(tmp_path: Path) -> None:
 def test_plain_run_in_a_pipe_imports_nothing_heavy(
     tmp_path: Path, control: FakeControl, project: Path
 ) -> None:
+    loaded_by(tmp_path, "run", "train.py")  # reads the source directory
+
     modules = loaded_by(tmp_path, "run", "train.py")
 
     assert "grpc" in modules
@@ -87,6 +92,50 @@ def test_plain_run_in_a_pipe_imports_nothing_heavy(
     assert not {name for name in modules if name.split(".")[0] == "asyncio"}
     assert not {name for name in modules if name.startswith("grpc.aio")}
     assert not modules.intersection(["linecache", "dis", "bz2", "_hashlib"])
+    # There is nothing to parse, nor are there files to read, or many to look at.
+    assert not modules.intersection(["click", "ctypes", "dataclasses", "platform", "uuid"])
+    assert not modules.intersection(["runyard.cli.run", "runyard.snapshot.rescan"])
+
+
+def test_run_with_options_imports_nothing_heavy(
+    tmp_path: Path, control: FakeControl, project: Path
+) -> None:
+    modules = loaded_by(tmp_path, "run", "--priority", "3", "train.py")
+
+    assert not modules.intersection(HEAVY)
+    assert not {name for name in modules if name.split(".")[0] == "asyncio"}
+
+
+def test_run_without_options_is_what_the_parser_makes_of_it(
+    command: CommandLine, control: FakeControl, project: Path
+) -> None:
+    words = ("train.py", "--alpha", "0.1", "--", "-x", "", "--json")
+    assert command("run", *words).code == 0  # which nothing is parsed of
+    assert command("run", "--priority", "0", *words).code == 0  # which says the default
+
+    plain, parsed = control.state.created
+    assert plain.request_id != parsed.request_id
+    for request in (plain, parsed):
+        request.ClearField("request_id")
+        request.ClearField("snapshot_duration")
+    assert plain == parsed
+
+
+def test_shell_that_asks_for_completions_runs_nothing(control: FakeControl, project: Path) -> None:
+    asked = {
+        "_RUNYARD_COMPLETE": "bash_complete",
+        "COMP_WORDS": "runyard run tr",
+        "COMP_CWORD": "2",
+    }
+    subprocess.run(
+        [RUNYARD, "run", "train.py"],
+        env={**os.environ, **asked},
+        capture_output=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+    assert not control.state.created
 
 
 def test_modules_of_the_users_folder_do_not_shadow_ours(

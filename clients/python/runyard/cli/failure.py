@@ -7,8 +7,6 @@ import os
 import time
 from typing import Any
 
-import click
-
 from runyard.cli.output import Output
 from runyard.cli.render.text import clean
 from runyard_contract.errors import (
@@ -75,28 +73,6 @@ def show_error(output: Output, error: RunyardError) -> None:
             "metadata": dict(error.metadata),
         }
         output.print_json({"error": value})
-
-
-def of_click(error: click.ClickException) -> UsageInvalid:
-    """A usage error of the parser in our form, with what was probably meant."""
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "runyard"
-    help_line = f"see `{command} --help`"
-    possibilities = getattr(error, "possibilities", None)
-    hint = f"did you mean {possibilities[0]}? {help_line}" if possibilities else help_line
-    param = getattr(error, "param", None)
-    if param is None:
-        message = getattr(error, "message", "") or error.format_message()
-        if isinstance(error, click.NoSuchOption):  # quoted or not, as click's version has it
-            message = f"no such option {error.option_name}"
-        return UsageInvalid(
-            message[:1].lower() + message[1:].rstrip("."), hint=hint, command=command
-        )
-    is_option = param.param_type_name == "option"
-    option = " / ".join(param.opts) if is_option else param.human_readable_name
-    said = getattr(error, "message", "")
-    message = f"{option}: {said}" if said else f"{option} is lacking"
-    return UsageInvalid(message, hint=hint, command=command, option=option)
 
 
 def defect(error: BaseException) -> Defect:

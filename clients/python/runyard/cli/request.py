@@ -42,7 +42,7 @@ class RunOptions:
     """
 
     words: Sequence[str]
-    is_command: bool
+    is_command: bool = False
     target: str | None = None
     experiment: str | None = None
     source: str | None = None
