@@ -83,6 +83,20 @@ def test_asyncio_that_was_put_off_is_whole_when_it_is_used() -> None:
     assert in_fresh_python(code) == "fine"
 
 
+def test_function_of_a_module_that_was_put_off_runs_the_module_when_it_is_called() -> None:
+    code = (
+        "import sys\n"
+        "from runyard.cli.deferred_imports import defer_imports\n"
+        "defer_imports()\n"
+        "import pathlib\n"
+        "parse = sys.modules['urllib.parse']\n"
+        "assert 'quote' not in vars(parse)\n"
+        "print(pathlib.Path('/a b').as_uri(), type(parse).__name__)\n"
+    )
+
+    assert in_fresh_python(code) == "file:///a%20b module"
+
+
 def test_sdk_leaves_asyncio_and_grpc_aio_whole_for_the_program() -> None:
     code = (
         "import runyard.workspace, runyard.run, grpc.aio, asyncio\n"

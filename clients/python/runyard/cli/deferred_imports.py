@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
@@ -31,9 +31,17 @@ DEFERRED = frozenset(
     }
 )
 
+FUNCTIONS = {
+    # grpc.experimental; brings more types
+    "grpc._simple_stubs": ("stream_stream", "stream_unary", "unary_stream", "unary_unary"),
+    "urllib.parse": ("quote_from_bytes",),  # pathlib, for file: URLs
+}
+"""Functions that others import by name from modules that are put off: each runs its module when it
+is called."""
+
 
 def defer_imports() -> None:
-    """Puts off the modules of DEFERRED that were not imported yet, in this whole process."""
+    """Puts off the modules of DEFERRED and FUNCTIONS that this process has not imported yet."""
     sys.meta_path.insert(0, _Finder())
 
 
@@ -44,6 +52,10 @@ class DeferredModule(ModuleType):
     """
 
     def __getattr__(self, name: str) -> object:
+        if name == "__path__":  # asked for by `from module import name`; a package has it
+            raise AttributeError(name)
+        if name in FUNCTIONS.get(self.__name__, ()) and self.__name__ not in _begun:
+            return _later(self, name)
         _run(self)
         return ModuleType.__getattribute__(self, name)
 
@@ -61,6 +73,16 @@ def _run(module: DeferredModule) -> None:
         _begun.add(spec.name)
         spec.loader.exec_module(module)
         module.__class__ = ModuleType  # type: ignore[assignment]  # from now on as any other
+
+
+def _later(module: DeferredModule, name: str) -> Callable[..., object]:
+    """A function that is looked up in its module when it is called."""
+
+    def function(*args: object, **named: object) -> object:
+        _run(module)
+        return vars(module)[name](*args, **named)
+
+    return function
 
 
 class _Loader:
@@ -86,7 +108,7 @@ class _Finder:
         self, name: str, path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """See importlib.abc.MetaPathFinder."""
-        if name not in DEFERRED:
+        if name not in DEFERRED and name not in FUNCTIONS:
             return None
         spec = PathFinder.find_spec(name, path)
         if spec is not None and spec.loader is not None:
