@@ -13,8 +13,8 @@ from runyardpb.agent.v1 import agent_pb2 as pb
 _Id = tuple[str, int, int]
 
 HOLD_S: Mapping[facts.Phase.ValueType, float] = {
-    pb.AttemptReport.PHASE_ACCEPTED: 0.02,
-    pb.AttemptReport.PHASE_PREPARING: 0.02,
+    pb.AttemptReport.PHASE_ACCEPTED: 0.05,
+    pb.AttemptReport.PHASE_PREPARING: 0.05,
     pb.AttemptReport.PHASE_RUNNING: 0.05,
     pb.AttemptReport.PHASE_EXITED: 0.02,
 }
