@@ -19,6 +19,7 @@ from runyardpb.agent.v1.agent_pb2_grpc import AgentServiceStub
 from runyardpb.v1 import common_pb2
 
 AGENTS = 1000
+WELCOME_LIMIT_S = 120.0
 PACE_S = 0.003
 OVER_S = 60.0
 CPU_BUDGET = 0.03
@@ -64,8 +65,9 @@ async def measure(address: str, daemon: int) -> tuple[float, float]:
     for number in range(AGENTS):
         agents.append(asyncio.create_task(one_agent(address, number, welcomed)))
         await asyncio.sleep(PACE_S)
-    for _ in range(AGENTS):
-        await welcomed.acquire()
+    async with asyncio.timeout(WELCOME_LIMIT_S):
+        for _ in range(AGENTS):
+            await welcomed.acquire()
     before, begin = own_cpu_seconds(daemon), time.perf_counter()
     await asyncio.sleep(OVER_S)
     share = (own_cpu_seconds(daemon) - before) / (time.perf_counter() - begin)

@@ -99,9 +99,15 @@ def _restore(config: Config, given: argparse.Namespace) -> None:
             keeps_queue=given.keep_queue,
         )
     except OSError as error:
+        hint = "nothing was changed; free space or mend what the message names, then try again"
+        if restoring.is_decided(config.home):
+            hint = (
+                "the backup is unpacked and takes its place at the next start; mend what the "
+                "message names, then use any `runyard` command"
+            )
         raise HomeUnusable(
             f"the restore failed: {error}",
-            hint="nothing was changed; free space or mend what the message names, then try again",
+            hint=hint,
             home=str(config.home),
         ) from error
     _answer(asdict(facts))

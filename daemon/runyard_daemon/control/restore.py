@@ -91,6 +91,12 @@ def restore(
     return RestoreFacts(*facts, replaced=str(replaced or ""))
 
 
+def is_decided(home: Path) -> bool:
+    """Whether a restore has begun to take the place of what was there: it is finished by whoever
+    opens the directory next."""
+    return (home / READY).is_dir()
+
+
 def complete_restore(home: Path, now_us: int) -> Path | None:
     """Finishes a restore that was decided; gives where what it replaced lies now."""
     ready = home / READY

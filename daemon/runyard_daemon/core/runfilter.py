@@ -121,6 +121,8 @@ class _Parser:
             self._time()
         elif subject.text in ("experiment", "target", "name"):
             self._once(self._texts, subject.text, subject.place)
+            if not self._texts[subject.text]:
+                raise _fault(f"asks for an empty {subject.text}, which no run has", subject.place)
         elif kind in self._labels and key:
             self._once(self._labels[kind], key, subject.place)
         else:

@@ -15,8 +15,8 @@ async def collect_garbage(live: Live, collector: GarbageCollector, pause_s: floa
         await asyncio.sleep(pause_s)
         try:
             found = await collector.collect(GRACE_S)
-        except RunyardError as error:
-            live.journal.warning("garbage_kept", reason=error.reason, why=error.message)
+        except (RunyardError, OSError) as error:
+            live.journal.warning("garbage_kept", why=str(error))
             continue
         if found.garbage.count:
             live.journal.info(

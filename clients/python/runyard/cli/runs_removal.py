@@ -47,17 +47,21 @@ def delete(ctx: click.Context, references: tuple[str, ...], yes: bool) -> None:
     workspace = open_workspace()
     found = list(dict.fromkeys(find_run(workspace, reference).id for reference in references))
     _confirm(output, f"remove {', '.join(found[:_SHOWN])}{' …' * (len(found) > _SHOWN)}", yes)
-    for run_id in found:
-        workspace.connection.unary(
-            runs_pb2_grpc.RunServiceStub,
-            lambda stub: stub.DeleteRun,
-            runs_pb2.DeleteRunRequest(
-                name=f"workspaces/{workspace.name}/experiments/-/runs/{run_id}"
-            ),
-        )
-        output.say(f"runyard: {run_id} is removed")
-    if output.is_json:
-        output.print_json({"removed": found})
+    removed = []
+    try:
+        for run_id in found:
+            workspace.connection.unary(
+                runs_pb2_grpc.RunServiceStub,
+                lambda stub: stub.DeleteRun,
+                runs_pb2.DeleteRunRequest(
+                    name=f"workspaces/{workspace.name}/experiments/-/runs/{run_id}"
+                ),
+            )
+            removed.append(run_id)
+            output.say(f"runyard: {run_id} is removed")
+    finally:  # what is gone is said also where another could not be removed
+        if output.is_json:
+            output.print_json({"removed": removed})
 
 
 @click.command(

@@ -236,8 +236,12 @@ class Packs:
 
     def _replace_index(self, pack: PackIndex, kept: list[tuple[bytes, Place]]) -> None:
         path = self.write_index(kept, pack.pack_bytes)
-        sync_names(self._root_fd, [path])
-        self._rename(path, f"{pack.name}.idx")
+        try:
+            sync_names(self._root_fd, [path])
+            self._rename(path, f"{pack.name}.idx")
+        except OSError:
+            os.unlink(path, dir_fd=self._root_fd)
+            raise
         self.adopt(pack.name, [pack])
 
     def _remove(self, pack: PackIndex) -> None:

@@ -67,6 +67,8 @@ def test_filter_says_what_it_says(text: str, terms: FilterTerms) -> None:
         ("status IN Failed", "where ( is expected"),
         ("name < a", "where = is expected"),
         ("name = a AND name = b", "two values"),
+        ('name = ""', "an empty name"),
+        ('target = ""', "an empty target"),
         ("status = Failed AND status = Running", "two statuses"),
         ("created = 2026-01-31", "where < or"),
         ("created > yesterday", "no time"),
