@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from runyard._convert import run_record
-from runyard.caller_environment import current_environment
+from runyard.caller_environment import caller_environment, current_environment
 from runyard.interpreter import submitting_interpreter
 from runyard.records import RunRecord
 from runyard.request_id import new_request_id
-from runyard.run_spec import Caller
+from runyard.run_spec import Caller, script_of
 from runyard.script_run_config import ScriptRunConfig
+from runyard.snapshot.source import Source
 from runyard.submission import Submission, Submitted, TakenSource
 from runyard_contract.errors import BlobMissing, SnapshotNotFound
 from runyard_contract.ids import ExperimentName
@@ -39,8 +40,14 @@ def submit_all(
     All that can be wrong on this side is found before a message goes. Batches of up to 1,000 runs
     are taken whole or not at all. Raises RunyardError.
     """
-    caller = Caller(os.fsencode(submitting_interpreter().path), current_environment())
-    submissions = [Submission(config, caller=caller) for config in configs]
+    interpreter = os.fsencode(submitting_interpreter().path)
+    caller = Caller(interpreter, caller_environment(current_environment()))
+    sources: dict[tuple[object, object], Source] = {}
+    submissions = []
+    for config in configs:
+        asked = config.source_directory, script_of(config)
+        submissions.append(Submission(config, source=sources.get(asked), caller=caller))
+        sources[asked] = submissions[-1].source
     requests = [submission.request(experiment, tags, properties) for submission in submissions]
     taken: dict[str, TakenSource] = {}
     for submission, request in zip(submissions, requests, strict=True):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.duration_pb2 import Duration
 
 from runyard import quantities
-from runyard.caller_environment import caller_environment
 from runyard.script_run_config import ScriptRunConfig, as_bytes
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.ids import check_compute_name
@@ -26,14 +25,11 @@ _DEFINITION_BYTES = 256 << 10
 
 @value_class
 class Caller:
-    """Who submits: the interpreter to run scripts with, and the variables to choose from.
-
-    `passed_on` names variables that the job gets besides the usual ones.
-    """
+    """Who submits: the interpreter to run scripts with, and the variables that a job on the local
+    target gets (see `caller_environment`)."""
 
     interpreter: bytes
-    environ: Mapping[bytes, bytes]
-    passed_on: tuple[bytes, ...] = ()
+    variables: Mapping[bytes, bytes]
 
 
 @value_class
@@ -89,8 +85,7 @@ def run_spec(
         spec.cancel_grace.CopyFrom(_duration(quantities.grace_s(config.cancel_grace_seconds)))
     if wanted.target.lower() == LOCAL:
         spec.caller_interpreter = caller.interpreter
-        chosen = caller_environment(caller.environ, caller.passed_on)
-        spec.caller_environment.extend(_variables(chosen))
+        spec.caller_environment.extend(_variables(caller.variables))
     if wanted.environment is not None:
         specification = wanted.environment.to_specification()
         base = spec.caller_interpreter

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from runyard._convert import run_record
-from runyard.caller_environment import current_environment
+from runyard.caller_environment import caller_environment, current_environment
 from runyard.git import GitLook
 from runyard.home import client_folder
 from runyard.interpreter import submitting_interpreter
@@ -125,7 +125,7 @@ class Submission:
         """The specification of the run, with this snapshot."""
         if self._caller is None:
             interpreter = os.fsencode(submitting_interpreter().path)
-            self._caller = Caller(interpreter, current_environment())
+            self._caller = Caller(interpreter, caller_environment(current_environment()))
         name = _snapshot_name(workspace, root_digest)
         return run_spec(self._config, self._source.script, name, self._caller)
 

@@ -60,13 +60,14 @@ def _submit(
 
     # Before what follows is imported, which takes as long as git does.
     git = GitLook(request.source.directory)
+    from runyard.caller_environment import caller_environment
     from runyard.cli.render.status_line import StatusLine
     from runyard.run_spec import Caller
     from runyard.submission import Submission
     from runyard.workspace import DEFAULT_WORKSPACE
 
     interpreter = os.fsencode(request.interpreter.path)
-    caller = Caller(interpreter, environ, request.passed_on)
+    caller = Caller(interpreter, caller_environment(environ, request.passed_on))
     submission = Submission(request.config, source=request.source, caller=caller, git=git)
     with StatusLine(output) as status:
         status.show(f"sending {request.source.directory}")
