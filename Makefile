@@ -8,7 +8,7 @@ SOURCES := proto/python clients/python daemon agent
 PYTEST_WORKERS ?= auto
 MINUTES ?= 30
 
-.PHONY: help setup quickstart test test-fast check format bench crash soak proto clean
+.PHONY: help setup quickstart test test-fast check format bench bench-scale crash soak proto clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -49,6 +49,10 @@ bench: $(VENV)/.installed-dev ## Measure against physical floors and peers; figu
 	@$(BIN)/python -m compileall -q $(SOURCES)
 	@benchmarks/peers/install.sh .bench $(BIN)/uv
 	@$(BIN)/python benchmarks/run_all.py
+
+bench-scale: $(VENV)/.installed-dev ## Measure long queues and large databases (takes gigabytes of disk for some minutes)
+	@$(BIN)/python -m compileall -q $(SOURCES)
+	@$(BIN)/python benchmarks/run_all.py --scale
 
 soak: $(VENV)/.installed-dev ## Mixed work for half an hour: nothing may grow, nothing may be lost (MINUTES=…)
 	@$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)

@@ -21,7 +21,7 @@ from runyardpb.v1 import common_pb2
 AGENTS = 1000
 WELCOME_LIMIT_S = 120.0
 PACE_S = 0.003
-OVER_S = 60.0
+OVER_S = 30.0
 CPU_BUDGET = 0.03
 MEMORY_BUDGET_MIB = 120
 

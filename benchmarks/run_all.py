@@ -1,7 +1,8 @@
 """Runs the peers, then every benchmark in a process of its own, and prints one table.
 
-`run_all.py [--no-peers] [NAME …]`: only the benchmarks named. Peers come from `.bench/`, where
-`peers/install.sh` puts them; one that is not there is left out of the table.
+`run_all.py [--no-peers] [NAME …]`: only the benchmarks named; `--scale`: those of large amounts,
+without peers. Peers come from `.bench/`, where `peers/install.sh` puts them; one that is not there
+is left out of the table.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ BENCHMARKS = (
     "startup",
     "throughput",
     "resubmit",
+    "wire",
     "workdir",
     "logpath",
     "metrics",
     "idle",
     "agents",
 )
+SCALE = ("queue", "bigdb")
 PEERS = ("hyperqueue", "dask", "ray", "mlflow", "slurm")
 PEER_LIMIT_S = 120
 QUIET_WAIT_S = 30
@@ -62,11 +65,12 @@ def peer_figures() -> dict[str, dict[str, float]]:
 
 
 def main(arguments: list[str]) -> int:
-    wanted = [name for name in arguments if name != "--no-peers"] or list(BENCHMARKS)
-    if unknown := set(wanted) - set(BENCHMARKS):
-        print(
-            f"bench: no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}"
-        )
+    is_scale = "--scale" in arguments
+    every = SCALE if is_scale else BENCHMARKS
+    wanted = [name for name in arguments if not name.startswith("--")] or list(every)
+    if unknown := set(wanted) - {*BENCHMARKS, *SCALE}:
+        names = ", ".join((*BENCHMARKS, *SCALE))
+        print(f"bench: no benchmark {', '.join(sorted(unknown))}; there are {names}")
         return 2
     begin = time.monotonic()
     is_quiet = wait_until_quiet(QUIET_WAIT_S)
@@ -76,7 +80,7 @@ def main(arguments: list[str]) -> int:
         f"load {load_average():.2f} ({'quiet' if is_quiet else 'NOT quiet: figures are noisy'})\n"
     )
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        if "--no-peers" not in arguments:
+        if "--no-peers" not in arguments and not is_scale:
             json.dump(peer_figures(), file)
             file.flush()
             os.environ[PEER_FIGURES] = file.name
