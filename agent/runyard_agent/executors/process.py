@@ -81,6 +81,9 @@ class ProcessExecutor:
         self._waiting: deque[asyncio.Future[int]] = deque()
         self._lanes: dict[int, _Lane] = {}
         self._of: dict[str, _Lane] = {}
+        self._between_slots: dict[str, tuple[str, float] | None] = {}
+        """Bundles whose slot has died before they began, with how each is to be stopped once it is
+        in another."""
         self._connecting: dict[int, asyncio.Lock] = {}
         self._is_discovered = False
 
@@ -172,6 +175,8 @@ class ProcessExecutor:
         if lane is not None:
             reason = cast("StopReason", by)
             self._send(lane.slot.stop(bundle, reason, grace_s))
+        elif bundle in self._between_slots:
+            self._between_slots[bundle] = by, grace_s
 
     def acknowledged(self, bundle: str, stdout_bytes: int, stderr_bytes: int) -> None:
         """See Executor."""
@@ -295,10 +300,7 @@ class ProcessExecutor:
         if not _was_begun(bundle):
             follower = self._release(lane, bundle)
             if follower is not None:
-                try:
-                    await self.start(bundle, follower)
-                except ExecutorUnavailable as error:
-                    follower.refused(str(error))
+                await self._start_anew(bundle, follower)
             return
         while True:
             try:
@@ -310,6 +312,18 @@ class ProcessExecutor:
         follower = self._release(lane, bundle)
         if follower is not None:
             follower.exited(record)
+
+    async def _start_anew(self, bundle: str, follower: Follower) -> None:
+        """Gives a bundle another slot; who wants it stopped meanwhile is not forgotten."""
+        self._between_slots[bundle] = None
+        try:
+            await self.start(bundle, follower)
+        except ExecutorUnavailable as error:
+            follower.refused(str(error))
+        finally:
+            stop = self._between_slots.pop(bundle)
+        if stop is not None:
+            self.stop(bundle, *stop)
 
 
 def _was_begun(bundle: str) -> bool:
