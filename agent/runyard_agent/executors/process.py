@@ -81,9 +81,10 @@ class ProcessExecutor:
         self._waiting: deque[asyncio.Future[int]] = deque()
         self._lanes: dict[int, _Lane] = {}
         self._of: dict[str, _Lane] = {}
-        self._between_slots: dict[str, tuple[str, float] | None] = {}
-        """Bundles whose slot has died before they began, with how each is to be stopped once it is
-        in another."""
+        self._between_slots: set[str] = set()
+        """Bundles whose slot has died before they began, until they are in another."""
+        self._stops: dict[str, tuple[str, float]] = {}
+        """How bundles are to be stopped: their slot may die before it does so."""
         self._connecting: dict[int, asyncio.Lock] = {}
         self._is_discovered = False
 
@@ -175,8 +176,8 @@ class ProcessExecutor:
         if lane is not None:
             reason = cast("StopReason", by)
             self._send(lane.slot.stop(bundle, reason, grace_s))
-        elif bundle in self._between_slots:
-            self._between_slots[bundle] = by, grace_s
+        if lane is not None or bundle in self._between_slots:
+            self._stops[bundle] = by, grace_s
 
     def acknowledged(self, bundle: str, stdout_bytes: int, stderr_bytes: int) -> None:
         """See Executor."""
@@ -286,9 +287,11 @@ class ProcessExecutor:
                 follower.stuck(pids)
             case Exited(bundle=bundle, record=record):
                 self._release(lane, bundle)
+                self._stops.pop(bundle, None)
                 follower.exited(record)
             case Refused(op="spawn", bundle=str(bundle), why=why):
                 self._release(lane, bundle)
+                self._stops.pop(bundle, None)
                 follower.refused(why)
             case Refused(op=op, bundle=bundle, why=why):
                 journal.info("slot_refused", slot=lane.number, op=op, bundle=bundle, why=why)
@@ -310,20 +313,22 @@ class ProcessExecutor:
                 journal.warning("recover_failed", bundle=bundle, why=str(error))
                 await asyncio.sleep(RECOVER_RETRY_S)
         follower = self._release(lane, bundle)
+        self._stops.pop(bundle, None)
         if follower is not None:
             follower.exited(record)
 
     async def _start_anew(self, bundle: str, follower: Follower) -> None:
-        """Gives a bundle another slot; who wants it stopped meanwhile is not forgotten."""
-        self._between_slots[bundle] = None
+        """Gives a bundle another slot, which has to hear, too, how it is to be stopped."""
+        self._between_slots.add(bundle)
         try:
             await self.start(bundle, follower)
         except ExecutorUnavailable as error:
+            self._stops.pop(bundle, None)
             follower.refused(str(error))
         finally:
-            stop = self._between_slots.pop(bundle)
-        if stop is not None:
-            self.stop(bundle, *stop)
+            self._between_slots.discard(bundle)
+        if bundle in self._stops:
+            self.stop(bundle, *self._stops[bundle])
 
 
 def _was_begun(bundle: str) -> bool:

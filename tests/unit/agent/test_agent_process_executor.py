@@ -74,8 +74,9 @@ class Silent:
         """See Follower."""
 
 
-def test_stop_that_comes_while_a_run_has_no_slot_reaches_it_in_the_next(tmp_path: Path) -> None:
-    bundle = str(tmp_path)
+def told_after(bundle: str, *, is_slot_dead: bool) -> list[tuple[Any, ...]]:
+    """What slots are told of a run that is stopped when its first slot is, or is about to be, lost
+    before it began."""
 
     async def go() -> list[tuple[Any, ...]]:
         supervisor = FakeSupervisor()
@@ -87,15 +88,31 @@ def test_stop_that_comes_while_a_run_has_no_slot_reaches_it_in_the_next(tmp_path
             await supervisor.asked.get()
 
             supervisor.may_give.clear()
+            if not is_slot_dead:
+                executor.stop(bundle, "cancel", 2.0)
             supervisor.slots[0].events.put_nowait(SlotLost(0, 1))
             await supervisor.asked.get()  # its slot is lost, and it waits for another
-            executor.stop(bundle, "cancel", 2.0)
+            if is_slot_dead:
+                executor.stop(bundle, "cancel", 2.0)
             supervisor.may_give.set()
 
-            told = [await supervisor.told.get() for _ in range(3)]
+            told = [await supervisor.told.get() for _ in range(3 if is_slot_dead else 4)]
             for listening in asyncio.all_tasks() - {asyncio.current_task()}:
                 listening.cancel()
         return told
 
-    spawn = ("spawn", bundle)
-    assert asyncio.run(go()) == [spawn, spawn, ("stop", bundle, "cancel", 2.0)]
+    return asyncio.run(go())
+
+
+def test_stop_that_comes_while_a_run_has_no_slot_reaches_it_in_the_next(tmp_path: Path) -> None:
+    bundle = str(tmp_path)
+    spawn, stop = ("spawn", bundle), ("stop", bundle, "cancel", 2.0)
+
+    assert told_after(bundle, is_slot_dead=True) == [spawn, spawn, stop]
+
+
+def test_stop_that_a_dying_slot_may_not_have_heard_is_said_to_the_next(tmp_path: Path) -> None:
+    bundle = str(tmp_path)
+    spawn, stop = ("spawn", bundle), ("stop", bundle, "cancel", 2.0)
+
+    assert told_after(bundle, is_slot_dead=False) == [spawn, stop, spawn, stop]
