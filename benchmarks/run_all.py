@@ -30,7 +30,7 @@ BENCHMARKS = (
     "idle",
     "agents",
 )
-SCALE = ("queue", "scale", "bigdb")
+SCALE = ("backlog", "scale", "bigdb")
 PEERS = ("hyperqueue", "dask", "ray", "mlflow", "slurm")
 PEER_LIMIT_S = 120
 QUIET_WAIT_S = 30

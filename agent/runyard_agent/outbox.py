@@ -22,8 +22,9 @@ HOLD_S: Mapping[facts.Phase.ValueType, float] = {
 
 Each message costs a transaction: a run that is over within that time is one, not four.
 """
-BUSY_HOLD_S = 0.1
-"""How long any news may wait while leases wait here: many ends then share a transaction."""
+BUSY_HOLD_S = 0.2
+BUSY_REPORTS = 32
+"""How long any news may wait while leases wait here, and for how many: ends share a transaction."""
 MESSAGE_REPORTS = 200
 MESSAGE_LOG_BYTES = 1 << 20
 """Bounds of one message: the reports in it, and the log bytes that they carry."""
@@ -58,7 +59,9 @@ class Outbox:
 
     def changed(self, attempt: Attempt) -> None:
         """There is news of an attempt."""
-        hold_s = BUSY_HOLD_S if self.is_busy() else self._hold_s.get(attempt.phase, 0.0)
+        hold_s = self._hold_s.get(attempt.phase, 0.0)
+        if self.is_busy():
+            hold_s = BUSY_HOLD_S if len(self._changed) < BUSY_REPORTS else 0.0
         due_s = time.monotonic() + hold_s
         if id(attempt) in self._changed:
             due_s = min(due_s, self._changed[id(attempt)][0])

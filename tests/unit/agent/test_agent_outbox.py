@@ -3,7 +3,7 @@ from pathlib import Path
 
 from runyard_agent.attempt import Attempt
 from runyard_agent.bundles import Bundle, Key
-from runyard_agent.outbox import Outbox
+from runyard_agent.outbox import BUSY_REPORTS, Outbox
 from runyardpb.agent.v1 import agent_pb2 as pb
 
 
@@ -93,6 +93,20 @@ def test_outbox_holds_an_end_back_only_while_leases_wait() -> None:
     early, late = asyncio.run(body())
     assert early == []
     assert [r.phase for m in late for r in m.reports] == [pb.AttemptReport.PHASE_ENDED]
+
+
+def test_outbox_holds_no_more_than_a_number_of_ends_back() -> None:
+    async def body() -> tuple[list[pb.SessionRequest], list[pb.SessionRequest]]:
+        outbox = Outbox({}, lambda: True)
+        for number in range(1, BUSY_REPORTS + 1):
+            attempt(outbox, number).advance(pb.AttemptReport.PHASE_ENDED)
+        early = said(outbox)
+        attempt(outbox, BUSY_REPORTS + 1).advance(pb.AttemptReport.PHASE_ENDED)
+        return early, said(outbox)
+
+    early, late = asyncio.run(body())
+    assert early == []
+    assert [len(message.reports) for message in late] == [BUSY_REPORTS + 1]
 
 
 def test_outbox_sends_every_end_along_with_what_is_due() -> None:

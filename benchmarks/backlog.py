@@ -1,6 +1,6 @@
 """Many waiting runs: submits into the queue, a restart with it; submits of many clients at once.
 
-`python benchmarks/queue.py [RUNS]` (default 100,000). The runs ask for more GPUs than the machine
+`python benchmarks/backlog.py [RUNS]` (default 100,000). The runs ask for more GPUs than the machine
 has, so they wait. Each figure stands beside the same with an empty queue, or beside what the server
 and the disk do without runs.
 """
