@@ -115,7 +115,7 @@ class Attempts:
                 self._start_in_turn(key, lease)
             case Answer.REPLACE if held is not None:
                 held.drop()
-                self._group.create_task(self._replace(key, lease), name=f"replace {key}")
+                self._group.create_task(self._replace(key, held, lease), name=f"replace {key}")
             case Answer.REPORT if held is not None:
                 self._outbox.changed(held.attempt)
 
@@ -259,11 +259,13 @@ class Attempts:
         self._launch(execution, Recovery.PREPARE)
         execution.attempt.tell()
 
-    async def _replace(self, key: Key, lease: pb.Lease) -> None:
-        """Takes a lease once what is held of an older grant has ended."""
+    async def _replace(self, key: Key, old: Execution, lease: pb.Lease) -> None:
+        """Takes a lease once what is held of an older grant has ended, which it may have before."""
         task = self._tasks.get(key)
         if task is not None:
             await asyncio.wait([task])
+        if self._held.get(key) is old:
+            self._remove(key, old)
         if key not in self._held:
             self._start_in_turn(key, lease)
 

@@ -266,6 +266,19 @@ async def test_agent_ends_the_old_grant_before_it_takes_the_new_one() -> None:
 
 
 @in_loop
+async def test_agent_takes_a_new_grant_of_an_attempt_that_had_ended_already() -> None:
+    async with node() as (daemon, _agent):
+        daemon.forgets = False
+        old = await daemon.lease(script(daemon, "print('old')"))
+        await daemon.ended(old)
+
+        new = await daemon.lease(script(daemon, "print('new')"), run=old.run_id)
+        await daemon.ended(new)
+
+        assert new.stdout == b"new\n"
+
+
+@in_loop
 async def test_agent_waits_while_the_daemons_disk_is_full() -> None:
     async with node() as (daemon, _agent):
         daemon.is_disk_full = True
