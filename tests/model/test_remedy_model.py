@@ -109,13 +109,13 @@ def check_at_once(world: World, changes: Sequence[Change]) -> None:
     run = world.queue[-1]
     for change in changes:
         if change.request is not None:
-            assert world.with_run(replace(run, request=change.request)).starts(run.run_id)
+            assert world.with_run(run._replace(request=change.request)).starts(run.run_id)
             for less in smaller_by_one(run.request, change.request):
-                assert not world.with_run(replace(run, request=less)).starts(run.run_id), less
+                assert not world.with_run(run._replace(request=less)).starts(run.run_id), less
         if change.priority is not None:
-            assert world.with_run(replace(run, priority=change.priority)).starts(run.run_id)
+            assert world.with_run(run._replace(priority=change.priority)).starts(run.run_id)
             for priority in range(run.priority, change.priority):
-                assert not world.with_run(replace(run, priority=priority)).starts(run.run_id)
+                assert not world.with_run(run._replace(priority=priority)).starts(run.run_id)
         for other in change.cancel:
             assert world.without(other).starts(run.run_id), other
 
@@ -145,7 +145,7 @@ def test_run_that_one_smaller_amount_would_start_is_told_so(world: World) -> Non
         for amount in range(dimension.amount(run.request)):
             smaller = dimension.with_amount(run.request, amount)
             if not world.starts(run.run_id) and world.with_run(
-                replace(run, request=smaller)
+                run._replace(request=smaller)
             ).starts(run.run_id):
                 assert any(change.request is not None for change in changes), smaller
 

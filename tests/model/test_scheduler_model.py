@@ -111,7 +111,7 @@ class ForgetsThePlace(SchedulerMachine):
                 super().come_back(run_id)
                 run = self.waiting_run(run_id)
                 if run is not None:
-                    self.add_run(replace(run, sequence=run.sequence + 1_000))
+                    self.add_run(run._replace(sequence=run.sequence + 1_000))
 
         return Late()
 

@@ -23,9 +23,8 @@ from runyard_daemon.control.archive import DATABASE, ArchiveReader, Member
 from runyard_daemon.control.finish import end_record, final_phases
 from runyard_daemon.core.attempts import incarnation_after_restore
 from runyard_daemon.core.end import EndFacts, EndReason, classify
-from runyard_daemon.core.lifecycle import WAITING, Event
-from runyard_daemon.core.types import AttemptRef
-from runyard_daemon.store import Connection, attempts, experiments, listing, meta, runs
+from runyard_daemon.core.lifecycle import Event
+from runyard_daemon.store import Connection, attempts, experiments, meta, runs, unfinished
 from runyard_daemon.store.database import Store
 from runyard_daemon.store.restored import check_restored, known_incarnation
 
@@ -190,19 +189,15 @@ async def _settle(
         def write(conn: Connection) -> tuple[int, int, int]:
             incarnations = (*known, meta.get(conn).incarnation)
             meta.raise_incarnation(conn, incarnation_after_restore(incarnations, ()))
-            unfinished = listing.unfinished(conn)
+            held = unfinished.granted(conn)
             if keeps_queue:
-                for run in unfinished:
+                for run in held:
                     if run.is_ahead:
-                        attempts.remove(conn, AttemptRef(run.run_id, run.attempt, run.epoch))
+                        attempts.remove(conn, run.ref)
+                held = [run for run in held if not run.is_ahead]
             # What was sent ahead may have begun: it is for its agent's Hello to settle.
-            held = [
-                run
-                for run in unfinished
-                if run.state not in WAITING or (run.is_ahead and not keeps_queue)
-            ]
-            waiting = {run.run_id for run in unfinished} - {run.run_id for run in held}
-            ended = 0 if keeps_queue else sum(_end(conn, run_id, now_us) for run_id in waiting)
+            waiting = () if keeps_queue else tuple(unfinished.waiting(conn))
+            ended = sum(_end(conn, run.run_id, now_us) for run in waiting)
             return experiments.total_runs(conn), ended, len(held)
 
         return await store.write(write)

@@ -6,14 +6,17 @@ again because the daemon was away.
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from runyard_contract.states import RunState
 from runyard_daemon.control.hello import LOCAL, WORKSPACE
 from runyard_daemon.control.live import HeldAttempt, Live
-from runyard_daemon.core.lifecycle import WAITING
-from runyard_daemon.core.types import ActiveAttempt, AttemptRef, Node, NodeId, QueuedRun
-from runyard_daemon.store import Connection, computes, listing, runs, workspaces
+from runyard_daemon.core.types import ActiveAttempt, Node, NodeId, QueuedRun
+from runyard_daemon.store import Connection, computes, runs, unfinished, workspaces
 from runyard_daemon.store.computes import ComputeRecord, NodeRecord
-from runyard_daemon.store.listing import UnfinishedRun
+from runyard_daemon.store.unfinished import GrantedRun
 
 
 async def prepare_store(live: Live) -> None:
@@ -35,26 +38,33 @@ async def load(live: Live) -> None:
 
     def read(
         conn: Connection,
-    ) -> tuple[int, list[NodeRecord], list[UnfinishedRun], dict[str, str]]:
-        unfinished = listing.unfinished(conn)
-        experiments = {
-            run.run_id: known.experiment
-            for run in unfinished
-            if (run.is_ahead or run.state not in WAITING)
-            and (known := runs.get(conn, run.run_id)) is not None
-        }
-        return runs.next_sequence(conn), computes.nodes(conn), unfinished, experiments
+    ) -> tuple[int, list[NodeRecord], list[GrantedRun], list[QueuedRun]]:
+        return (
+            runs.next_sequence(conn),
+            computes.nodes(conn),
+            unfinished.granted(conn),
+            list(unfinished.waiting(conn)),
+        )
 
-    sequence, nodes, unfinished, experiments = await live.store.read(read)
-    live.next_sequence = sequence
-    for record in nodes:
-        _add_node(live, record)
-    for run in unfinished:
-        if run.is_ahead or run.state not in WAITING:
-            _hold(live, run, experiments[run.run_id])
-        else:
-            live.waiting.add(run.run_id)
-            live.board.add_run(_queued(run))
+    with _no_garbage():
+        live.next_sequence, nodes, granted, waiting = await live.store.read(read)
+        for record in nodes:
+            _add_node(live, record)
+        for run in granted:
+            _hold(live, run)
+        for queued in waiting:
+            live.waiting.add(queued.run_id)
+            live.board.add_run(queued)
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Holds up the collector, which otherwise looks at the growing queue again and again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _add_node(live: Live, record: NodeRecord) -> None:
@@ -69,15 +79,9 @@ def _add_node(live: Live, record: NodeRecord) -> None:
     live.lost_touch(node_id)
 
 
-def _queued(run: UnfinishedRun) -> QueuedRun:
-    return QueuedRun(run.run_id, run.compute, run.priority, run.sequence, run.resources)
-
-
-def _hold(live: Live, run: UnfinishedRun, experiment: str) -> None:
-    ref = AttemptRef(run.run_id, run.attempt, run.epoch)
-    node = NodeId(run.node_id)
-    live.hold(HeldAttempt(ref, node, run.workspace, experiment))
+def _hold(live: Live, run: GrantedRun) -> None:
+    live.hold(HeldAttempt(run.ref, run.node, run.workspace, run.experiment))
     if run.is_ahead:
-        live.board.hold_ahead(_queued(run), node)
+        live.board.hold_ahead(run.queued, run.node)
     elif run.state is not RunState.FINALIZING:
-        live.board.hold(ActiveAttempt(ref, node, run.held))
+        live.board.hold(ActiveAttempt(run.ref, run.node, run.held))

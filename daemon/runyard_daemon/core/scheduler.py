@@ -22,7 +22,6 @@ Claims are worked out anew at each decision and are not stored.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
 from runyard_daemon.core.ahead import Ahead
@@ -58,7 +57,9 @@ class Board:
     def add_run(self, run: QueuedRun) -> None:
         """Queues a run; one that waits already takes its new place."""
         self.remove_run(run.run_id)
-        line = self._lines.setdefault(run.compute, Line())
+        line = self._lines.get(run.compute)
+        if line is None:
+            line = self._lines[run.compute] = Line()
         line.add(run)
         self._line_of[run.run_id] = line
         if run.compute not in self._changed and self._may_start(run):
@@ -199,7 +200,7 @@ class Board:
         were gone. Raises KeyError where the run does not wait.
         """
         run = self._line_of[run_id].get(run_id)
-        placed = run if priority is None else replace(run, priority=priority)
+        placed = run if priority is None else run._replace(priority=priority)
         return self._survey(run.compute, order_key(placed), without | {run_id})
 
     def _survey(self, compute: str, until: OrderKey | None, without: frozenset[str]) -> Survey:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from runyard_daemon.core.types import QueuedRun, Resources
 
@@ -16,18 +17,27 @@ def order_key(run: QueuedRun) -> OrderKey:
     return (-run.priority, run.sequence, run.run_id)
 
 
+@dataclass(slots=True)
+class _Alike:
+    """The waiting runs of a line that ask for the same."""
+
+    keys: list[OrderKey] = field(default_factory=list)
+    """A heap; those of removed runs stay until they surface or become the majority."""
+    count: int = 0
+    """Of the runs that wait."""
+
+
 class Line:
     """Waiting runs of one compute target.
 
     Runs that ask for the same resources share a heap: where one of them finds no room, none behind
     it in that heap does, so that a decision looks at one run for each different request, not at the
-    queue. Keys of removed runs stay in their heap until they surface or become the majority.
+    queue.
     """
 
     def __init__(self) -> None:
         self._runs: dict[str, QueuedRun] = {}
-        self._heaps: dict[Resources, list[OrderKey]] = {}
-        self._counts: dict[Resources, int] = {}
+        self._alike: dict[Resources, _Alike] = {}
         self._heads: list[OrderKey] = []
         """A heap that has the first key of every heap, among keys that were first once."""
 
@@ -41,22 +51,26 @@ class Line:
     def add(self, run: QueuedRun) -> None:
         """Puts a run in its place, in O(log n). It must not be in the line."""
         self._runs[run.run_id] = run
-        self._counts[run.request] = self._counts.get(run.request, 0) + 1
-        heap = self._heaps.setdefault(run.request, [])
-        heapq.heappush(heap, order_key(run))
-        if heap[0] == order_key(run):
-            heapq.heappush(self._heads, heap[0])
+        alike = self._alike.get(run.request)
+        if alike is None:
+            alike = self._alike[run.request] = _Alike()
+        alike.count += 1
+        key = order_key(run)
+        heapq.heappush(alike.keys, key)
+        if alike.keys[0] is key:
+            heapq.heappush(self._heads, key)
 
     def remove(self, run_id: str) -> QueuedRun:
         """Takes a run out, in amortised O(log n). Raises KeyError where it does not wait."""
         run = self._runs.pop(run_id)
-        self._counts[run.request] -= 1
-        if not self._counts[run.request]:
-            del self._counts[run.request], self._heaps[run.request]
+        alike = self._alike[run.request]
+        alike.count -= 1
+        if not alike.count:
+            del self._alike[run.request]
         else:
-            self._tidy(run.request)
-        if len(self._heads) > 2 * len(self._heaps) + 16:
-            self._heads = sorted(heap[0] for heap in self._heaps.values())
+            self._tidy(run.request, alike)
+        if len(self._heads) > 2 * len(self._alike) + 16:
+            self._heads = sorted(alike.keys[0] for alike in self._alike.values())
         return run
 
     def heads(self) -> list[OrderKey]:
@@ -71,7 +85,7 @@ class Line:
     def first_at(self, key: OrderKey) -> QueuedRun | None:
         """Gives the run with this key if it is the first of those with its request, else None."""
         run = self._runs.get(key[2])
-        if run is None or order_key(run) != key or self._heaps[run.request][0] != key:
+        if run is None or order_key(run) != key or self._alike[run.request].keys[0] != key:
             return None
         return run
 
@@ -81,7 +95,7 @@ class Line:
         Each costs O(log n); none is taken out. The line must not change meanwhile.
         """
         # Walks the heap from its top: the next smallest is among the children of those given.
-        heap = self._heaps[first.request]
+        heap = self._alike[first.request].keys
         border = [(heap[0], 0)]
         last = heap[0]
         while border:
@@ -106,11 +120,11 @@ class Line:
             sorted({run.priority for run in self._runs.values() if order_key(run) < limit})
         )
 
-    def _tidy(self, request: Resources) -> None:
+    def _tidy(self, request: Resources, alike: _Alike) -> None:
         """Drops dead keys from the top of a heap, and all of them when they are the majority."""
-        heap = self._heaps[request]
+        heap = alike.keys
         was_first = heap[0]
-        if len(heap) > 2 * self._counts[request] + 16:
+        if len(heap) > 2 * alike.count + 16:
             heap[:] = sorted(key for key in set(heap) if self._is_live(key, request))
         while not self._is_live(heap[0], request):
             heapq.heappop(heap)

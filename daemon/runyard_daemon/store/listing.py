@@ -16,10 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter, itemgetter
-from typing import Any, NamedTuple
 
-from runyard_contract.states import FINAL, RunState
-from runyard_daemon.core.types import NO_RESOURCES, Resources
+from runyard_contract.states import RunState
 from runyard_daemon.store.labels import PROPERTY, TAG
 from runyard_daemon.store.runs import COLUMNS, RunRecord, from_row
 
@@ -30,28 +28,6 @@ _COUNTED = 2000
 _CLOCK_SLACK_US = 3_600_000_000
 _STORED = tuple(state for state in RunState if state is not RunState.NOT_STARTED)
 _STATES = {state.value: state for state in _STORED}
-_UNFINISHED = ", ".join(f"'{state}'" for state in _STORED if state not in FINAL)
-_UNFINISHED_COLUMNS = (
-    "r.seq, r.run_id, r.workspace, r.experiment, r.compute, r.state, r.priority, "
-    "r.cpu_millis, r.memory_bytes, r.gpus, r.create_time_us, r.attempt"
-)
-# Waiting runs may be many and hold nothing: only the others are joined with their attempts.
-_WAITING_QUERY = f"""
-    SELECT {_UNFINISHED_COLUMNS}
-    FROM runs r WHERE r.workspace IN (SELECT name FROM workspaces) AND r.state IN ({_UNFINISHED})
-        AND r.attempt = 0
-"""
-_HELD_QUERY = f"""
-    SELECT {_UNFINISHED_COLUMNS}, a.epoch, a.node_id,
-        a.held_cpu_millis, a.held_memory_bytes, a.held_gpus, a.grant_time_us
-    FROM runs r JOIN attempts a ON a.run_id = r.run_id AND a.attempt = r.attempt
-    WHERE r.workspace IN (SELECT name FROM workspaces) AND r.state IN ({_UNFINISHED})
-"""
-_AHEAD_QUERY = """
-    SELECT run_id, attempt, epoch, node_id, held_cpu_millis, held_memory_bytes, held_gpus,
-        grant_time_us
-    FROM attempts WHERE phase = 'AHEAD' AND end_time_us IS NULL
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,34 +59,6 @@ class RunFilter:
     """Of the display name or the id."""
     created_from_us: int | None = None
     created_before_us: int | None = None
-
-
-class UnfinishedRun(NamedTuple):
-    """What a starting daemon must know of a run that has not ended.
-
-    A tuple, because a start may have to make 100,000 of them: a frozen dataclass takes five times
-    as long.
-    """
-
-    sequence: int
-    run_id: str
-    workspace: str
-    experiment: str
-    compute: str
-    state: RunState
-    priority: int
-    resources: Resources
-    """What it asks for."""
-    create_time_us: int
-    attempt: int
-    """Number of the newest attempt; 0: none, and what follows is empty."""
-    epoch: int = 0
-    node_id: str = ""
-    held: Resources = NO_RESOURCES
-    """What that attempt holds on its node."""
-    grant_time_us: int = 0
-    is_ahead: bool = False
-    """That attempt was sent ahead of its node's room: the run still waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,66 +230,6 @@ def _first_from(conn: sqlite3.Connection, time_us: int) -> int:
         else:
             low = sequence + 1
     return int(low)
-
-
-def unfinished(conn: sqlite3.Connection) -> list[UnfinishedRun]:
-    """Gives all runs that have not ended, with their newest attempts, in order of submission."""
-    # Most runs ask for the same: one object for all of them keeps the start quick.
-    amounts = _Amounts()
-    found = [_unfinished(row, amounts) for row in conn.execute(_WAITING_QUERY)]
-    for row in conn.execute(_HELD_QUERY):
-        epoch, node_id, *held, grant_time_us = row[12:]
-        found.append(
-            _unfinished(row, amounts)._replace(
-                epoch=epoch,
-                node_id=node_id,
-                held=Resources(*held),
-                grant_time_us=grant_time_us,
-            )
-        )
-    ahead = {row[0]: row[1:] for row in conn.execute(_AHEAD_QUERY)}
-    found = [_sent_ahead(run, *ahead[run.run_id]) if run.run_id in ahead else run for run in found]
-    found.sort(key=_sequence)
-    return found
-
-
-def _sent_ahead(
-    run: UnfinishedRun, attempt: int, epoch: int, node_id: str, *rest: int
-) -> UnfinishedRun:
-    """A waiting run with the attempt that was sent ahead."""
-    *held, grant_time_us = rest
-    return run._replace(
-        attempt=attempt,
-        epoch=epoch,
-        node_id=node_id,
-        held=Resources(*held),
-        grant_time_us=grant_time_us,
-        is_ahead=True,
-    )
-
-
-def _unfinished(row: tuple[Any, ...], amounts: _Amounts) -> UnfinishedRun:
-    """The run of a row of `_UNFINISHED_COLUMNS`."""
-    return UnfinishedRun(
-        row[0],
-        row[1],
-        row[2],
-        row[3],
-        row[4],
-        _STATES[row[5]],
-        row[6],
-        amounts[row[7:10]],
-        row[10],
-        row[11],
-    )
-
-
-class _Amounts(dict[tuple[int, int, int], Resources]):
-    """One object for each amount."""
-
-    def __missing__(self, amount: tuple[int, int, int]) -> Resources:
-        self[amount] = Resources(*amount)
-        return self[amount]
 
 
 def recent_ids(conn: sqlite3.Connection, workspace: str, limit: int = 1000) -> list[str]:

@@ -230,7 +230,7 @@ def test_submit_looks_at_no_other_run_however_long_the_queue_is() -> None:
         __hash__ = int.__hash__
 
     def counted(number: int) -> QueuedRun:
-        return replace(run(number), priority=CountedPriority(0))
+        return run(number)._replace(priority=CountedPriority(0))
 
     a_board = board(node("n1", slots=1), *(counted(number) for number in range(20_000)))
     a_board.ready()

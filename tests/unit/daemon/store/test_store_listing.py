@@ -1,19 +1,15 @@
 from __future__ import annotations
 
 import sqlite3
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runyard_contract.states import FINAL, RunState
-from runyard_daemon.core.types import Resources
-from runyard_daemon.store import attempts, labels, listing, meta, runs
-from runyard_daemon.store.attempts import AttemptRecord
+from runyard_contract.states import RunState
+from runyard_daemon.store import labels, listing
 from runyard_daemon.store.listing import NamePattern, RunFilter
 from runyard_daemon.store.runs import RunRecord
-from runyard_daemon.store.transitions import TransitionRecord
 from support.records import NOW_US, WORKSPACE, add_run, fresh_database
 
 STATES = (RunState.QUEUED, RunState.RUNNING, RunState.FAILED, RunState.COMPLETED)
@@ -137,42 +133,6 @@ def test_listing_follows_a_tag_that_changes(conn: sqlite3.Connection) -> None:
     assert (found("draft"), found("final"), found("")) == (0, 1, 1)
     labels.set_tags(conn, run.run_id, {}, remove=["stage"])
     assert (found("final"), found("")) == (0, 0)
-
-
-def test_unfinished_gives_waiting_and_held_runs_in_order_of_submission(
-    conn: sqlite3.Connection,
-) -> None:
-    for n, state in enumerate(RunState, start=1):
-        if state is not RunState.NOT_STARTED:
-            add_run(conn, n, state=state, resources=Resources(cpu_millis=n))
-    held = next(n for n, state in enumerate(RunState, start=1) if state is RunState.RUNNING)
-    running = listing.page(
-        conn, RunFilter(WORKSPACE, states=frozenset({RunState.RUNNING})), None, 1
-    )
-    run = running[0]
-    epoch = meta.next_epoch(conn)
-    attempts.insert(
-        conn,
-        AttemptRecord(
-            run_id=run.run_id,
-            attempt=1,
-            epoch=epoch,
-            node_id="node1",
-            grant_time_us=NOW_US,
-            held=Resources(cpu_millis=500),
-        ),
-    )
-    change = TransitionRecord(RunState.RUNNING, NOW_US, "started", "agent")
-    runs.move(conn, run.run_id, (change,), attempt=1)
-
-    found = listing.unfinished(conn)
-
-    assert all(earlier.sequence < later.sequence for earlier, later in pairwise(found))
-    assert {run.state for run in found} == set(RunState) - FINAL - {RunState.NOT_STARTED}
-    (active,) = [run for run in found if run.sequence == held]
-    assert (active.epoch, active.node_id, active.held) == (epoch, "node1", Resources(500))
-    (waiting,) = [run for run in found if run.state is RunState.QUEUED]
-    assert (waiting.epoch, waiting.held) == (0, Resources())
 
 
 def test_page_reads_only_its_own_rows_when_there_are_many(conn: sqlite3.Connection) -> None:
