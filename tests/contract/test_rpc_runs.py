@@ -260,6 +260,25 @@ def test_list_runs_walks_all_pages_newest_first_and_filters() -> None:
     with_daemon(test)
 
 
+def test_a_listing_can_end_with_a_run() -> None:
+    async def test(daemon: Served) -> None:
+        runs = [await daemon.submit(b"x") for _ in range(4)]
+        other = await daemon.submit(b"x", experiment="other")
+
+        request = runs_pb2.ListRunsRequest(parent=ALL, from_run=runs[2].name)
+        listed = await daemon.runs.ListRuns(request)
+        request.parent = f"{WORKSPACE}/experiments/demo"
+        narrowed = await daemon.runs.ListRuns(request)
+        request.from_run = runs[2].name[:-8] + "00000000"
+        error = await refused(daemon.runs.ListRuns(request))
+
+        assert [run.name for run in listed.runs] == [other.name, runs[3].name, runs[2].name]
+        assert [run.name for run in narrowed.runs] == [runs[3].name, runs[2].name]
+        assert error.reason == "RUN_NOT_FOUND"
+
+    with_daemon(test)
+
+
 def test_a_page_token_of_another_listing_or_a_changed_one_is_refused() -> None:
     async def test(daemon: Served) -> None:
         for _ in range(3):

@@ -31,6 +31,8 @@ class ControlState:
     bytes_received: int = 0
     digests_asked: int = 0
     page_size: int = 1000
+    listed: list[list[str]] = field(default_factory=list)
+    """The runs that each ListRuns found."""
     files: dict[str, bytes] = field(default_factory=dict)
     file_records: list[runs_pb2.RunFile] = field(default_factory=list)
     log: list[tuple[int, bytes]] = field(default_factory=list)

@@ -151,6 +151,7 @@ class FakeRuns(Service, runs_pb2_grpc.RunServiceServicer):
         self, request: runs_pb2.ListRunsRequest, context: grpc.ServicerContext
     ) -> runs_pb2.ListRunsResponse:
         self.enter("ListRuns", context)
+        first = self._run(request.from_run, context).number if request.from_run else 0
         runs = [
             run
             for run in reversed(self.state.runs.values())
@@ -158,7 +159,9 @@ class FakeRuns(Service, runs_pb2_grpc.RunServiceServicer):
                 run.tags.get(k) == v or (not v and k in run.tags) for k, v in request.tags.items()
             )
             and (not request.states or run.state in request.states)
+            and run.number >= first
         ]
+        self.state.listed.append([run.name for run in runs])
         start = int(request.page_token or 0)
         end = start + min(request.page_size or 50, self.state.page_size)
         token = str(end) if end < len(runs) else ""

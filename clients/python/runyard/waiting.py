@@ -112,8 +112,8 @@ def _wait(connection: Connection, parent: str, runs: list[Run]) -> None:
             pending.setdefault(run.id, []).append(run)
 
     def ended() -> Iterator[RunRecord]:
-        first_number = min(run.number for members in pending.values() for run in members)
-        for told in _ended_once(connection, parent, first_number):
+        first = min((members[0] for members in pending.values()), key=lambda run: run.number)
+        for told in _ended_once(connection, parent, str(first.record.name)):
             # Of a run that was removed nothing is ever told: a heartbeat asks for the first one.
             record = told or next(iter(pending.values()))[0].refresh()
             if record.is_final:
@@ -128,10 +128,8 @@ def _wait(connection: Connection, parent: str, runs: list[Run]) -> None:
             continue
 
 
-def _ended_once(
-    connection: Connection, parent: str, first_number: int
-) -> Iterator[RunRecord | None]:
-    """Ended runs of an experiment from a number on: those that have, then others as they end.
+def _ended_once(connection: Connection, parent: str, first_run: str) -> Iterator[RunRecord | None]:
+    """Ended runs of an experiment from one on: those that have, then others as they end.
 
     None is a heartbeat.
     """
@@ -139,6 +137,7 @@ def _ended_once(
     request = runs_pb2.ListRunsRequest(
         parent=parent,
         page_size=PAGE_SIZE_MAX,
+        from_run=first_run,
         states=[number for state in sorted(FINAL) if (number := state_number(state)) is not None],
     )
     # The cursor of the first page: what ends while the pages are read is told again.
@@ -147,8 +146,7 @@ def _ended_once(
         page = connection.unary(stub, lambda runs: runs.ListRuns, request)
         cursor = cursor or page.watch_cursor
         yield from map(run_record, page.runs)
-        is_past = bool(page.runs) and page.runs[-1].number < first_number
-        if is_past or not page.next_page_token:
+        if not page.next_page_token:
             break
         request.page_token = page.next_page_token
     watch = runs_pb2.WatchRunsRequest(
@@ -161,4 +159,4 @@ def _ended_once(
                 yield run_record(change.run) if change.HasField("run") else None
     except CursorExpired:
         # Listing took longer than events are kept: look again.
-        yield from _ended_once(connection, parent, first_number)
+        yield from _ended_once(connection, parent, first_run)

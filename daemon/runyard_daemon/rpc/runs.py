@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.ids import ExperimentName
@@ -113,6 +113,7 @@ class RunService(RunServiceServicer):
         page = self._parts.pager.read(request)
         after = int(page.after[0]) if page.after else None
         asked, is_ascending = read_filter(request), is_oldest_first(request)
+        first = find_run(self._live, request.from_run).sequence if request.from_run else 0
         if asked is None:
             cursor = self._live.store.peek(events.latest)
             return pb.ListRunsResponse(watch_cursor=str(cursor))
@@ -120,7 +121,7 @@ class RunService(RunServiceServicer):
 
         def look(conn: Connection) -> tuple[list[RunRecord], list[pb.Run], int]:
             cursor = events.latest(conn)
-            wanted = with_workspace(conn, asked)
+            wanted = with_workspace(conn, replace(asked, from_sequence=first))
             rows = listing.page(conn, wanted, after, page.size + 1, is_oldest_first=is_ascending)
             shown = [read_run(conn, row, now_us, with_history=False) for row in rows[: page.size]]
             return rows, shown, cursor

@@ -57,6 +57,8 @@ class RunFilter:
     """All of them; an empty value matches any."""
     name: NamePattern | None = None
     """Of the display name or the id."""
+    from_sequence: int = 0
+    """Only runs with this sequence or a higher one."""
     created_from_us: int | None = None
     created_before_us: int | None = None
 
@@ -203,13 +205,13 @@ def _name_driver(workspace: str, name: NamePattern) -> _Driver:
 
 
 def _bounds(conn: sqlite3.Connection, wanted: RunFilter) -> tuple[int, int]:
-    """The sequences that runs created in the wanted time lie between, both left out.
+    """The sequences that the wanted runs lie between, both left out.
 
     Sequences grow with time unless the clock is set back: an hour to either side is looked at, too.
     """
-    above, below = 0, _MAX_SEQUENCE
+    above, below = wanted.from_sequence - 1, _MAX_SEQUENCE
     if wanted.created_from_us is not None:
-        above = _first_from(conn, wanted.created_from_us - _CLOCK_SLACK_US) - 1
+        above = max(above, _first_from(conn, wanted.created_from_us - _CLOCK_SLACK_US) - 1)
     if wanted.created_before_us is not None:
         below = _first_from(conn, wanted.created_before_us + _CLOCK_SLACK_US)
     return above, below

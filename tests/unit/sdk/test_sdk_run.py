@@ -116,6 +116,22 @@ def test_waiting_for_many_reads_each_end_from_one_stream(control: FakeControl, r
     assert control.state.calls["WatchRuns"] == 1
 
 
+def test_waiting_for_many_reads_nothing_of_runs_that_were_submitted_before(
+    control: FakeControl, workspace: Workspace, project: Path
+) -> None:
+    experiment = Experiment(workspace, "iris")
+    for _ in range(3):
+        experiment.submit(ScriptRunConfig(script="train.py"))
+    wait_all(experiment.get_runs())
+    control.state.listed.clear()
+
+    new = experiment.submit(ScriptRunConfig(script="train.py"))
+    wait_all([new])
+
+    assert control.state.listed == [[]]
+    assert new.status == "Completed"
+
+
 def test_waiting_for_many_names_a_run_that_was_removed(control: FakeControl, run: Run) -> None:
     del control.state.runs[str(run.record.name)]
 

@@ -944,6 +944,7 @@ class ListRunsRequest(google.protobuf.message.Message):
     COMPUTE_TARGET_FIELD_NUMBER: builtins.int
     FILTER_FIELD_NUMBER: builtins.int
     ORDER_BY_FIELD_NUMBER: builtins.int
+    FROM_RUN_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """`workspaces/{workspace}/experiments/{experiment}`; `-` for all experiments."""
     page_size: builtins.int
@@ -960,6 +961,8 @@ class ListRunsRequest(google.protobuf.message.Message):
     """
     order_by: builtins.str
     """`create_time desc` (default: newest first) or `create_time asc`."""
+    from_run: builtins.str
+    """Only this run and those submitted after it. NOT_FOUND where there is no such run."""
     @property
     def states(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___Run.State.ValueType]:
         """Only runs in one of these states. Default: all."""
@@ -984,8 +987,9 @@ class ListRunsRequest(google.protobuf.message.Message):
         compute_target: builtins.str = ...,
         filter: builtins.str = ...,
         order_by: builtins.str = ...,
+        from_run: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["compute_target", b"compute_target", "filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "properties", b"properties", "states", b"states", "tags", b"tags"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compute_target", b"compute_target", "filter", b"filter", "from_run", b"from_run", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "properties", b"properties", "states", b"states", "tags", b"tags"]) -> None: ...
 
 global___ListRunsRequest = ListRunsRequest
 

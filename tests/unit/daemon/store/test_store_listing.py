@@ -48,6 +48,7 @@ def filters(draw: st.DrawFn) -> RunFilter:
             st.none()
             | st.builds(NamePattern, st.sampled_from(["base", "iris_", "%", "none"]), st.booleans())
         ),
+        from_sequence=draw(st.integers(0, 14)),
         created_from_us=draw(st.none() | st.integers(NOW_US, NOW_US + 4)),
         created_before_us=draw(st.none() | st.integers(NOW_US, NOW_US + 4)),
     )
@@ -66,6 +67,7 @@ def matches(run: RunRecord, wanted: RunFilter) -> bool:
         and (
             wanted.name is None or any(fits(wanted.name, n) for n in (run.display_name, run.run_id))
         )
+        and run.sequence >= wanted.from_sequence
         and (wanted.created_from_us or 0) <= run.create_time_us
         and run.create_time_us < (wanted.created_before_us or NOW_US * 2)
         and all(
