@@ -30,10 +30,13 @@ class Case:
 
     def start(self, folder: Path) -> None:
         """Runs it once and keeps what it took."""
+        # The run takes the interpreter that it stands beside, whatever is on PATH.
+        environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
         begin = time.perf_counter()
         process = subprocess.Popen(
             self.command,
             cwd=folder,
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
