@@ -79,7 +79,9 @@ def main() -> None:
             laid.append(snapshot_span())
             wait_for_another(runs, known)
             links.append(copied(project, root / f"links{number}", "-al"))
+            known = built_ahead(runs)
             ahead.append(snapshot_span())
+            wait_for_another(runs, known)  # it is built again: not beside the next round
 
         for what, spans, peer, figures in (
             ("laid out for the run", laid, "cp -a", copies),

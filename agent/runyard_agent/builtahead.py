@@ -26,13 +26,17 @@ LayOut = Callable[[str, Callable[[], bool]], WorkIndex]
 
 
 class BuiltAhead:
-    """Builds one folder at a time, in `disk`, at low priority; each snapshot has at most one."""
+    """Builds one folder at a time, in `disk`, at low priority; each snapshot has at most one.
+
+    Of the snapshots that come while one is being built, the last has its turn after it.
+    """
 
     def __init__(self, folders: Folders, disk: Executor) -> None:
         self._folders = folders
         self._disk = disk
         self._seen: dict[str, None] = {}
-        self._building: asyncio.Future[None] | None = None
+        self._is_building = False
+        self._next: tuple[str, LayOut] | None = None
         self._is_wanted = True
 
     def started(self, root_digest: str, lay_out: LayOut) -> None:
@@ -42,12 +46,21 @@ class BuiltAhead:
         self._seen[root_digest] = None
         while len(self._seen) > _SEEN_MAX:
             del self._seen[next(iter(self._seen))]
-        is_building = self._building is not None and not self._building.done()
-        if not is_repeated or is_building or self._folders.has(root_digest):
+        if is_repeated:
+            self._next = root_digest, lay_out
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Builds what is next, unless something is being built."""
+        if self._is_building or self._next is None or not self._is_wanted:
+            return
+        (root_digest, lay_out), self._next = self._next, None
+        if self._folders.has(root_digest):
             return
         path = self._folders.new_path()
         loop = asyncio.get_running_loop()
-        building = self._building = loop.run_in_executor(self._disk, self._build, path, lay_out)
+        building = loop.run_in_executor(self._disk, self._build, path, lay_out)
+        self._is_building = True
         building.add_done_callback(lambda done: self._built(root_digest, path, done))
 
     def close(self) -> None:
@@ -67,7 +80,8 @@ class BuiltAhead:
                 os.setpriority(os.PRIO_PROCESS, 0, 0)
 
     def _built(self, root_digest: str, path: str, done: asyncio.Future[None]) -> None:
-        """The folder is ready, or not worth keeping."""
+        """The folder is ready, or not worth keeping; the next has its turn."""
+        self._is_building = False
         if done.cancelled():
             return
         error = done.exception()
@@ -79,3 +93,4 @@ class BuiltAhead:
         else:
             journal.failure("not_built_ahead", error)
             self._folders.discard(path)
+        self._go_on()
