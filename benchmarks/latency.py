@@ -1,7 +1,7 @@
 """Submit to first line over the SDK, interleaved with the same script by hand; hop by hop.
 
-Prints the table rows of docs/benchmarks.md, then where the time of one run goes. All stamps are
-of the one wall clock of this machine.
+Prints the table rows of docs/benchmarks.md, then where the time of one run goes, with the floor of
+each hop beside it. All stamps are of the one wall clock of this machine.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from floors import Floors, measure
 from machine import beside, peer, percentile, row, spread, temporary_home
 from peers.probe import until_marker
 
@@ -36,16 +38,31 @@ STARTS_OF = {
 SCRIPT = "import time; s = time.time_ns()\nprint(s)\n"
 
 
-def by_hand(folder: Path) -> float:
-    """Milliseconds until the first line of `python script.py` is read from its pipe."""
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """What `python script.py` takes, in milliseconds from its start."""
+
+    statement: float
+    """To the script's first statement."""
+    line: float
+    """To its first line, read from a pipe."""
+    exit: float
+    """From that to its end."""
+
+
+def by_hand(folder: Path) -> ByHand:
+    """Starts the script and reads its line."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     begin = time.time_ns()
     with subprocess.Popen(
         [sys.executable, "train.py"], cwd=folder, stdout=subprocess.PIPE, env=environment
     ) as process:
         assert process.stdout is not None
-        process.stdout.readline()
-        return (time.time_ns() - begin) / 1e6
+        statement = int(process.stdout.readline())
+        line = time.time_ns()
+        process.wait()
+        end = time.time_ns()
+    return ByHand((statement - begin) / 1e6, (line - begin) / 1e6, (end - line) / 1e6)
 
 
 def as_run(experiment: Experiment, folder: Path) -> dict[str, float]:
@@ -73,6 +90,24 @@ def as_run(experiment: Experiment, folder: Path) -> dict[str, float]:
     return {hop: (stamp - begin) / 1e6 for hop, stamp in stamps.items()}
 
 
+def floors_of(floors: Floors, bare: list[ByHand]) -> dict[str, tuple[float, str]]:
+    """The floor of each hop, and what it is made of."""
+    way, told, wake = floors.call_way, floors.message_way, floors.wake
+    statement = statistics.median(one.statement for one in bare)
+    ended = statistics.median(one.exit for one in bare)
+    return {
+        "run made": (way, "a call's way there"),
+        "acknowledged": (floors.commit + way, "a durable commit, a call's way back"),
+        "agent lays out the snapshot": (floors.commit + told, "a durable commit, a message"),
+        "spawned": (wake, "a wake-up of the slot"),
+        "first statement": (statement, "the interpreter, by hand"),
+        "first line at client": (2 * wake + 2 * told, "two wake-ups, two messages"),
+        "exit seen": (ended, "the interpreter's end, by hand"),
+        "final state durable": (wake + told + floors.commit, "a wake-up, a message, a commit"),
+        "final state at client": (told, "a message"),
+    }
+
+
 def submit_touch(experiment: Experiment, folder: Path, marker: str) -> None:
     """Submits a run that makes a file."""
     from runyard import ScriptRunConfig
@@ -94,26 +129,28 @@ def main() -> None:
             by_hand(folder)
             as_run(experiment, folder)
 
-        bare, runs = [], []
+        bare: list[ByHand] = []
+        runs = []
         for _ in range(ROUNDS):
             bare.append(by_hand(folder))
             time.sleep(PAUSE_S)
             runs.append(as_run(experiment, folder))
             time.sleep(PAUSE_S)
         first_line = [hops["first line at client"] for hops in runs]
-        more_p50 = statistics.median(first_line) - statistics.median(bare)
-        more_p95 = percentile(first_line, 0.95) - percentile(bare, 0.95)
+        lines = [one.line for one in bare]
+        more_p50 = statistics.median(first_line) - statistics.median(lines)
+        more_p95 = percentile(first_line, 0.95) - percentile(lines, 0.95)
         row(
             "submit to first line, warm, SDK",
             spread(first_line, "ms"),
-            f"`python script.py` by hand: {spread(bare, 'ms')}; "
+            f"`python script.py` by hand: {spread(lines, 'ms')}; "
             + beside(
                 HyperQueue_true=(peer("hyperqueue", "latency_ms"), "ms"),
                 Dask_true=(peer("dask", "latency_ms"), "ms"),
                 srun_true=(peer("slurm", "latency_ms"), "ms"),
                 Ray_SDK_true=(peer("ray", "latency_ms"), "ms"),
             ),
-            statistics.median(first_line) / statistics.median(bare),
+            statistics.median(first_line) / statistics.median(lines),
             f"p50 within 5 ms, p95 within 10 ms of by hand: {more_p50:+.1f}, {more_p95:+.1f} ms",
             more_p50 < FIRST_LINE_BUDGET_MS[0] and more_p95 < FIRST_LINE_BUDGET_MS[1],
         )
@@ -132,14 +169,22 @@ def main() -> None:
             "",
         )
 
+        floors = floors_of(measure(root), bare)
+    show_hops(runs, floors)
+
+
+def show_hops(runs: list[dict[str, float]], floors: dict[str, tuple[float, str]]) -> None:
+    """Prints where the time of one run goes."""
     print(
-        "\nWhere the time of one run goes (median, from submit):\n\n"
-        "| reached | ms | hop |\n| --- | --- | --- |"
+        "\nWhere the time of one run goes (median, milliseconds from submit):\n\n"
+        "| reached | at | hop | floor | of what |\n| --- | --- | --- | --- | --- |"
     )
     before = 0.0
     for hop in sorted(runs[0], key=lambda name: statistics.median(h[name] for h in runs)):
         at = statistics.median(hops[hop] for hops in runs)
-        print(f"| {hop} | {at:.2f} | {at - before:+.2f} |")
+        floor, what = floors.get(hop, (None, ""))
+        shown = "" if floor is None else f"{floor:.2f}"
+        print(f"| {hop} | {at:.2f} | {at - before:+.2f} | {shown} | {what} |")
         before = at
 
 
