@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
@@ -130,20 +130,37 @@ class ContentSender:
         self, missing: Iterable[_Blob], changed: set[LocalFile]
     ) -> AsyncIterator[snapshots_pb2.UploadBlobsRequest]:
         """The missing blobs in messages of about 1 MiB."""
-        request = snapshots_pb2.UploadBlobsRequest()
-        size = 0
-        for blob in missing:
-            packed = await asyncio.get_running_loop().run_in_executor(self._disk, _pack, blob)
-            if packed is None:
-                changed.add(blob.file)
-                continue
-            if request.blobs and size + len(packed.data) > UPLOAD_BATCH_BYTES:
+        loop = asyncio.get_running_loop()
+        for group in _groups(missing):
+            request = await loop.run_in_executor(self._disk, _pack_all, group, changed)
+            if request.blobs:
                 yield request
-                request, size = snapshots_pb2.UploadBlobsRequest(), 0
+
+
+def _groups(blobs: Iterable[_Blob]) -> Iterator[list[_Blob]]:
+    """Blobs that go in one message: as many as fit, at least one."""
+    group: list[_Blob] = []
+    size_bytes = 0
+    for blob in blobs:
+        if group and size_bytes + blob.size_bytes > UPLOAD_BATCH_BYTES:
+            yield group
+            group, size_bytes = [], 0
+        group.append(blob)
+        size_bytes += blob.size_bytes
+    if group:
+        yield group
+
+
+def _pack_all(group: Sequence[_Blob], changed: set[LocalFile]) -> snapshots_pb2.UploadBlobsRequest:
+    """A message with blobs; files that have other bytes by now are added to `changed`."""
+    request = snapshots_pb2.UploadBlobsRequest()
+    for blob in group:
+        packed = _pack(blob)
+        if packed is None:
+            changed.add(blob.file)
+        else:
             request.blobs.append(packed)
-            size += len(packed.data)
-        if request.blobs:
-            yield request
+    return request
 
 
 def _hash_all(
