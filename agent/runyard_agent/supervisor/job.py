@@ -18,6 +18,7 @@ SECOND_NS = 1_000_000_000
 FIRST_SWEEP_NS = 2_000_000
 """After the first killing pass; the pause doubles up to a second."""
 STUCK_AFTER_NS = 5 * SECOND_NS
+_START_TIMES = sweep.StartTimes()
 
 
 class Job:
@@ -28,6 +29,7 @@ class Job:
         "_kill_at_ns",
         "_max_rss_bytes",
         "_passes",
+        "_spawned_boot_ns",
         "_started_boot_ns",
         "_state_fd",
         "_stop_at_ns",
@@ -57,6 +59,7 @@ class Job:
         self._state_fd = record.claim(bundle, content)
         self._is_noted = False
         self.pid = 0
+        self._spawned_boot_ns = (0, 0)
         self.spool: streams.Spool | None = None
         self.status: int | None = None
         self.error: NotStarted | None = None
@@ -77,7 +80,9 @@ class Job:
             fifo_fds = streams.make_fifos(self.bundle, self.spec.merge_stderr)
             stash.put(self.bundle, fifo_fds)
             self.spool = streams.Spool(self.bundle, fifo_fds, self.spec.spool_bound_bytes)
+            before_ns = boot_ns()
             self.pid = self._spawn(null_fd)
+            self._spawned_boot_ns = before_ns, boot_ns()
         except NotStarted as error:
             self.error = error
             self._note_end()
@@ -98,8 +103,7 @@ class Job:
         if self._is_noted or self.has_ended:
             return
         self._is_noted = True
-        process = sweep.look_up(self.pid)
-        ticks = process.start_ticks if process is not None else None
+        ticks = _START_TIMES.of(self.pid, *self._spawned_boot_ns)
         content = record.state("running", self.started_at_unix_ns, self.pid, ticks)
         try:
             record.overwrite(self._state_fd, content)

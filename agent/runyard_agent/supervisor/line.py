@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runyard_agent.supervisor.reactor import READ, WRITE, Reactor
-from runyard_agent.supervisor.wire import Connection
+from runyard_agent.supervisor.wire import Connection, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,10 +41,14 @@ class Line:
 
     def tell(self, message: Message) -> None:
         """Sends or queues a message; a peer that has stopped reading loses the line."""
+        self.tell_line(encode(message))
+
+    def tell_line(self, line: bytes) -> None:
+        """The same with a message that is encoded already."""
         peer = self._peer
         if peer is not None:
             fd = peer.fileno()
-            peer.send(message)
+            peer.send_line(line)
             self._follow(peer, fd)
 
     def _on_peer(self, events: int) -> None:

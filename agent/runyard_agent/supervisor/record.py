@@ -10,6 +10,7 @@ from runyard_agent.supervisor import clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     Record = dict[str, Any]
@@ -50,11 +51,11 @@ class Spec:
         self.run_id: str = _require(record, "run_id", str)
         self.attempt: int = _require(record, "attempt", int)
         self.epoch: int = _require(record, "epoch", int)
-        self.argv = [_bytes(item) for item in _require(record, "argv", list)]
+        self.argv = _all_bytes(_require(record, "argv", list))
         if not self.argv or not self.argv[0]:
             raise SpecInvalid("argv names no program")
         env: Record = _require(record, "env", dict)
-        self.env = {_bytes(name): _bytes(value) for name, value in env.items()}
+        self.env = dict(zip(_all_bytes(env), _all_bytes(env.values()), strict=True))
         self.cwd = _bytes(_require(record, "cwd", str))
         self.merge_stderr: bool = _require(record, "merge_stderr", bool)
         self.grace_s = seconds(record.get("grace_s", 30.0))
@@ -73,6 +74,15 @@ def _require(record: Record, name: str, kind: type) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise SpecInvalid(f"{name} is {value!r}, not of type {kind.__name__}")
     return value
+
+
+def _all_bytes(texts: Iterable[Any]) -> list[bytes]:
+    """Arguments, or names or values of variables; which of them is wrong, `_bytes` says."""
+    try:
+        data = [text.encode("utf-8", "surrogateescape") for text in texts]
+    except (AttributeError, UnicodeEncodeError):
+        return [_bytes(text) for text in texts]
+    return [_bytes(text) for text in texts] if b"\0" in b"".join(data) else data
 
 
 def _bytes(text: object) -> bytes:
@@ -97,7 +107,7 @@ def seconds(value: object) -> float:
 def read(bundle: str, name: str) -> Record | None:
     """A record of a bundle; None where it is missing or (a crash while writing it) not whole."""
     try:
-        fd = os.open(os.path.join(bundle, name), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"{bundle}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
@@ -137,9 +147,7 @@ def state(phase: str, started_at_unix_ns: int, pid: int | None, start_ticks: int
 
 def is_taken(bundle: str) -> bool:
     """Whether some supervisor has, or had, this attempt: it must never be executed again."""
-    return os.path.lexists(os.path.join(bundle, STATE)) or os.path.lexists(
-        os.path.join(bundle, EXIT)
-    )
+    return os.path.lexists(f"{bundle}/{STATE}") or os.path.lexists(f"{bundle}/{EXIT}")
 
 
 def claim(bundle: str, content: Record) -> int:
@@ -147,13 +155,13 @@ def claim(bundle: str, content: Record) -> int:
 
     FileExistsError where another supervisor was first.
     """
-    if os.path.lexists(os.path.join(bundle, EXIT)):
+    if os.path.lexists(f"{bundle}/{EXIT}"):
         raise FileExistsError(errno.EEXIST, "the attempt has an exit record", bundle)
     flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-    path = os.path.join(bundle, STATE)
+    path = f"{bundle}/{STATE}"
     try:
         # One name, one winner: as exclusive as making the file, and no file is made.
-        os.rename(os.path.join(bundle, FREE_STATE), path)
+        os.rename(f"{bundle}/{FREE_STATE}", path)
         fd = os.open(path, flags)
     except FileNotFoundError:
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
@@ -167,17 +175,26 @@ def claim(bundle: str, content: Record) -> int:
 
 def overwrite(fd: int, content: Record) -> None:
     """Writes state.json in place: one write of one length, a tenth of the cost of a rename."""
-    os.pwrite(fd, json.dumps(content).encode().ljust(STATE_BYTES), 0)
+    os.pwrite(fd, encode(content).ljust(STATE_BYTES), 0)
+
+
+def encode(content: Record) -> bytes:
+    """A record as it is in its file."""
+    return json.dumps(content).encode("ascii")
 
 
 def replace(bundle: str, name: str, content: Record) -> int:
     """Replaces a record atomically; returns its descriptor, to be synced or just closed."""
-    path = os.path.join(bundle, name)
+    return put(bundle, name, encode(content))
+
+
+def put(bundle: str, name: str, data: bytes) -> int:
+    """The same with a record that is encoded already."""
+    path = f"{bundle}/{name}"
     # Over what is there: of a file that is cut to nothing ext4 writes the blocks when it is closed.
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(path + TEMPORARY, flags, 0o600)
     try:
-        data = json.dumps(content).encode()
         if os.write(fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         if os.fstat(fd).st_size > len(data):

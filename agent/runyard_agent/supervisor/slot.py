@@ -12,6 +12,7 @@ from runyard_agent.supervisor.clock import boot_ns
 from runyard_agent.supervisor.job import SECOND_NS, Job
 from runyard_agent.supervisor.line import Line
 from runyard_agent.supervisor.reactor import READ, Reactor
+from runyard_agent.supervisor.wire import encode_around
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -238,16 +239,17 @@ class Slot:
         self._record_at_ns = None
         while self._unrecorded:
             job = self._unrecorded[0]
-            content = job.exit_record()
+            content = record.encode(job.exit_record())
             try:
-                fd = record.replace(job.bundle, record.EXIT, content)
+                fd = record.put(job.bundle, record.EXIT, content)
             except FileNotFoundError:  # the bundle was removed: nobody is left to read it
                 fd = -1
             except OSError:
                 self._record_at_ns = boot_ns() + DISK_RETRY_NS
                 return
             del self._unrecorded[0]
-            self._agent.tell({"event": "exited", "bundle": job.bundle, "exit": content})
+            message = {"event": "exited", "bundle": job.bundle}
+            self._agent.tell_line(encode_around(message, "exit", content))
             job.close(self._stash)
             if not self._agent.is_open:
                 _sync(fd)

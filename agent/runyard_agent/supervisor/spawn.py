@@ -57,16 +57,16 @@ def _find(name: bytes, env: Mapping[bytes, bytes]) -> bytes:
     """The path of a program as execvp would choose it."""
     if b"/" in name:
         return name
-    denied = False
-    for folder in env.get(b"PATH", _DEFAULT_PATH).split(b":"):
-        path = os.path.join(folder or b".", name)
-        if os.path.isfile(path):
-            if os.access(path, os.X_OK):
+    folders = [folder or b"." for folder in env.get(b"PATH", _DEFAULT_PATH).split(b":")]
+    for folder in folders:
+        # First of all `access`, which says of a missing file that it is missing without raising.
+        if os.access(folder + b"/" + name, os.X_OK):
+            path = os.path.join(folder, name)
+            if os.path.isfile(path):
                 return path
-            denied = True
-    number = errno.EACCES if denied else errno.ENOENT
-    text = os.strerror(number) if denied else "not found along PATH"
-    raise OSError(number, text)
+    if any(os.path.isfile(os.path.join(folder, name)) for folder in folders):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    raise OSError(errno.ENOENT, "not found along PATH")
 
 
 def _spawn_posix(

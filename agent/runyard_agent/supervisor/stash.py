@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 
-MESSAGE_BYTES = 64 << 10
+MESSAGE_BYTES = 4 << 10
 
 
 class Stash:

@@ -242,7 +242,7 @@ def _open_files(bundle: str) -> list[int]:
     fds: list[int] = []
     try:
         for name in (*NAMES, ORDER):
-            fds.append(os.open(os.path.join(bundle, name), _FILE_FLAGS, 0o600))
+            fds.append(os.open(f"{bundle}/{name}", _FILE_FLAGS, 0o600))
     except OSError:
         for fd in fds:
             os.close(fd)
@@ -288,4 +288,4 @@ def _open_fifo(path: str) -> int:
 
 def fifo_path(bundle: str, name: str) -> str:
     """Where the FIFO of a stream lies."""
-    return os.path.join(bundle, name + ".fifo")
+    return f"{bundle}/{name}.fifo"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     Table = dict[int, "Process"]
     Finder = Callable[[Table], list["Process"]]
 
+TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+"""The unit of start times in /proc."""
 SIGNAL_ROUNDS = 10
 STORM_ROUNDS = 1000
 STUBBORN_PASSES = 3
@@ -48,6 +50,32 @@ def look_up(pid: int) -> Process | None:
         return None  # it ended after the file was opened
     finally:
         os.close(fd)
+
+
+class StartTimes:
+    """When children of ours have started, in the ticks of /proc, which mostly needn't be asked.
+
+    A process that was made within one tick of the boot clock has started in that tick. Where the
+    first one shows that /proc counts in another way, it is asked each time.
+    """
+
+    __slots__ = ("_is_same",)
+
+    def __init__(self) -> None:
+        self._is_same: bool | None = None
+
+    def of(self, pid: int, before_ns: int, after_ns: int) -> int | None:
+        """The start of a child that was spawned between the two; None where it is gone already."""
+        ticks = before_ns // TICK_NS
+        is_one_tick = ticks == after_ns // TICK_NS
+        if is_one_tick and self._is_same:
+            return ticks
+        process = look_up(pid)
+        if process is None:
+            return None
+        if is_one_tick and self._is_same is None:
+            self._is_same = process.start_ticks == ticks
+        return process.start_ticks
 
 
 def scan() -> Table:

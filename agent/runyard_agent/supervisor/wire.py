@@ -37,6 +37,11 @@ def encode(message: Message) -> bytes:
     return json.dumps(message).encode("ascii") + b"\n"
 
 
+def encode_around(message: Message, name: str, encoded: bytes) -> bytes:
+    """The line of a message with one more value at its end, which is JSON already."""
+    return b'%b, "%b": %b}\n' % (encode(message)[:-2], name.encode("ascii"), encoded)
+
+
 def decode(line: bytes) -> Message:
     """The message of one line; `{}` for anything but a JSON object."""
     try:
@@ -85,10 +90,14 @@ class Connection:
 
     def send(self, message: Message) -> None:
         """Sends or queues a message; closes where the peer is gone or has stopped reading."""
+        self.send_line(encode(message))
+
+    def send_line(self, line: bytes) -> None:
+        """The same with a message that is encoded already."""
         if not self.is_open:
             return
         is_waiting = self.has_backlog  # then the socket is full and the loop flushes
-        self._outbox += encode(message)
+        self._outbox += line
         if not is_waiting:
             self.flush()
         if len(self._outbox) > BACKLOG_BYTES:
