@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import runyard_agent
+from runyard_agent.lines import LINE_BYTES, Lines
 from runyard_contract.errors import Unavailable
 
 SOCKET_PATH_BYTES = 100
 LONGEST_SOCKET_NAME = "slot-4095.sock"
-LINE_BYTES = 1 << 20
 START_LIMIT_S = 20.0
 SLOT_TRIES = 3
 PARENT_TRIES = 3
@@ -130,47 +130,56 @@ Event = Hello | Started | Output | Exited | Refused | Stuck | SlotLost | SlotTak
 
 def parse_event(message: Mapping[str, Any], slot: int) -> Event | None:
     """The event of one line; None for one that this version does not know."""
-    match message:
-        case {"event": "hello", "pid": pid, "bundle": bundle, "phase": phase}:
-            return Hello(slot, pid, bundle, phase, tuple(message.get("queued", ())))
-        case {"event": "started", "bundle": bundle, "pid": pid, "at_unix_ns": at}:
-            return Started(bundle, pid, at)
-        case {"event": "output", "bundle": bundle, "stdout": out, "stderr": err, "order": order}:
-            return Output(bundle, out, err, order)
-        case {"event": "exited", "bundle": bundle, "exit": record}:
-            return Exited(bundle, record)
-        case {"event": "refused", "bundle": bundle, "why": why}:
-            return Refused(message.get("op"), bundle, why)
-        case {"event": "stuck", "bundle": bundle, "pids": pids}:
-            return Stuck(bundle, tuple(pids))
-        case {"event": "superseded"}:
+    try:
+        return _event(message, slot)
+    except KeyError:
+        return None
+
+
+def _event(message: Mapping[str, Any], slot: int) -> Event | None:
+    """The event; KeyError where it lacks something."""
+    match message.get("event"):
+        case "started":
+            return Started(message["bundle"], message["pid"], message["at_unix_ns"])
+        case "exited":
+            return Exited(message["bundle"], message["exit"])
+        case "output":
+            lengths = message["stdout"], message["stderr"], message["order"]
+            return Output(message["bundle"], *lengths)
+        case "refused":
+            return Refused(message.get("op"), message["bundle"], message["why"])
+        case "stuck":
+            return Stuck(message["bundle"], tuple(message["pids"]))
+        case "superseded":
             return SlotTaken(slot)
+        case "hello":
+            queued = tuple(message.get("queued", ()))
+            return Hello(slot, message["pid"], message["bundle"], message["phase"], queued)
     return None
 
 
 class Slot:
     """A connection to the supervisor of one slot. Iterate it for its events, in one place."""
 
-    def __init__(
-        self, hello: Hello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, hello: Hello, lines: Lines, transport: asyncio.Transport) -> None:
         self.hello = hello
-        self._reader = reader
-        self._writer = writer
+        self._lines = lines
+        self._transport = transport
 
     @classmethod
     async def connect(cls, number: int, path: str) -> Self:
         """Connects and reads the hello; OSError where nobody listens."""
-        reader, writer = await asyncio.open_unix_connection(path, limit=LINE_BYTES)
+        loop = asyncio.get_running_loop()
+        transport, lines = await loop.create_unix_connection(Lines, path)
         try:
-            line = await reader.readline()
-            hello = parse_event(json.loads(line), number) if line else None
+            line = await lines.next()
+            hello = parse_event(json.loads(line), number) if line is not None else None
             if not isinstance(hello, Hello):
                 raise ConnectionResetError(f"no hello from {path}")
         except BaseException:
-            writer.close()
+            transport.close()
             raise
-        return cls(hello, reader, writer)
+        return cls(hello, lines, transport)
 
     @property
     def number(self) -> int:
@@ -188,7 +197,7 @@ class Slot:
         The answer is an event: Started, Exited (with reason spawn_failed) or Refused. An attempt
         is executed at most once, however often it is asked for.
         """
-        await self._send({"op": "spawn", "bundle": bundle})
+        self._send({"op": "spawn", "bundle": bundle})
 
     async def stop(self, bundle: str, by: StopReason, grace_s: float) -> None:
         """SIGTERM now, SIGKILL after `grace_s` seconds; a repeat can only shorten that.
@@ -196,39 +205,32 @@ class Slot:
         A run that waits in the slot ends at once as never_started. By "returned" nothing else
         happens: a run that was started goes on.
         """
-        await self._send({"op": "stop", "bundle": bundle, "by": by, "grace_s": grace_s})
+        self._send({"op": "stop", "bundle": bundle, "by": by, "grace_s": grace_s})
 
     async def acked(self, bundle: str, stdout_bytes: int, stderr_bytes: int) -> None:
         """Says how much output is safe elsewhere: it makes room under the spool's bound."""
         command = {"op": "acked", "bundle": bundle, "stdout": stdout_bytes, "stderr": stderr_bytes}
-        await self._send(command)
+        self._send(command)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         """The events after the hello; the last is SlotLost, or SlotTaken."""
-        while True:
-            try:
-                line = await self._reader.readline()
-            except (OSError, ValueError):  # ValueError: a line over the limit
-                line = b""
-            if not line.endswith(b"\n"):
-                yield SlotLost(self.number, self.pid)
-                return
-            event = parse_event(json.loads(line), self.number)
+        while (line := await self._lines.next()) is not None:
+            event = parse_event(json.loads(line.decode()), self.number)
             if event is not None:
                 yield event
             if isinstance(event, SlotTaken):
                 return
+        yield SlotLost(self.number, self.pid)
 
     async def close(self) -> None:
         """Ends the connection; the slot and its run go on."""
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+        self._transport.close()
+        await asyncio.shield(self._lines.closed)
 
-    async def _send(self, command: Mapping[str, Any]) -> None:
-        self._writer.write(json.dumps(command).encode("ascii") + b"\n")
-        with contextlib.suppress(ConnectionError):  # the reading side reports the loss
-            await self._writer.drain()
+    def _send(self, command: Mapping[str, Any]) -> None:
+        """Says something; that the slot is lost is for the reading side to tell."""
+        if not self._transport.is_closing():
+            self._transport.write(json.dumps(command).encode("ascii") + b"\n")
 
 
 class Supervisor:
