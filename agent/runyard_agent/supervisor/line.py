@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Line:
     """Tells and hears one peer; while there is none, what is told is dropped: the disk has it."""
 
-    __slots__ = ("_events", "_greet", "_hear", "_listener", "_peer", "_reactor")
+    __slots__ = ("_events", "_greet", "_hear", "_held", "_listener", "_peer", "_reactor")
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class Line:
         self._greet = greet
         self._hear = hear
         self._peer: Connection | None = None
+        self._held: bytearray | None = None
         self._events = READ
         reactor.watch(listener.fileno(), READ, self._on_peer)
 
@@ -45,11 +46,25 @@ class Line:
 
     def tell_line(self, line: bytes) -> None:
         """The same with a message that is encoded already."""
+        if self._held is not None:
+            self._held += line
+            return
         peer = self._peer
         if peer is not None:
             fd = peer.fileno()
             peer.send_line(line)
             self._follow(peer, fd)
+
+    def hold(self) -> None:
+        """What is told from now on is kept until `release`, so that it wakes the peer once."""
+        if self._held is None:
+            self._held = bytearray()
+
+    def release(self) -> None:
+        """Sends what was kept; harmless where nothing was."""
+        held, self._held = self._held, None
+        if held:
+            self.tell_line(bytes(held))
 
     def _on_peer(self, events: int) -> None:
         try:

@@ -231,8 +231,10 @@ class Slot:
         self._job = None
         self._is_draining = False
         self._unrecorded.append(job)
+        self._agent.hold()
         self._start_next()
         self._record()
+        self._agent.release()
 
     def _record(self) -> None:
         """Writes the exit records that are due; on a full disk again in a second."""
@@ -250,6 +252,7 @@ class Slot:
             del self._unrecorded[0]
             message = {"event": "exited", "bundle": job.bundle}
             self._agent.tell_line(encode_around(message, "exit", content))
+            self._agent.release()
             job.close(self._stash)
             if not self._agent.is_open:
                 _sync(fd)

@@ -13,6 +13,7 @@ import pytest
 
 import runyard_agent
 from runyard_agent.supervisor import spawn, sweep, wire
+from runyard_agent.supervisor.clock import boot_ns
 from runyard_agent.supervisor.stash import Stash
 
 SOURCE = Path(runyard_agent.__file__).parent.parent
@@ -175,3 +176,27 @@ def test_connection_reads_lines_in_pieces_and_nonsense_as_nothing() -> None:
 
     assert (first, second, third) == ([{"op": "ping"}, {}], [{"op": "pong"}], [])
     assert not connection.is_open
+
+
+def test_start_of_a_child_is_that_of_proc(tmp_path: Path) -> None:
+    starts = sweep.StartTimes()
+    told, listed = [], []
+    for _ in range(20):
+        before_ns = boot_ns()
+        pid = os.posix_spawn("/bin/true", ["true"], {})
+        told.append(starts.of(pid, before_ns, boot_ns()))
+        found = sweep.look_up(pid)
+        listed.append(found.start_ticks if found else None)
+        os.waitpid(pid, 0)
+
+    assert told == listed
+
+
+def test_start_of_a_child_is_asked_for_where_the_clock_does_not_tell() -> None:
+    starts = sweep.StartTimes()
+    own = sweep.look_up(os.getpid())
+    assert own is not None
+
+    assert starts.of(own.pid, 0, 0) == own.start_ticks  # which shows that /proc counts otherwise
+    assert starts.of(own.pid, 0, 0) == own.start_ticks
+    assert starts.of(2**22 + 1, 0, 0) is None
