@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
+from runyard_agent.bundles import Key
 from runyard_agent.core.ahead import LeasesAhead, Need
 from runyard_agent.outbox import Outbox
 from runyardpb.agent.v1 import agent_pb2 as pb
 
 MAX_LEASES_AHEAD = 64
 """How many the daemon may send: what a node of two slots ends within twice a report's hold."""
+
+
+class Offer(NamedTuple):
+    """A lease that came ahead, whose attempt it is, and what it wants of the node."""
+
+    key: Key
+    need: Need
+    lease: pb.Lease
 
 
 class Ahead:
@@ -21,10 +31,10 @@ class Ahead:
         begin: begins a lease, if there is room for it now; False: there is none.
     """
 
-    def __init__(self, outbox: Outbox, begin: Callable[[pb.Lease], bool]) -> None:
+    def __init__(self, outbox: Outbox, begin: Callable[[Offer], bool]) -> None:
         self._outbox = outbox
         self._begin = begin
-        self._leases: LeasesAhead[pb.Lease] = LeasesAhead()
+        self._leases: LeasesAhead[Offer] = LeasesAhead()
         self._timer: asyncio.TimerHandle | None = None
         outbox.is_busy = self.is_busy
 
@@ -32,10 +42,10 @@ class Ahead:
         """Whether leases wait, so that the daemon need not hear of room at once."""
         return len(self._leases) > 0
 
-    def offer(self, lease: pb.Lease) -> None:
-        """Takes a lease in, and begins it where there is room."""
-        self._leases.offer(_name(lease.ref), lease.ref.epoch, lease, _now_s())
-        self.go_on()
+    def offer(self, key: Key, lease: pb.Lease) -> None:
+        """Takes a lease in; `go_on` begins it where there is room."""
+        offer = Offer(key, need_of(lease), lease)
+        self._leases.offer(_name(lease.ref), lease.ref.epoch, offer, _now_s())
 
     def go_on(self) -> None:
         """There may be room: begins what can begin."""
@@ -65,8 +75,8 @@ class Ahead:
     def _on_time(self) -> None:
         """Gives back what could not begin."""
         self._timer = None
-        for lease in self._leases.overdue(_now_s()):
-            self._outbox.give_back(lease.ref)
+        for offer in self._leases.overdue(_now_s()):
+            self._outbox.give_back(offer.lease.ref)
         self._set_timer()
         if not self.is_busy():
             self._outbox.hurry()

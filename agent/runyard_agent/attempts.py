@@ -8,7 +8,7 @@ import time
 
 from runyard_agent import attempt as facts
 from runyard_agent import journal, launch, workfiles
-from runyard_agent.ahead import Ahead, need_of
+from runyard_agent.ahead import Ahead, Offer, need_of
 from runyard_agent.attempt import Attempt
 from runyard_agent.bundles import Bundle, Key, abandoned, scan
 from runyard_agent.core.ahead import Need
@@ -109,7 +109,7 @@ class Attempts:
         held = self._held.get(key)
         match self._answer(Word.LEASE, lease.ref, held):
             case Answer.START if lease.is_ahead:
-                self._ahead.offer(lease)
+                self._ahead.offer(key, lease)
             case Answer.START:
                 self._ahead.drop(lease.ref)
                 self._start_in_turn(key, lease)
@@ -118,6 +118,10 @@ class Attempts:
                 self._group.create_task(self._replace(key, held, lease), name=f"replace {key}")
             case Answer.REPORT if held is not None:
                 self._outbox.changed(held.attempt)
+
+    def go_on(self) -> None:
+        """Begins what came ahead, as far as there is room: after all leases of a message."""
+        self._ahead.go_on()
 
     def on_cancel(self, cancel: pb.CancelAttempt) -> None:
         """Ends an attempt."""
@@ -205,12 +209,11 @@ class Attempts:
         """Where the attempt's folder lies, or would lie."""
         return Bundle(f"{self._runs}/{key}", key)
 
-    def _begin(self, lease: pb.Lease) -> bool:
+    def _begin(self, offer: Offer) -> bool:
         """Begins a lease that came ahead; False while there is no room for it."""
-        key = _key(lease.ref)
-        if key is None or key in self._held:
+        key, need, lease = offer
+        if key in self._held:
             return True  # a later word has overtaken it
-        need = need_of(lease)
         if not need.is_plain and not self._used(need).fits(self._capacity):
             return False
         bundle = self._bundle(key).path

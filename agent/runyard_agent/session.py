@@ -181,6 +181,8 @@ class Session:
                 raise Stopped("the daemon was stopped")
         for lease in response.leases:
             self._attempts.on_lease(lease)
+        if response.leases:
+            self._attempts.go_on()
         for forget in response.forgets:
             self._attempts.on_forget(forget)
 
