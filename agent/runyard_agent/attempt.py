@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from runyard_agent import clock
 from runyard_agent.bundles import Bundle
@@ -35,8 +37,7 @@ _STOPPED_BY: Mapping[str, StoppedBy.ValueType] = {
 WARNINGS_MAX = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A measured stretch of the attempt: start by wall clock, length by the boot clock."""
 
     phase: str
@@ -85,6 +86,8 @@ class Attempt:
         """Its folders as they were made, where another run may have them later."""
         self.is_untouched = False
         """Its run has ended well and has left these folders as they were."""
+        self.has_environment_log = False
+        """This agent has written something to it."""
         self._changed = changed
         self._is_quiet = lease.is_ahead
 
@@ -141,12 +144,15 @@ class Attempt:
             phase=self.phase,
             status_message=self.status_message,
             end=self.end,
-            phases=[_span(span) for span in self.spans],
             warnings=self.warnings,
             workdir=self.workdir,
         )
+        for span in self.spans:
+            message = report.phases.add(phase=span.phase)
+            _set_ns(message.start_time, span.start_unix_ns)
+            _set_ns(message.duration, max(0, span.duration_ns))
         if self.started_at_unix_ns is not None:
-            report.start_time.FromNanoseconds(self.started_at_unix_ns)
+            _set_ns(report.start_time, self.started_at_unix_ns)
         for file, length_bytes in self.lengths.items():
             report.lengths.add(file=file, length_bytes=length_bytes)
         for piece in self.pieces:
@@ -154,12 +160,9 @@ class Attempt:
         return report
 
 
-def _span(span: Span) -> runs_pb2.PhaseSpan:
-    """A span on the wire."""
-    message = runs_pb2.PhaseSpan(phase=span.phase)
-    message.start_time.FromNanoseconds(span.start_unix_ns)
-    message.duration.FromNanoseconds(max(0, span.duration_ns))
-    return message
+def _set_ns(time: Timestamp | Duration, value_ns: int) -> None:
+    """Sets a moment or a length of time, not negative: what FromNanoseconds does, in less time."""
+    time.seconds, time.nanos = divmod(value_ns, 1_000_000_000)
 
 
 def end_of(record: Mapping[str, Any], work: str) -> pb.AttemptEnd:
@@ -174,10 +177,10 @@ def end_of(record: Mapping[str, Any], work: str) -> pb.AttemptEnd:
         peak_memory_bytes=record.get("max_rss_bytes") or 0,
         working_directory=os.fsencode(work),
     )
-    end.end_time.FromNanoseconds(record.get("ended_at_unix_ns") or clock.unix_ns())
-    end.duration.FromNanoseconds(max(0, record.get("duration_ns") or 0))
+    _set_ns(end.end_time, record.get("ended_at_unix_ns") or clock.unix_ns())
+    _set_ns(end.duration, max(0, record.get("duration_ns") or 0))
     cpu_s = float(record.get("user_cpu_s") or 0) + float(record.get("system_cpu_s") or 0)
-    end.cpu_time.FromNanoseconds(int(cpu_s * 1e9))
+    _set_ns(end.cpu_time, max(0, int(cpu_s * 1e9)))
     error = record.get("error")
     if end.reason == pb.AttemptEnd.REASON_SPAWN_FAILED and isinstance(error, dict):
         end.message = f"the program could not be started: {error.get('message', '')}"
@@ -208,7 +211,7 @@ def failed(
         metadata={key: _utf8(value) for key, value in (metadata or {}).items()},
         stopped_by=stopped_by,
     )
-    end.end_time.FromNanoseconds(clock.unix_ns())
+    _set_ns(end.end_time, clock.unix_ns())
     return end
 
 

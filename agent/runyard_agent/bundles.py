@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,10 @@ class Bundle:
         was about to be started.
         """
         os.rename(f"{folder}/{record.EXIT}", f"{folder}/{_FREE_EXIT}")
-        state = {"format": FORMAT, "phase": "spawning", "pid": None, "boot_id": boot_id}
         path = f"{folder}/{record.STATE}"
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            record.overwrite(fd, state)
+            os.pwrite(fd, _free_state(boot_id), 0)
         finally:
             os.close(fd)
         os.rename(path, f"{folder}/{record.FREE_STATE}")
@@ -121,9 +121,9 @@ class Bundle:
             return None
         return lease if lease.ref.run else None
 
-    def write_spec(self, spec: Mapping[str, Any]) -> None:
+    def write_spec(self, content: bytes) -> None:
         """Writes what the supervisor executes. Nobody reads it before the bundle is handed over."""
-        _write(self.path + "/spec.json", json.dumps({"format": FORMAT, **spec}).encode("ascii"))
+        _write(self.path + "/spec.json", content)
 
     def read_spec(self) -> dict[str, Any] | None:
         """What the supervisor executes, None before it was written."""
@@ -186,6 +186,13 @@ class Bundle:
         except (OSError, ValueError, RecursionError):
             return None
         return content if isinstance(content, dict) else None
+
+
+@lru_cache(maxsize=1)
+def _free_state(boot_id: str) -> bytes:
+    """What `state.free` holds."""
+    state = {"format": FORMAT, "phase": "spawning", "pid": None, "boot_id": boot_id}
+    return record.encode(state).ljust(record.STATE_BYTES)
 
 
 def scan(runs: Path) -> Iterator[Bundle]:

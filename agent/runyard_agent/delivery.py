@@ -83,7 +83,8 @@ class Delivery:
 
     def live(self) -> LiveFiles:
         """Looks, while the run is executed, for what gives no signal."""
-        return LiveFiles(self._node.config.poll_s, self._look, self._collect_live)
+        node = self._node
+        return LiveFiles(node.config.poll_s, node.first_looks, self._look, self._collect_live)
 
     async def _collect_live(self, with_outputs: bool) -> None:
         """Sends what the running job has finished writing."""
@@ -100,8 +101,10 @@ class Delivery:
         watch = Stopwatch("outputs")
         attempt.end = end
         attempt.is_untouched = self._is_untouched(end)
+        has_environment_log = attempt.has_environment_log or attempt.is_resumed
         attempt.lengths = self.files.finish(
             (
+                *(() if has_environment_log else (pb.AppendFilesRequest.FILE_ENVIRONMENT,)),
                 *(_JOB_FILES if attempt.is_untouched else ()),
                 *(() if has_printed else _PRINTED_FILES),
             )

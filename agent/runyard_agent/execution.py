@@ -9,7 +9,6 @@ from enum import StrEnum
 from runyard_agent import attempt as facts
 from runyard_agent import journal, prepare
 from runyard_agent.attempt import Attempt, Span, Stopwatch
-from runyard_agent.core.ahead import HOLD_S
 from runyard_agent.core.reconcile import Recovery
 from runyard_agent.delivery import Delivery
 from runyard_agent.environments.protocol import EnvironmentFailed
@@ -60,8 +59,6 @@ class Execution:
         self._exit: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
         self._start_watch: Stopwatch | None = None
         self._stop_grace_s: float | None = None
-        self._sync_timer: asyncio.TimerHandle | None = None
-        self._return_timer: asyncio.TimerHandle | None = None
         self._has_printed = True
         self._gpus: tuple[int, ...] = ()
 
@@ -86,6 +83,7 @@ class Execution:
     def exited(self, record: ExitRecord) -> None:
         """See Follower."""
         if not self._exit.done():
+            self._node.unbegun.drop(self)
             self._exit.set_result(record)
             self._left()
 
@@ -162,8 +160,7 @@ class Execution:
         self._stage = _Stage.OVER
         if not self.is_dropped:
             self.attempt.advance(pb.AttemptReport.PHASE_ENDED)
-            loop = asyncio.get_running_loop()
-            self._sync_timer = loop.call_later(SYNC_AFTER_S, self._sync)
+            self._node.unheard_ends.set(self, self._sync)
 
     def _sync(self) -> None:
         """The daemon has not acknowledged the end yet: our copy of it counts."""
@@ -185,8 +182,7 @@ class Execution:
         if self._stop_grace_s is not None:
             self._node.executor.stop(self._bundle, "cancel", self._stop_grace_s)
         elif self.attempt.lease.is_ahead:
-            loop = asyncio.get_running_loop()
-            self._return_timer = loop.call_later(HOLD_S, self._give_back)
+            self._node.unbegun.set(self, self._give_back)
         try:
             record = await self._follow()
         except Refused as refused:
@@ -206,20 +202,15 @@ class Execution:
     async def _prepare(self) -> pb.AttemptEnd | None:
         """Lays everything out and hands it over; an end where it does not come to that."""
         self._stage = _Stage.PREPARING
-        never_started = facts.failed(
-            pb.AttemptEnd.REASON_NEVER_STARTED,
-            "cancelled before the program was started",
-            stopped_by=pb.AttemptEnd.STOPPED_BY_CANCEL,
-        )
         try:
             if self._stop_grace_s is not None:
-                return never_started
+                return _never_started()
             return await self._make_ready()
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._stop_grace_s is None or task is None or task.uncancel() > 0:
                 raise
-            return never_started
+            return _never_started()
         except LayoutFailed as error:
             reason = pb.AttemptEnd.REASON_SNAPSHOT_FAILED
             return facts.failed(reason, error.message, error.advice, error.metadata)
@@ -234,7 +225,7 @@ class Execution:
         node, attempt = self._node, self.attempt
         spec = attempt.lease.spec
         attempt.advance(pb.AttemptReport.PHASE_PREPARING)
-        log = prepare.EnvironmentLog(node, attempt.bundle.environment_log, self._delivery.files)
+        log = prepare.EnvironmentLog(node, attempt, self._delivery.files)
         if spec.kind == runs_pb2.RunSpec.KIND_ENVIRONMENT_BUILD:
             await prepare.provide_environment(node, attempt, log)
             return facts.failed(pb.AttemptEnd.REASON_BUILT, "the environment is built")
@@ -288,8 +279,16 @@ class Execution:
     def close(self) -> None:
         """Gives back what it holds; after `run`, or when it was cancelled."""
         self._delivery.close()
-        for timer in (self._sync_timer, self._return_timer):
-            if timer is not None:
-                timer.cancel()
+        self._node.unheard_ends.drop(self)
+        self._node.unbegun.drop(self)
         if self._exit.done() and not self._exit.cancelled():
             self._exit.exception()  # seen
+
+
+def _never_started() -> pb.AttemptEnd:
+    """The end of what was cancelled in time."""
+    return facts.failed(
+        pb.AttemptEnd.REASON_NEVER_STARTED,
+        "cancelled before the program was started",
+        stopped_by=pb.AttemptEnd.STOPPED_BY_CANCEL,
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from runyard_agent.workdir import OWN_FOLDERS, open_file
 from runyard_contract.digest import digest_bytes
@@ -20,19 +20,18 @@ TICK_NS = 20_000_000
 _READ_BYTES = 8 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class _Stamp:
+class _Stamp(NamedTuple):
     """What changes whenever a file, or the list of a folder, or the rights on either change."""
 
     inode: int
     ctime_ns: int
     mode: int
 
-    @classmethod
-    def of(cls, path: str) -> _Stamp:
-        """The stamp now. Raises OSError."""
-        status = os.lstat(path)
-        return cls(status.st_ino, status.st_ctime_ns, status.st_mode)
+
+def _stamp(path: str) -> _Stamp:
+    """The stamp now. Raises OSError."""
+    status = os.lstat(path)
+    return _Stamp(status.st_ino, status.st_ctime_ns, status.st_mode)
 
 
 class LaidOut:
@@ -60,7 +59,7 @@ class LaidOut:
             parts = path.split("/")
             folders.update("/".join(("work", *parts[:depth])) for depth in range(1, len(parts)))
         names = [*sorted(folders), *(f"work/{path}" for path in digests)]
-        self._stamps = {name: _Stamp.of(f"{bundle}/{name}") for name in names}
+        self._stamps = {name: _stamp(f"{bundle}/{name}") for name in names}
 
     @property
     def file_count(self) -> int:
@@ -72,7 +71,7 @@ class LaidOut:
         is_early = False
         try:
             for name, stamp in self._stamps.items():
-                if _Stamp.of(f"{bundle}/{name}") != stamp:
+                if _stamp(f"{bundle}/{name}") != stamp:
                     return False
                 is_early = is_early or stamp.ctime_ns > since_unix_ns - TICK_NS
             return not is_early or self._is_whole(bundle)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from runyard_agent.bundles import Bundle
+from runyard_agent.bundles import FORMAT, Bundle
 from runyard_agent.environments.protocol import ProvidedEnvironment
 from runyard_contract.ids import RunName
 from runyardpb.agent.v1 import agent_pb2 as pb
@@ -14,6 +15,20 @@ from runyardpb.v1 import runs_pb2
 
 DEFAULT_GRACE_S = 30.0
 DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
+SHARED_MAX = 16
+SHARED_BYTES = 64 << 10
+"""Of so many specifications, of at most this size, is remembered what their runs share."""
+_OWN_VARIABLES = (
+    "RUNYARD_RUN_ID",
+    "RUNYARD_EXPERIMENT",
+    "RUNYARD_WORKSPACE",
+    "RUNYARD_ATTEMPT",
+    "RUNYARD_JOB_DIR",
+)
+"""Variables whose values differ from run to run."""
+
+_Shared = tuple[bytes, bytes, tuple[tuple[bytes, bytes], ...], tuple[int, ...]]
+"""Of what the shared part is made: specification, Python, the environment's variables, GPUs."""
 
 
 def arguments(spec: runs_pb2.RunSpec, python: bytes) -> list[bytes]:
@@ -21,47 +36,6 @@ def arguments(spec: runs_pb2.RunSpec, python: bytes) -> list[bytes]:
     if spec.WhichOneof("program") == "command":
         return list(spec.command.argv)
     return [python, os.fsencode(spec.script.path), *spec.script.arguments]
-
-
-def variables(
-    lease: pb.Lease,
-    bundle: Bundle,
-    environment: ProvidedEnvironment,
-    *,
-    is_local: bool,
-    library: str,
-    gpus: Sequence[int],
-) -> dict[bytes, bytes]:
-    """The job's variables: the caller's (local only), the environment's, the run's, runyard's."""
-    spec = lease.spec
-    composed: dict[bytes, bytes] = {}
-    if is_local:
-        composed.update((v.name, v.value) for v in spec.caller_environment)
-    composed.update(environment.env)
-    chosen = {v.name: v.value for v in spec.environment_variables}
-    composed.update(chosen)
-    if b"PATH" not in chosen:
-        composed[b"PATH"] = _path(composed.get(b"PATH") or DEFAULT_PATH, environment.python)
-    if gpus and b"CUDA_VISIBLE_DEVICES" not in chosen:
-        composed[b"CUDA_VISIBLE_DEVICES"] = b",".join(b"%d" % index for index in gpus)
-    composed.setdefault(b"PYTHONUNBUFFERED", b"1")
-    python_path = composed.get(b"PYTHONPATH", b"")
-    zip_path = os.fsencode(library)
-    composed[b"PYTHONPATH"] = python_path + b":" + zip_path if python_path else zip_path
-    name = RunName.parse(lease.ref.run)
-    composed.update(
-        {
-            b"RUNYARD_RUN_ID": name.run.encode(),
-            b"RUNYARD_EXPERIMENT": name.experiment.encode(),
-            b"RUNYARD_WORKSPACE": name.workspace.encode(),
-            b"RUNYARD_ATTEMPT": b"%d" % lease.ref.attempt,
-            b"RUNYARD_NODE_RANK": b"0",
-            b"RUNYARD_WORLD_SIZE": b"1",
-            b"RUNYARD_JOB_DIR": os.fsencode(bundle.job),
-            b"RUNYARD_OUTPUT_DIR": b"outputs",
-        }
-    )
-    return composed
 
 
 def _path(path: bytes, python: bytes) -> bytes:
@@ -93,30 +67,104 @@ def seconds(duration: Any) -> float:
     return max(0.0, float(duration.seconds) + float(duration.nanos) / 1e9)
 
 
-def supervisor_spec(
-    lease: pb.Lease,
-    bundle: Bundle,
-    argv: Sequence[bytes],
-    env: Mapping[bytes, bytes],
-    *,
-    spool_bound_bytes: int,
-    agent: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The content of spec.json. `agent` is what only the agent reads again, after a restart."""
-    spec = lease.spec
-    return {
-        "run_id": bundle.key.run_id,
-        "attempt": lease.ref.attempt,
-        "epoch": lease.ref.epoch,
-        "argv": [_text(item) for item in argv],
-        "env": {_text(name): _text(value) for name, value in env.items()},
-        "cwd": bundle.work,
-        "merge_stderr": spec.merge_stderr,
-        "grace_s": grace_s(spec),
-        "max_duration_s": seconds(spec.max_duration) if spec.HasField("max_duration") else None,
-        "spool_bound_bytes": spool_bound_bytes,
-        "agent": dict(agent),
-    }
+class Specs:
+    """Makes spec.json for run after run. What the runs of one specification share is made once."""
+
+    def __init__(self, *, is_local: bool, library: str, spool_bound_bytes: int) -> None:
+        """`library` is the path of the job library; a local job gets its caller's variables."""
+        self._is_local = is_local
+        self._library = os.fsencode(library)
+        self._spool_bound_bytes = spool_bound_bytes
+        self._shared: dict[_Shared, bytes] = {}
+
+    def content(
+        self,
+        lease: pb.Lease,
+        bundle: Bundle,
+        environment: ProvidedEnvironment,
+        gpus: tuple[int, ...],
+        agent: Mapping[str, Any],
+    ) -> bytes:
+        """The content of spec.json. `agent` is what only the agent reads again, after a restart."""
+        own = {
+            "format": FORMAT,
+            "run_id": bundle.key.run_id,
+            "attempt": lease.ref.attempt,
+            "epoch": lease.ref.epoch,
+            "cwd": bundle.work,
+            "agent": agent,
+        }
+        name = RunName.parse(lease.ref.run)
+        values = (name.run, name.experiment, name.workspace, str(lease.ref.attempt), bundle.job)
+        variables = dict(zip(_OWN_VARIABLES, values, strict=True))
+        shared = self._shared_part(lease.spec, environment, gpus)
+        return b"%b, %b, %b}" % (_json(own)[:-1], shared, _json(variables)[1:])
+
+    def _shared_part(
+        self, spec: runs_pb2.RunSpec, environment: ProvidedEnvironment, gpus: tuple[int, ...]
+    ) -> bytes:
+        """What other runs of this specification have, too, up to the middle of the variables."""
+        data = spec.SerializeToString()
+        key = data, environment.python, tuple(environment.env.items()), gpus
+        shared = self._shared.get(key)
+        if shared is None:
+            shared = self._make_shared(spec, environment, gpus)
+            if len(self._shared) >= SHARED_MAX:
+                del self._shared[next(iter(self._shared))]
+            if len(data) <= SHARED_BYTES:
+                self._shared[key] = shared
+        return shared
+
+    def _make_shared(
+        self, spec: runs_pb2.RunSpec, environment: ProvidedEnvironment, gpus: tuple[int, ...]
+    ) -> bytes:
+        """JSON without its outer brackets, and without the last one of `env`."""
+        variables = self._variables(spec, environment, gpus)
+        limit_s = seconds(spec.max_duration) if spec.HasField("max_duration") else None
+        content = {
+            "argv": [_text(item) for item in arguments(spec, environment.python)],
+            "merge_stderr": spec.merge_stderr,
+            "grace_s": grace_s(spec),
+            "max_duration_s": limit_s,
+            "spool_bound_bytes": self._spool_bound_bytes,
+            "env": {_text(name): _text(value) for name, value in variables.items()},
+        }
+        return _json(content)[1:-2]
+
+    def _variables(
+        self, spec: runs_pb2.RunSpec, environment: ProvidedEnvironment, gpus: tuple[int, ...]
+    ) -> dict[bytes, bytes]:
+        """The caller's variables (local only), the environment's, the run's, then runyard's."""
+        composed: dict[bytes, bytes] = {}
+        if self._is_local:
+            composed.update((v.name, v.value) for v in spec.caller_environment)
+        composed.update(environment.env)
+        chosen = {v.name: v.value for v in spec.environment_variables}
+        composed.update(chosen)
+        if b"PATH" not in chosen:
+            composed[b"PATH"] = _path(composed.get(b"PATH") or DEFAULT_PATH, environment.python)
+        if gpus and b"CUDA_VISIBLE_DEVICES" not in chosen:
+            composed[b"CUDA_VISIBLE_DEVICES"] = b",".join(b"%d" % index for index in gpus)
+        composed.setdefault(b"PYTHONUNBUFFERED", b"1")
+        python_path = composed.get(b"PYTHONPATH", b"")
+        composed[b"PYTHONPATH"] = (
+            python_path + b":" + self._library if python_path else self._library
+        )
+        composed.update(
+            {
+                b"RUNYARD_NODE_RANK": b"0",
+                b"RUNYARD_WORLD_SIZE": b"1",
+                b"RUNYARD_OUTPUT_DIR": b"outputs",
+            }
+        )
+        for name in _OWN_VARIABLES:
+            composed.pop(name.encode(), None)
+        return composed
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    """An object as JSON, ASCII only."""
+    return json.dumps(content).encode("ascii")
 
 
 def _text(data: bytes) -> str:

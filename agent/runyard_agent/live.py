@@ -6,16 +6,19 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from runyard_agent.deadlines import Deadlines
+
 LIVE_LOGS_S = 1.0
 LIVE_OUTPUTS_S = 30.0
 SLOWEST_POLL_S = 1.0
 
 
 class LiveFiles:
-    """Polls from `start` to `stop`; costs one timer until a run has lasted a poll.
+    """Polls from `start` to `stop`.
 
     Args:
         poll_s: the first pause; pauses grow up to a second, or to this where it is longer.
+        first: has the same pause, and a timer for all runs, most of which are over by then.
         look: has the growing files looked at.
         collect: sends finished files; told whether those of outputs/ are wanted, too.
     """
@@ -23,10 +26,12 @@ class LiveFiles:
     def __init__(
         self,
         poll_s: float,
+        first: Deadlines,
         look: Callable[[], None],
         collect: Callable[[bool], Coroutine[Any, Any, None]],
     ) -> None:
         self._poll_s = poll_s
+        self._first = first
         self._slowest_s = max(SLOWEST_POLL_S, poll_s)
         self._look = look
         self._collect = collect
@@ -37,10 +42,15 @@ class LiveFiles:
 
     def start(self) -> None:
         """Begins to look."""
+        self._first.set(self, self._on_time)
+
+    def _go_on(self) -> None:
+        """Looks again after a pause."""
         self._timer = asyncio.get_running_loop().call_later(self._poll_s, self._on_time)
 
     async def stop(self) -> None:
         """Looks no more; a collection that is under way is left."""
+        self._first.drop(self)
         if self._timer is not None:
             self._timer.cancel()
         if self._collecting is not None:
@@ -59,4 +69,4 @@ class LiveFiles:
             self._since_logs_s = 0.0
             self._since_outputs_s = 0.0 if with_outputs else self._since_outputs_s
             self._collecting = asyncio.create_task(self._collect(with_outputs), name="live files")
-        self.start()
+        self._go_on()

@@ -16,12 +16,16 @@ from runyard_agent import clock, config, journal, probe
 from runyard_agent.attempts import Attempts
 from runyard_agent.builtahead import BuiltAhead
 from runyard_agent.config import Config
+from runyard_agent.core.ahead import HOLD_S
+from runyard_agent.deadlines import Deadlines
 from runyard_agent.environments.registry import BuilderContext, load_builders
+from runyard_agent.execution import SYNC_AFTER_S
 from runyard_agent.executors.process import ProcessExecutor
 from runyard_agent.folders import Folders
 from runyard_agent.gpus import Gpus
 from runyard_agent.home import Home, open_home
 from runyard_agent.joblib import job_library
+from runyard_agent.launch import Specs
 from runyard_agent.link import Link
 from runyard_agent.node import Node
 from runyard_agent.outbox import Outbox
@@ -93,11 +97,18 @@ async def run(settings: Config, home: Home) -> None:
                 source=_source(settings, home, link, disk),
                 gpus=Gpus(len(machine.gpu_names)),
                 disk=disk,
-                library=job_library(home.cache),
+                specs=Specs(
+                    is_local=settings.is_local,
+                    library=job_library(home.cache),
+                    spool_bound_bytes=settings.spool_bound_bytes,
+                ),
                 changed=outbox.changed,
                 folders=folders,
                 built_ahead=built_ahead,
                 trash=sweeper.take,
+                unheard_ends=Deadlines(SYNC_AFTER_S),
+                unbegun=Deadlines(HOLD_S),
+                first_looks=Deadlines(settings.poll_s),
             )
             attempts = Attempts(node, outbox, sweeper, group, machine)
             session = Session(settings, home, machine, attempts, outbox, link, appender)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from runyard_agent.attempt import Attempt
 from runyard_agent.builtahead import BuiltAhead
 from runyard_agent.config import Config
+from runyard_agent.deadlines import Deadlines
 from runyard_agent.environments.protocol import EnvironmentBuilder
 from runyard_agent.executors.protocol import Executor
 from runyard_agent.folders import Folders
 from runyard_agent.gpus import Gpus
 from runyard_agent.home import Home
+from runyard_agent.launch import Specs
 from runyard_agent.link import Link
 from runyard_agent.shipping.append import Appender
 from runyard_agent.shipping.content import ContentSender
@@ -35,8 +37,7 @@ class Node:
     gpus: Gpus
     disk: ThreadExecutor
     """Where larger file work is done."""
-    library: str
-    """Path of the job library's zip."""
+    specs: Specs
     changed: Callable[[Attempt], None]
     """Told of an attempt of which there is something to report."""
     folders: Folders
@@ -44,3 +45,9 @@ class Node:
     built_ahead: BuiltAhead
     trash: Callable[[str], None]
     """Takes a path that is to be deleted some time."""
+    unheard_ends: Deadlines
+    """Ends that the daemon has not taken over yet."""
+    unbegun: Deadlines
+    """Runs that came ahead and wait behind another."""
+    first_looks: Deadlines
+    """Runs of which nobody has looked for what gives no signal."""

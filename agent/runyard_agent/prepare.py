@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from runyard_agent import journal, launch
+from runyard_agent import journal
 from runyard_agent.attempt import Attempt, Stopwatch
 from runyard_agent.environments.protocol import EnvironmentFailed, ProvidedEnvironment
 from runyard_agent.laid import LaidOut
@@ -40,17 +40,18 @@ KEEP_LOCK_LIMIT_S = 30.0
 class EnvironmentLog:
     """`logs/environment.txt` of one attempt; the file is made with its first byte."""
 
-    def __init__(self, node: Node, path: str, files: GrowingFiles) -> None:
+    def __init__(self, node: Node, attempt: Attempt, files: GrowingFiles) -> None:
         self._node = node
-        self._path = path
+        self._attempt = attempt
         self._files = files
 
     def write(self, data: bytes) -> None:
         """Appends bytes, and has them shipped."""
         if not data:
             return
+        self._attempt.has_environment_log = True
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self._path, flags, 0o600)
+        fd = os.open(self._attempt.bundle.environment_log, flags, 0o600)
         try:
             os.write(fd, data)
         finally:
@@ -213,28 +214,6 @@ def write_spec(
     node: Node, attempt: Attempt, environment: ProvidedEnvironment, gpus: tuple[int, ...]
 ) -> None:
     """Writes what the supervisor executes, and what this agent wants to know after a restart."""
-    lease, bundle = attempt.lease, attempt.bundle
-    argv = launch.arguments(lease.spec, environment.python)
-    env = launch.variables(
-        lease,
-        bundle,
-        environment,
-        is_local=node.config.is_local,
-        library=node.library,
-        gpus=gpus,
-    )
-    kept = {
-        "spans": [(span.phase, span.start_unix_ns, span.duration_ns) for span in attempt.spans],
-        "warnings": attempt.warnings,
-        "gpus": gpus,
-    }
-    bundle.write_spec(
-        launch.supervisor_spec(
-            lease,
-            bundle,
-            argv,
-            env,
-            spool_bound_bytes=node.config.spool_bound_bytes,
-            agent=kept,
-        )
-    )
+    kept = {"spans": attempt.spans, "warnings": attempt.warnings, "gpus": gpus}
+    bundle = attempt.bundle
+    bundle.write_spec(node.specs.content(attempt.lease, bundle, environment, gpus, kept))

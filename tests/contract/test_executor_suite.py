@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -109,7 +110,7 @@ class Workshop:
             "max_duration_s": None,
             "spool_bound_bytes": 1 << 20,
         }
-        bundle.write_spec({**defaults, **spec})
+        bundle.write_spec(json.dumps({"format": 1, **defaults, **spec}).encode())
         return bundle
 
     def close(self) -> None:

@@ -29,7 +29,8 @@ def hand_over(bundle: Bundle, *, phase: str, boot_id: str = "") -> None:
     if not boot_id:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     os.mkdir(bundle.work)
-    bundle.write_spec({"run_id": bundle.key.run_id, "attempt": 1, "epoch": 4})
+    spec = {"format": 1, "run_id": bundle.key.run_id, "attempt": 1, "epoch": 4}
+    bundle.write_spec(json.dumps(spec).encode())
     state = {
         "format": 1,
         "phase": phase,

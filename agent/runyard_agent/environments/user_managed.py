@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from runyard_agent.environments.protocol import (
     EnvironmentFailed,
@@ -31,8 +31,7 @@ _PYTHON_NAME = re.compile(rb"python(\d+(\.\d+)?)?\Z")
 _DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
 
 
-@dataclass(frozen=True, slots=True)
-class _Identity:
+class _Identity(NamedTuple):
     """Names a file for as long as it is the same."""
 
     path: bytes

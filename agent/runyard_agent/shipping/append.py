@@ -41,7 +41,6 @@ class Appender:
     def add(self, files: GrowingFiles) -> None:
         """Ships these from now on."""
         self._files[_id(files.ref)] = files
-        self._waiting[_id(files.ref)] = asyncio.Event()
 
     def remove(self, files: GrowingFiles) -> None:
         """Ships these no more."""
@@ -50,7 +49,7 @@ class Appender:
             del self._files[key]
             self._grown.pop(key, None)
             self._blocked.discard(key)
-            self._waiting.pop(key).set()
+            self._look_again(key)
         files.close()
 
     def wake(self, files: GrowingFiles) -> None:
@@ -61,7 +60,11 @@ class Appender:
 
     def nudge(self, files: GrowingFiles) -> None:
         """Has whoever waits in `complete` look again."""
-        event = self._waiting.get(_id(files.ref))
+        self._look_again(_id(files.ref))
+
+    def _look_again(self, key: _Id) -> None:
+        """Wakes who waits for something of these files."""
+        event = self._waiting.pop(key, None)
         if event is not None:
             event.set()
 
@@ -83,8 +86,7 @@ class Appender:
         while self._files.get(key) is files:
             if is_so():
                 return True
-            self._waiting[key].clear()
-            await self._waiting[key].wait()
+            await self._waiting.setdefault(key, asyncio.Event()).wait()
         return False
 
     async def run(self) -> None:
@@ -110,7 +112,7 @@ class Appender:
         for key, files in self._files.items():
             files.rewind()
             self._grown[key] = None
-            self._waiting[key].set()
+            self._look_again(key)
         self._wake.set()
         call = AppendCall(stubs.agent.AppendFiles, stubs.metadata)
         async with cancelling(call):
@@ -183,7 +185,7 @@ class Appender:
         elif files.acknowledge(response.file, response.committed_bytes):
             self._grown[key] = None
         if files.is_complete:
-            self._waiting[key].set()
+            self._look_again(key)
         if self._blocked:
             self._grown.update(dict.fromkeys(self._blocked))
             self._blocked.clear()

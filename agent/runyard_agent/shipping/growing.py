@@ -169,22 +169,24 @@ class GrowingFiles:
 
         None where that is more than the limit, or where some of it is on its way already.
         """
-        if self._final is None or self.unacknowledged_bytes:
+        if self._final is None:
             return None
-        wanted = {
-            file: length - self._tails[file].acked_bytes for file, length in self._final.items()
-        }
-        is_known = all(tail.is_known for tail in self._tails.values())
-        if not is_known or sum(wanted.values()) > limit_bytes:
+        wanted = {}
+        for file, length in self._final.items():
+            tail = self._tails[file]
+            if not tail.is_known or tail.sent_bytes != tail.acked_bytes:
+                return None
+            if length > tail.acked_bytes:
+                wanted[file] = length - tail.acked_bytes
+        if sum(wanted.values()) > limit_bytes:
             return None
         pieces = []
         for file, length in wanted.items():
-            if length > 0:
-                offset = self._tails[file].acked_bytes
-                data = self._tails[file].read(length, offset)
-                if len(data) < length:
-                    return None  # the spool is damaged: the long way says what is left of it
-                pieces.append(Piece(file, offset, data))
+            offset = self._tails[file].acked_bytes
+            data = self._tails[file].read(length, offset)
+            if len(data) < length:
+                return None  # the spool is damaged: the long way says what is left of it
+            pieces.append(Piece(file, offset, data))
         return tuple(pieces)
 
     def give_up(self) -> None:

@@ -1,11 +1,13 @@
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runyard_agent.bundles import Bundle, Key
 from runyard_agent.environments.protocol import ProvidedEnvironment
-from runyard_agent.launch import arguments, supervisor_spec, variables
+from runyard_agent.launch import Specs, arguments
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import runs_pb2
 from runyardpb.v1.common_pb2 import EnvironmentVariable
@@ -37,9 +39,16 @@ def composed(
     gpus: tuple[int, ...] = (),
 ) -> dict[bytes, bytes]:
     environment = ProvidedEnvironment(python=python, env=env or {})
-    return variables(
-        run, BUNDLE, environment, is_local=is_local, library="/node/lib.zip", gpus=gpus
-    )
+    specs = Specs(is_local=is_local, library="/node/lib.zip", spool_bound_bytes=9)
+    content = json.loads(specs.content(run, BUNDLE, environment, gpus, {}))
+    return {os.fsencode(name): os.fsencode(value) for name, value in content["env"].items()}
+
+
+def spec_of(run: pb.Lease, specs: Specs | None = None, bundle: Bundle = BUNDLE) -> dict[str, Any]:
+    specs = specs or Specs(is_local=True, library="/node/lib.zip", spool_bound_bytes=9)
+    environment = ProvidedEnvironment(python=b"/usr/bin/python3")
+    content: dict[str, Any] = json.loads(specs.content(run, bundle, environment, (), {"gpus": [1]}))
+    return content
 
 
 def test_variables_of_a_job_name_its_run() -> None:
@@ -142,27 +151,75 @@ def test_arguments_of_a_command_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("max_duration_s", [None, 2.5])
-def test_supervisor_spec_carries_bytes_and_limits(max_duration_s: float | None) -> None:
-    run = lease(merge_stderr=True)
+def test_spec_carries_bytes_and_limits(max_duration_s: float | None) -> None:
+    run = lease(
+        merge_stderr=True,
+        command=runs_pb2.Command(argv=[b"x", b"\xff"]),
+        environment_variables=[EnvironmentVariable(name=b"K\xfe", value=b"v")],
+    )
     run.spec.cancel_grace.FromSeconds(3)
     if max_duration_s is not None:
         run.spec.max_duration.FromNanoseconds(int(max_duration_s * 1e9))
 
-    spec = supervisor_spec(
-        run, BUNDLE, [b"x", b"\xff"], {b"K\xfe": b"v"}, spool_bound_bytes=9, agent={"gpus": [1]}
-    )
+    spec = spec_of(run)
 
+    assert spec["format"] == 1
     assert spec["argv"] == ["x", "\udcff"]
-    assert spec["env"] == {"K\udcfe": "v"}
+    assert spec["env"]["K\udcfe"] == "v"
     assert spec["cwd"] == BUNDLE.work
     assert (spec["run_id"], spec["attempt"], spec["epoch"]) == (BUNDLE.key.run_id, 2, 7)
     assert spec["merge_stderr"] is True
     assert spec["grace_s"] == 3.0
     assert spec["max_duration_s"] == max_duration_s
     assert spec["spool_bound_bytes"] == 9
+    assert spec["agent"] == {"gpus": [1]}
 
 
-def test_supervisor_spec_gives_thirty_seconds_of_grace_unless_told() -> None:
-    spec = supervisor_spec(lease(), BUNDLE, [b"x"], {}, spool_bound_bytes=1, agent={})
+def test_spec_gives_thirty_seconds_of_grace_unless_told() -> None:
+    assert spec_of(lease())["grace_s"] == 30.0
 
-    assert spec["grace_s"] == 30.0
+
+def test_runs_of_one_specification_have_specs_of_their_own() -> None:
+    specs = Specs(is_local=True, library="/node/lib.zip", spool_bound_bytes=9)
+    first = lease(command=runs_pb2.Command(argv=[b"x"]))
+    second = lease(command=runs_pb2.Command(argv=[b"x"]))
+    second.ref.run = second.ref.run[:-1] + "d"
+    second.ref.attempt, second.ref.epoch = 1, 8
+    key = Key("iris_1764000000_0a1b2c3d"[:-1] + "d", 1)
+
+    spec_of(first, specs)
+    spec = spec_of(second, specs, Bundle(f"/node/runs/{key}", key))
+
+    assert (spec["run_id"], spec["attempt"], spec["epoch"]) == (key.run_id, 1, 8)
+    assert spec["cwd"] == f"/node/runs/{key}/work"
+    assert spec["env"]["RUNYARD_RUN_ID"] == key.run_id
+    assert spec["env"]["RUNYARD_ATTEMPT"] == "1"
+    assert spec["env"]["RUNYARD_JOB_DIR"] == f"/node/runs/{key}/job"
+
+
+def test_runs_of_other_specifications_or_environments_share_nothing() -> None:
+    specs = Specs(is_local=True, library="/node/lib.zip", spool_bound_bytes=9)
+    run = lease(command=runs_pb2.Command(argv=[b"x"]))
+    other = lease(command=runs_pb2.Command(argv=[b"y"]))
+    venv = ProvidedEnvironment(python=b"/v/bin/python", env={b"VIRTUAL_ENV": b"/v"})
+
+    contents = [
+        spec_of(run, specs),
+        spec_of(other, specs),
+        json.loads(specs.content(run, BUNDLE, venv, (), {})),
+        json.loads(specs.content(run, BUNDLE, venv, (3,), {})),
+    ]
+
+    assert [content["argv"] for content in contents] == [["x"], ["y"], ["x"], ["x"]]
+    assert [content["env"].get("VIRTUAL_ENV") for content in contents] == [None, None, "/v", "/v"]
+    assert [content["env"].get("CUDA_VISIBLE_DEVICES") for content in contents] == [None] * 3 + [
+        "3"
+    ]
+
+
+def test_variable_of_the_run_can_not_name_another_run() -> None:
+    run = lease(environment_variables=pairs(RUNYARD_RUN_ID=b"another", RUNYARD_JOB_DIR=b"/x"))
+
+    env = spec_of(run)["env"]
+
+    assert (env["RUNYARD_RUN_ID"], env["RUNYARD_JOB_DIR"]) == (BUNDLE.key.run_id, BUNDLE.job)
