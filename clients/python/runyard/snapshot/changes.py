@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from itertools import compress
 
 from runyard.snapshot.stat_columns import read_columns, signature_of
 from runyard.snapshot.tree import DIRECTORY, WATCHED, Tree
@@ -37,7 +36,7 @@ def find_changes(tree: Tree, root_fd: int) -> Changes:
     linked_rules = [n for n in tree.targets if _is_ignore_file(tree, n)]
     if not changed and not listings and not linked_rules:
         return Changes(frozenset(), frozenset(), frozenset())
-    directory_entries = list(compress(range(len(tree)), map(DIRECTORY.__eq__, tree.kinds)))
+    directory_entries = tree.directory_entries()
     number_of = {entry: number for number, entry in enumerate(directory_entries, 1)}
     entries: set[int] = set()
     for entry in changed:

@@ -82,6 +82,21 @@ class Tree:
         """The directory that an entry lies in."""
         return bisect_right(self._starts, entry) - 1
 
+    def directory_entries(self) -> list[int]:
+        """The entries of kind DIRECTORY: that of directory 1 first."""
+        found: list[int] = []
+        entry = self.kinds.find(DIRECTORY)
+        while entry >= 0:
+            found.append(entry)
+            entry = self.kinds.find(DIRECTORY, entry + 1)
+        return found
+
+    def children_of(self, directories: range) -> range:
+        """The directories in directories that follow each other: they follow each other, too."""
+        return range(
+            self._first_children[directories[0]], self._first_children[directories[-1] + 1]
+        )
+
     def children(self, directory: int) -> Iterator[tuple[int, int]]:
         """(entry, directory) of the directories in a directory."""
         start, end = self.span(directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from runyard.snapshot.stat_columns import UNTRUSTED_SIGNATURE, Signature
@@ -49,46 +50,51 @@ class TreeBuilder:
         tree = self._tree
         tree.root_signature = root.signature if root.is_trusted else UNTRUSTED_SIGNATURE
         tree.root_digest = root.digest
-        queue: list[tuple[Listing | int, int]] = [(_below(root), root.files)]
-        for below, files in queue:  # grows while it is walked: breadth first
-            tree.file_counts.append(files)
-            if isinstance(below, int):
-                queue += self._copy(below)
+        queue = _Queue()
+        queue.add(root)
+        while queue.steps:
+            below, files = queue.steps.popleft()
+            if isinstance(below, range):
+                self._copy(below)
+                queue.add_before(self._before.children_of(below))
             else:
-                queue += self._write(below)
+                tree.file_counts.append(files)
+                for child in self._write(below):
+                    queue.add(child)
         tree.seal()
         return tree
 
-    def _copy(self, directory: int) -> list[tuple[Listing | int, int]]:
-        """Takes over a directory of the tree before; returns its children."""
+    def _copy(self, directories: range) -> None:
+        """Takes over directories of the tree before that follow each other in it."""
         before, tree = self._before, self._tree
-        start, end = before.span(directory)
+        first, end_directory = directories.start, directories.stop
+        start, end = before.span(first)[0], before.span(end_directory - 1)[1]
         shift = len(tree) - start
-        if before.targets:
-            for entry in range(start, end):
-                if before.kinds[entry] == LINK:
-                    tree.targets[entry + shift] = before.targets[entry]
+        link = before.kinds.find(LINK, start, end)
+        while link >= 0:
+            tree.targets[link + shift] = before.targets[link]
+            link = before.kinds.find(LINK, link + 1, end)
         tree.paths += before.paths[start:end]
         tree.kinds += before.kinds[start:end]
         tree.digests += before.digests[start * DIGEST_BYTES : end * DIGEST_BYTES]
         tree.sizes.extend(before.sizes[start:end])
         tree.signatures.extend(before.signatures, start, end)
-        tree.directory_paths.append(before.directory_paths[directory])
-        tree.entry_counts.append(end - start)
-        tree.child_counts.append(before.child_counts[directory])
-        tree.rules += before.rules_of(directory)
-        return [(child, before.file_counts[child]) for _, child in before.children(directory)]
+        tree.directory_paths += before.directory_paths[first:end_directory]
+        tree.entry_counts.extend(before.entry_counts[first:end_directory])
+        tree.child_counts.extend(before.child_counts[first:end_directory])
+        tree.file_counts.extend(before.file_counts[first:end_directory])
+        tree.rules += before.rules[first * DIGEST_BYTES : end_directory * DIGEST_BYTES]
 
-    def _write(self, listing: Listing) -> list[tuple[Listing | int, int]]:
-        """Writes a listing of this scan; returns its children."""
+    def _write(self, listing: Listing) -> list[Row]:
+        """Writes a listing of this scan; returns the rows of the directories in it."""
         tree = self._tree
-        children: list[tuple[Listing | int, int]] = []
+        children: list[Row] = []
         prefix = f"{listing.path}/" if listing.path else ""
         for row in listing.rows:
             if row.kind == LINK:
                 tree.targets[len(tree)] = row.target
             elif row.kind == DIRECTORY:
-                children.append((_below(row), row.files))
+                children.append(row)
             tree.paths.append(f"{prefix}{row.name}".encode())
             tree.kinds.append(row.kind)
             tree.digests += row.digest
@@ -101,7 +107,27 @@ class TreeBuilder:
         return children
 
 
-def _below(row: Row) -> Listing | int:
-    """What a directory's row found in it."""
-    assert row.below is not None, row.name  # noqa: S101 - set by the scan for every directory
-    return row.below
+class _Queue:
+    """What is to be written, breadth first: listings with their counts of files, and directories of
+    the tree before, as many at once as follow each other there."""
+
+    def __init__(self) -> None:
+        self.steps: deque[tuple[Listing | range, int]] = deque()
+
+    def add(self, row: Row) -> None:
+        """What was found in a directory comes next."""
+        assert row.below is not None, row.name  # noqa: S101 - set by the scan for every directory
+        if isinstance(row.below, int):
+            self.add_before(range(row.below, row.below + 1))
+        else:
+            self.steps.append((row.below, row.files))
+
+    def add_before(self, directories: range) -> None:
+        """These directories of the tree before come next, unchanged."""
+        if not directories:
+            return
+        last = self.steps[-1][0] if self.steps else None
+        if isinstance(last, range) and last.stop == directories.start:
+            self.steps[-1] = range(last.start, directories.stop), 0
+        else:
+            self.steps.append((directories, 0))
