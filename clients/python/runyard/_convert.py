@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from runyard.records import (
     Estimate,
@@ -22,10 +20,16 @@ from runyard.records import (
 )
 from runyard_contract.ids import RunName
 from runyard_contract.states import EndClass, RunState
+from runyard_contract.value import later
 from runyardpb.v1 import runs_pb2
 
 if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
     from google.protobuf.message import Message
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NS = 1_000_000_000
 
 _STATES = {
     number: RunState[name.removeprefix("STATE_")]
@@ -46,7 +50,7 @@ def state_number(state: RunState) -> runs_pb2.Run.State.ValueType | None:
 
 
 def run_record(run: runs_pb2.Run) -> RunRecord:
-    """The record of a run."""
+    """The record of a run. It keeps the message for what is seldom asked of a record."""
     return RunRecord(
         name=RunName.parse(run.name),
         state=_STATES.get(run.state, RunState.NOT_STARTED),
@@ -57,17 +61,9 @@ def run_record(run: runs_pb2.Run) -> RunRecord:
         create_time=_time(run, "create_time"),
         start_time=_time(run, "start_time"),
         end_time=_time(run, "end_time"),
-        end=_end(run.end) if run.HasField("end") else None,
-        phases=tuple(
-            Phase(p.phase, _time(p, "start_time"), p.duration.ToNanoseconds() / 1e9)
-            for p in run.phases
-        ),
-        transitions=tuple(
-            Transition(
-                _STATES.get(t.state, RunState.NOT_STARTED), _time(t, "time"), t.cause, t.actor
-            )
-            for t in run.transitions
-        ),
+        end=later(lambda: _end(run.end)) if run.HasField("end") else None,
+        phases=later(lambda: _phases(run)),
+        transitions=later(lambda: _transitions(run)),
         tags=dict(run.tags),
         properties=dict(run.properties),
         node=run.node,
@@ -75,9 +71,22 @@ def run_record(run: runs_pb2.Run) -> RunRecord:
         warnings=tuple(run.warnings),
         workdir=_workdir(run.workdir) if run.HasField("workdir") else None,
         snapshot=run.spec.snapshot,
-        definition=_definition(run.spec.run_definition_json),
+        definition=later(lambda: _definition(run.spec.run_definition_json)),
         etag=run.etag,
-        usage=_usage(run.usage) if run.HasField("usage") else None,
+        usage=later(lambda: _usage(run.usage)) if run.HasField("usage") else None,
+    )
+
+
+def _phases(run: runs_pb2.Run) -> tuple[Phase, ...]:
+    """What a run's time went to."""
+    return tuple(Phase(p.phase, _time(p, "start_time"), _seconds(p.duration)) for p in run.phases)
+
+
+def _transitions(run: runs_pb2.Run) -> tuple[Transition, ...]:
+    """A run's changes of state."""
+    return tuple(
+        Transition(_STATES.get(t.state, RunState.NOT_STARTED), _time(t, "time"), t.cause, t.actor)
+        for t in run.transitions
     )
 
 
@@ -86,7 +95,13 @@ def _time(message: Message, field: str) -> datetime | None:
     if not message.HasField(field):
         return None
     stamp: Timestamp = getattr(message, field)
-    return stamp.ToDatetime(tzinfo=UTC)
+    # As `ToDatetime`, in a part of its time.
+    return _EPOCH + timedelta(0, stamp.seconds, stamp.nanos // 1000)
+
+
+def _seconds(duration: Duration) -> float:
+    """The length of a duration."""
+    return (duration.seconds * _NS + duration.nanos) / _NS
 
 
 def _end(end: runs_pb2.End) -> RunEnd:
@@ -106,9 +121,9 @@ def _end(end: runs_pb2.End) -> RunEnd:
 def _usage(usage: runs_pb2.Usage) -> Usage:
     """What a run used."""
     return Usage(
-        cpu_time_s=usage.cpu_time.ToNanoseconds() / 1e9,
+        cpu_time_s=_seconds(usage.cpu_time),
         peak_memory_bytes=usage.peak_memory_bytes,
-        wall_time_s=usage.wall_time.ToNanoseconds() / 1e9,
+        wall_time_s=_seconds(usage.wall_time),
         log_bytes=usage.log_bytes,
         output_bytes=usage.output_bytes if usage.HasField("output_bytes") else None,
         workdir_bytes=usage.workdir_bytes,
@@ -175,7 +190,7 @@ def _change(change: runs_pb2.StartChange) -> StartChange:
 def _estimate(estimate: runs_pb2.Estimate) -> Estimate:
     """When a run may start or end."""
     low, likely, high = (
-        duration.ToNanoseconds() / 1e9
+        _seconds(duration)
         for duration in (
             estimate.low_duration,
             estimate.likely_duration,

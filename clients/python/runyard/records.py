@@ -118,6 +118,9 @@ class RunRecord:
     usage: Usage | None = None
     """What it used; None before its first attempt has ended."""
 
+    # Most who wait for many runs look at none of these.
+    _later = ("end", "phases", "transitions", "definition", "usage")
+
     @property
     def run_id(self) -> str:
         """The run's id."""

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from runyard_contract.value import replace, value_class
+from runyard_contract.value import later, replace, value_class
 
 
 @value_class
@@ -93,3 +93,62 @@ def test_a_value_matches_a_pattern_by_place() -> None:
     match Point(3):
         case Point(x, y):
             assert (x, y) == (3, 2)
+
+
+def test_a_class_that_is_made_often_goes_on_as_it_was() -> None:
+    @value_class
+    class Mark:
+        """A mark."""
+
+        x: int
+        y: int = 2
+
+    first = Mark(1)
+    marks = [Mark(1, y=n) for n in range(1000)]
+
+    assert (first, hash(first), repr(first)) == (marks[2], hash(marks[2]), repr(marks[2]))
+    assert replace(marks[0], y=5) == marks[5] != marks[6]
+    with pytest.raises(AttributeError, match="x"):
+        marks[0].x = 5  # type: ignore[misc]
+    for given, named, said in (
+        ((), {}, "'x'"),
+        ((1, 2, 3), {}, "3"),
+        ((1,), {"x": 2}, "'x'"),
+        ((1,), {"z": 2}, "'z'"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            Mark(*given, **named)  # type: ignore[arg-type]
+
+
+@value_class
+class Told:
+    """A number and what was said of it."""
+
+    number: int
+    words: tuple[str, ...] = ()
+
+    _later = ("words",)
+
+
+def test_a_field_that_is_computed_later_is_computed_once_and_looks_like_any() -> None:
+    asked: list[int] = []
+
+    def words() -> tuple[str, ...]:
+        asked.append(1)
+        return ("a", "b")
+
+    told = Told(1, words=later(words))
+    assert told.number == 1
+    assert asked == []
+    assert told.words == told.words == ("a", "b")
+    assert asked == [1]
+
+    plain = Told(1, ("a", "b"))
+    unread = [Told(1, later(words)) for _ in range(5)]
+    assert unread[0] == plain
+    assert hash(unread[1]) == hash(plain)
+    assert repr(unread[2]) == repr(plain) == "Told(number=1, words=('a', 'b'))"
+    assert pickle.loads(pickle.dumps(unread[3])) == plain  # noqa: S301 - of this test
+    assert replace(unread[4], number=2) == Told(2, ("a", "b"))
+    with pytest.raises(AttributeError, match="words"):
+        plain.words = ()  # type: ignore[misc]
