@@ -15,6 +15,8 @@ _PREFIXES = (b"LC_", b"CUDA_")
 
 def current_environment() -> dict[bytes, bytes]:
     """The environment of this process, as bytes."""
+    if os.supports_bytes_environ:
+        return dict(os.environb.items())
     return {os.fsencode(name): os.fsencode(value) for name, value in os.environ.items()}
 
 

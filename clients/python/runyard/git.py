@@ -70,7 +70,7 @@ def read_git_state(
     come before what git says.
     """
     state = GitState()
-    if _is_in_repository(source_directory):
+    if _is_in_repository(os.path.realpath(source_directory)):
         state = _Repository(source_directory, environ, timeout_s).read()
     return _overridden(state, environ)
 
@@ -78,10 +78,18 @@ def read_git_state(
 class GitLook:
     """Asks git on a thread of its own, from now on: beside the scan, or what is imported before.
 
-    Leaving it as a context manager waits for the answer, which `state` has then.
+    Leaving it as a context manager waits for the answer, which `state` has then. Without a
+    repository there is no thread.
+
+    Args:
+        directory: its real path.
     """
 
     def __init__(self, directory: str) -> None:
+        self._thread: threading.Thread | None = None
+        if not _is_in_repository(directory):
+            self.state = _overridden(GitState(), os.environ)
+            return
         self.state = GitState()
         self._thread = threading.Thread(
             target=self._look, args=(directory,), name="runyard-git", daemon=True
@@ -95,7 +103,8 @@ class GitLook:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
 
 def strip_credentials(url: str) -> str:
@@ -114,9 +123,15 @@ def strip_credentials(url: str) -> str:
         return ""  # nothing that cannot be read is safe to show
 
 
-def _is_in_repository(directory: Path) -> bool:
-    start = directory.resolve()
-    return any((folder / ".git").exists() for folder in (start, *start.parents))
+def _is_in_repository(directory: str) -> bool:
+    """Whether a `.git` lies in the directory (a real path) or above."""
+    folder = directory
+    while not os.path.exists(f"{folder}/.git"):
+        above = os.path.dirname(folder)
+        if above == folder:
+            return False
+        folder = above
+    return True
 
 
 class _Repository:
@@ -194,6 +209,8 @@ def _parse_status(output: bytes) -> GitState:
 
 
 def _overridden(state: GitState, environ: Mapping[str, str]) -> GitState:
+    """The state with what the environment says in git's place."""
+
     def given(name: str, otherwise: str | None) -> str | None:
         return environ.get(f"AZUREML_GIT_{name}") or otherwise
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from runyard.git import GitState, read_git_state, strip_credentials
+from runyard.git import GitLook, GitState, read_git_state, strip_credentials
 
 ENVIRON = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
 
@@ -113,6 +114,26 @@ def test_outside_a_repository_no_git_is_started(tmp_path: Path) -> None:
 
     assert read_git_state(tmp_path, environ) == GitState()
     assert not (tmp_path / "calls").exists()
+
+
+def test_look_outside_a_repository_has_its_answer_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZUREML_GIT_BRANCH", "told")
+    threads = threading.active_count()
+
+    look = GitLook(str(tmp_path.resolve()))
+
+    assert threading.active_count() == threads
+    assert look.state == GitState(branch="told")
+
+
+def test_look_at_a_repository_has_its_answer_when_it_is_left(repository: Path) -> None:
+    with GitLook(str((repository / "src").resolve())) as look:
+        pass
+
+    assert look.state == read_git_state(repository / "src", dict(os.environ))
+    assert look.state.commit is not None
 
 
 @pytest.mark.parametrize("text", ["print(1)\n", "print(2)\n"], ids=["clean", "changed"])
