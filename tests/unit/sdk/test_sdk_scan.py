@@ -384,6 +384,45 @@ def test_scan_with_an_index_equals_a_scan_without(
     shutil.rmtree(source)
 
 
+def test_large_tree_with_an_index_has_the_columns_of_one_without(tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    for folder in (source / f"d{n}" / f"s{m}" for n in range(6) for m in range(6)):
+        folder.mkdir(parents=True)
+        for n in range(30):
+            (folder / f"f{n}").write_text(f"{folder.name} {n}")
+        (folder / "link").symlink_to("f1")
+    index = scanned_later(source)
+
+    (source / "d2/s3/f7").write_text("changed")
+    (source / "d2/s3/new").write_text("new")
+    (source / "d4/s0/f1").unlink()
+    (source / "d4/extra").mkdir()
+    shutil.rmtree(source / "d5/s5")
+    again, anew = scan(str(source), index), scan(str(source), None)
+
+    assert (again.files_hashed, anew.files_hashed > 1000) == (2, True)
+    mine, fresh = again.index.tree, anew.index.tree
+    assert mine.root_digest == fresh.root_digest
+    rows = [
+        {
+            path: (t.kinds[n], t.digest(n), t.sizes[n], t.targets.get(n))
+            for n, path in enumerate(t.paths)
+        }
+        for t in (mine, fresh)
+    ]
+    assert rows[0] == rows[1]
+    folders = [
+        {
+            path: (t.entry_counts[n], t.child_counts[n], t.file_counts[n], t.rules_of(n))
+            for n, path in enumerate(t.directory_paths)
+        }
+        for t in (mine, fresh)
+    ]
+    assert folders[0] == folders[1]
+    for number, entry in enumerate(mine.directory_entries(), 1):
+        assert mine.paths[entry] == mine.directory_paths[number]
+
+
 def test_columns_are_the_same_with_and_without_statx(tmp_path: Path) -> None:
     from runyard.snapshot import stat_columns
 

@@ -223,3 +223,20 @@ def test_index_makes_a_second_snapshot_read_nothing(
     assert second.is_known_to(workspace.connection)
     (source / "new").write_text("x")
     assert not LocalSnapshot(str(source), folder).is_known_to(workspace.connection)
+
+
+def test_index_of_a_large_tree_is_kept_when_the_upload_ends(
+    control: FakeControl, workspace: Workspace, tmp_path: Path
+) -> None:
+    source, folder = tmp_path / "large", tmp_path / "client"
+    source.mkdir()
+    folder.mkdir()
+    for n in range(1200):
+        (source / f"f{n}").write_text("same")
+    upload(workspace, source, folder)
+
+    (source / "f7").write_text("other")
+    second = upload(workspace, source, folder)
+
+    assert second.statistics.files_hashed < 1200
+    assert not list(folder.glob("*.tmp"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from runyard.channel import Connection
 
 _TRIES = 3
+_SAVED_AT_ONCE = 1000  # entries: an index of more is written while the daemon is asked
 
 
 @value_class
@@ -46,6 +48,7 @@ class LocalSnapshot:
         self._file = stat_index.index_file(folder, source) if folder is not None else None
         self.statistics = SnapshotStatistics()
         self._index = Index()
+        self._saving: threading.Thread | None = None
         self._scan()
 
     def _scan(self) -> None:
@@ -55,8 +58,7 @@ class LocalSnapshot:
         scanned = _scan_steadily(self._source, before)
         self._index = scanned.index
         if scanned.is_changed and self._file is not None:
-            with contextlib.suppress(OSError):  # a cache: without it the next scan is slower
-                stat_index.save(self._file, self._source, scanned.index)
+            self._save(self._file, scanned.index)
         self.statistics = replace(
             self.statistics,
             files_scanned=self._index.tree.files,
@@ -65,6 +67,26 @@ class LocalSnapshot:
             bytes_hashed=self.statistics.bytes_hashed + scanned.bytes_hashed,
             duration_s=self.statistics.duration_s + time.monotonic() - started_s,
         )
+
+    def _save(self, file: Path, index: Index) -> None:
+        """Keeps the index for the next scan; `_finish_saving` waits for a large one."""
+
+        def save() -> None:
+            with contextlib.suppress(OSError):  # a cache: without it the next scan is slower
+                stat_index.save(file, self._source, index)
+
+        self._finish_saving()
+        if len(index.tree) <= _SAVED_AT_ONCE:
+            save()
+        else:
+            self._saving = threading.Thread(target=save, name="runyard-index")
+            self._saving.start()
+
+    def _finish_saving(self) -> None:
+        """Waits until the index is kept."""
+        if self._saving is not None:
+            self._saving.join()
+            self._saving = None
 
     @property
     def root_digest(self) -> str:
@@ -101,7 +123,11 @@ class LocalSnapshot:
         """Whether the daemon was seen to hold this very snapshot."""
         if self._file is None:
             return False
-        return stat_index.stored_digest(self._file, str(connection.address)) == self.root_digest
+        stored = stat_index.stored_digest(self._file, str(connection.address))
+        if stored != self.root_digest:
+            return False
+        self._finish_saving()
+        return True
 
     def upload(self, connection: Connection, workspace: str) -> None:
         """Sends what the daemon lacks and declares the snapshot."""
@@ -122,6 +148,7 @@ class LocalSnapshot:
             bytes_sent=self.statistics.bytes_sent + sent.packed_bytes,
             duration_s=self.statistics.duration_s + time.monotonic() - started_s,
         )
+        self._finish_saving()
         if self._file is not None:
             with contextlib.suppress(OSError):
                 stat_index.remember_stored(self._file, str(connection.address), self.root_digest)
