@@ -215,7 +215,9 @@ class Grants:
         known = self._manifests.get(snapshot)
         if known is None:
             try:
-                known = await self._content.run(lambda store: inline_manifests(snapshot, store))
+                known = await self._content.run(
+                    lambda store: inline_manifests(snapshot, store.read)
+                )
             except RunyardError as error:
                 self._live.journal.error("snapshot_unreadable", digest=snapshot, why=error.message)
                 return ()

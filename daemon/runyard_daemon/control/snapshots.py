@@ -18,6 +18,7 @@ from runyard_contract.errors import (
 )
 from runyard_contract.limits import (
     INLINE_MANIFEST_BYTES,
+    INLINE_MANIFESTS,
     PATH_BYTES,
     PATH_COMPONENTS,
     SNAPSHOT_MAX_BYTES,
@@ -222,8 +223,9 @@ def nearest_file(root: str, path: str, content: ContentStore) -> str | None:
     return same_name[0] if len(same_name) == 1 else nearest(path, paths)
 
 
-def inline_manifests(root: str, content: ContentStore) -> tuple[tuple[str, bytes], ...]:
-    """All manifests of a snapshot where they are small enough to travel in a lease, else none."""
+def inline_manifests(root: str, read: Callable[[str], bytes]) -> tuple[tuple[str, bytes], ...]:
+    """All manifests of a snapshot where they are few and small enough to travel in a lease, else
+    none."""
     found: dict[str, bytes] = {}
     size_bytes = 0
     queue = [root]
@@ -231,12 +233,14 @@ def inline_manifests(root: str, content: ContentStore) -> tuple[tuple[str, bytes
         digest = queue.pop()
         if digest in found:
             continue
-        data = content.read(digest)
+        data = read(digest)
         size_bytes += len(data)
         if size_bytes > INLINE_MANIFEST_BYTES:
             return ()
         found[digest] = data
         queue.extend(_below(manifest.decode_directory(data)))
+        if len({*found, *queue}) > INLINE_MANIFESTS:
+            return ()
     return tuple(found.items())
 
 

@@ -10,6 +10,7 @@ CHUNK_BYTES = 4 << 20
 CHUNKED_ABOVE_BYTES = 8 << 20  # a larger file is kept as chunks, so no blob is larger than this
 DIRECTORY_SPLIT_ENTRIES = 512  # a directory with more is split in its manifest
 INLINE_MANIFEST_BYTES = 256 << 10  # what a lease carries in itself
+INLINE_MANIFESTS = 64  # and in how many: to look through more takes longer than they save
 IGNORE_FILE_BYTES = 1 << 20
 NAME_BYTES = 255  # one component of a path, in UTF-8 (NAME_MAX of Linux)
 PATH_BYTES = 4000  # a whole relative path: leaves room for a root below PATH_MAX

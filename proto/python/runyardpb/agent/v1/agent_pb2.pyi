@@ -620,7 +620,9 @@ class Lease(google.protobuf.message.Message):
 
     @property
     def manifests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___InlineBlob]:
-        """Manifests of the snapshot up to 256 KiB together, so that no call is needed; else fetched by digest."""
+        """Manifests of the snapshot where they are up to 64 and 256 KiB together, so that no call is needed; else fetched by
+        digest.
+        """
 
     @property
     def lock(self) -> runyardpb.v1.environments_pb2.EnvironmentLock:
