@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from runyard_contract.record import record
 from runyard_daemon.control.advance import AGENT, advance
 from runyard_daemon.control.finish import (
     Ending,
@@ -40,7 +41,7 @@ NO_END = AttemptEndRecord(reason="AGENT_FAILED", message="the agent did not say 
 NEVER_STARTED = AttemptEndRecord(reason="NEVER_STARTED")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Applied:
     """What a report did."""
 
@@ -49,7 +50,7 @@ class Applied:
     """Something was written."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TakenBack:
     """What became of an attempt that was given back."""
 
@@ -58,7 +59,7 @@ class TakenBack:
     """As it waits again."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Known:
     """What is on record of the attempt that an agent names."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from runyard_contract import manifest
 from runyard_contract.content.store import ContentStore
 from runyard_contract.errors import RunyardError
 from runyard_contract.ignore import KINDS, IgnoreRules
+from runyard_contract.record import record
 from runyard_daemon.control.advance import AGENT, DAEMON, advance
 from runyard_daemon.core.end import (
     EndFacts,
@@ -35,7 +35,7 @@ LAST_LINES_BYTES = 4096
 WARNINGS_MAX = 50
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SpecFacts:
     """What the end of a run, or a cancel, needs to know of its specification."""
 
@@ -51,7 +51,7 @@ class SpecFacts:
 ReadSpec = Callable[[SpecRecord], SpecFacts]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Evidence:
     """What was found beside the agent's word, before the transaction."""
 
@@ -121,7 +121,7 @@ def _rules(snapshot: str, content: ContentStore) -> IgnoreRules:
     return IgnoreRules(kind, read)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ending:
     """How an attempt ended, from whoever knows: its agent, or the daemon itself."""
 
@@ -133,7 +133,7 @@ class Ending:
     is_agents_word: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Conclusion:
     """What makes attempt and run final."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from runyard_contract.errors import RunyardError
+from runyard_contract.record import record
 from runyard_daemon.content import Content
 from runyard_daemon.control.advance import DAEMON, USER, advance
 from runyard_daemon.control.live import HeldAttempt, Live
@@ -30,7 +31,7 @@ EnvironmentHash = Callable[[bytes], str]
 """From the serialized environment to the hash that its locks are kept under; "" for no lock."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Booked:
     """A decision that is booked on the board and not durable yet."""
 
@@ -39,7 +40,7 @@ class Booked:
     """What people call the node."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Granted:
     """A grant that is durable."""
 

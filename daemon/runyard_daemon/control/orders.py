@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from runyard_contract.record import record
 from runyard_daemon.core.types import AttemptRef, NodeId
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunRef:
     """An attempt with the run's full name, which agents show and send back."""
 
@@ -17,7 +17,7 @@ class RunRef:
     ref: AttemptRef
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lock:
     """A resolved environment for one platform and Python."""
 
@@ -27,7 +27,7 @@ class Lock:
     create_time_us: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lease:
     """Execute this; the grant is durable."""
 
@@ -43,7 +43,7 @@ class Lease:
     """Sent before the node has room: to be begun when it has, or given back."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cancel:
     """End this."""
 
@@ -53,7 +53,7 @@ class Cancel:
     """Fenced for good: nothing of it is wanted any more."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Forget:
     """Everything of it is here: its folder may go, its working folder after `keep_s`."""
 
@@ -61,7 +61,7 @@ class Forget:
     keep_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Collect:
     """Send the working folder."""
 
@@ -69,7 +69,7 @@ class Collect:
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Goodbye:
     """The daemon ends; with `is_stop` the agent ends too."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from runyard_contract.record import record
 from runyard_daemon.control.orders import RunRef
 from runyard_daemon.core.attempts import AttemptPhase, Report
 from runyard_daemon.core.types import AttemptRef, Resources
@@ -12,7 +13,7 @@ from runyard_daemon.logs.layout import LogFile
 from runyard_daemon.store.details import AttemptEndRecord, PhaseRecord, WorkdirRecord
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReportedPiece:
     """Some bytes of a growing file within a report."""
 
@@ -21,7 +22,7 @@ class ReportedPiece:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AttemptReport:
     """What an agent knows of an attempt."""
 
@@ -51,7 +52,7 @@ class AttemptReport:
         return Report(self.ref, self.phase, was_started=self.start_time_us is not None)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hello:
     """Who an agent is and what it holds."""
 

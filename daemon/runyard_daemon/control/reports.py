@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from runyard_contract.content.store import ContentStore
+from runyard_contract.record import record
 from runyard_daemon.content import Content
 from runyard_daemon.control.applied import NO_END, Applied, TakenBack, apply, take_back
 from runyard_daemon.control.attemptlogs import AttemptLogs
@@ -30,7 +31,7 @@ from runyard_daemon.store import Connection, runs
 from runyard_daemon.store.details import AttemptEndRecord
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Prepared:
     """A report with all that is needed to apply it."""
 
@@ -48,7 +49,7 @@ class _Booking:
     decided: tuple[Booked, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Written:
     """What a batch's transaction did."""
 

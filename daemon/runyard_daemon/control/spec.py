@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from runyard_contract import limits
 from runyard_contract.environment_spec import is_python_version
 from runyard_contract.errors import NameInvalid, UnsafePath
 from runyard_contract.ids import check_tag_key
 from runyard_contract.paths import split_rel
+from runyard_contract.record import record
 from runyard_daemon.core.types import Resources
 
 ARGUMENT_BYTES = 131_071
@@ -34,7 +34,7 @@ _INDEX_OPTION = re.compile(r"--(?:index-url|extra-index-url|find-links)=\S+|--pr
 _CREDENTIALS = re.compile(r"://[^/@\s]*@")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PipEnvironment:
     """Packages to install with pip semantics."""
 
@@ -45,7 +45,7 @@ class PipEnvironment:
     base_interpreter: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UserEnvironment:
     """A Python that exists on the node; an empty path is the node's own."""
 
@@ -55,7 +55,7 @@ class UserEnvironment:
 Environment = PipEnvironment | UserEnvironment
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunWish:
     """The specification of a run, as its rules see it."""
 

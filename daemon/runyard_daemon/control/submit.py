@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from runyard_contract.errors import BlobMissing, QueueFull, SpecInvalid
 from runyard_contract.ids import RUN_ID_RANDOM_BYTES, make_run_id
 from runyard_contract.limits import MAX_DURATION_S
 from runyard_contract.paths import split_rel
+from runyard_contract.record import record
 from runyard_contract.states import RunState
 from runyard_daemon.content import Content
 from runyard_daemon.control import catalog, spec
@@ -31,7 +32,7 @@ Encode = Callable[[Sequence[tuple[RunRecord, SpecRecord]]], bytes]
 """From new runs to the answer of their submit, which a repeat gets again."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """What makes a repeated call known."""
 
@@ -41,7 +42,7 @@ class Request:
     body_hash: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Submission:
     """A run to submit, as it came."""
 
@@ -57,7 +58,7 @@ class Submission:
     """What violations are prefixed with: its place in a batch."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resolved:
     """Names in a submission, looked up."""
 

@@ -7,10 +7,10 @@ So repeated, late and reordered reports are harmless, and a superseded attempt c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
 
+from runyard_contract.record import record
 from runyard_daemon.core.end import EndReason
 from runyard_daemon.core.lifecycle import Event
 from runyard_daemon.core.types import AttemptRef, NodeId
@@ -36,7 +36,7 @@ class AttemptPhase(IntEnum):
     """Logs and outputs are durable at the daemon."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AttemptRecord:
     """What the daemon's records say of an attempt."""
 
@@ -55,7 +55,7 @@ class AttemptRecord:
     since."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Report:
     """What an agent says of an attempt, in a Hello or when something happened."""
 
@@ -77,7 +77,7 @@ class Standing(StrEnum):
     """Not in the records (restored from a backup): show it as found, touch nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Judgement:
     """The effect of one report."""
 
@@ -110,7 +110,7 @@ class Action(StrEnum):
     """The records don't know it: shown to people, neither ended nor started again."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Decision:
     """What to do about one attempt."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
+from runyard_contract.record import record
 from runyard_contract.states import EndClass, RunState
 from runyard_daemon.core.lastwords import PythonException, find_exception, last_lines
 from runyard_daemon.core.lifecycle import Event
@@ -48,7 +49,7 @@ class StoppedBy(StrEnum):
     SUPERVISOR_LOST = "supervisor_lost"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KeptOut:
     """A file that the script missed and that an ignore rule kept out of the snapshot."""
 
@@ -67,7 +68,7 @@ class KeptOut:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EndFacts:
     """All that is known about the end of an attempt."""
 
@@ -94,7 +95,7 @@ class EndFacts:
     """The interpreter of a user-managed environment; empty for any other."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outcome:
     """What a command that waited for the run returns, and whose word that is."""
 

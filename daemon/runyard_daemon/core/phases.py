@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
+from runyard_contract.record import record
 from runyard_daemon.core.types import WallTime
 
 
@@ -39,7 +40,7 @@ _NEXT_AFTER = {
 _ORDER = {phase: index for index, phase in enumerate(Phase)}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Span:
     """One bar of the waterfall."""
 
@@ -57,7 +58,7 @@ class Span:
         return WallTime(self.start + self.duration_s)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Milestones:
     """What the daemon itself saw of a run, by its own clock; None: not reached."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 
+from runyard_contract.record import record
 from runyard_daemon.core.types import Node, Resources
 
 
@@ -20,7 +20,7 @@ class Constraint(StrEnum):
     GPUS = "gpus"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Room:
     """What is free on a node; negative where a node shrank below what its attempts hold."""
 
@@ -36,7 +36,7 @@ class Room:
         return Room(self.slots + 1, self.resources + held)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Obstacle:
     """One constraint that a node does not meet now.
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from runyard_contract.record import record
 from runyard_daemon.core.fleet import Fleet
 from runyard_daemon.core.room import Room, could_fit, fits
 from runyard_daemon.core.types import Grant, Node, NodeId, QueuedRun, Resources
 from runyard_daemon.core.waiting import Line, OrderKey, order_key
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Offer:
     """A node that takes runs ahead of its room."""
 
@@ -25,7 +26,7 @@ class Offer:
     """How many are ahead there already."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Target:
     """What a survey looks at."""
 
@@ -43,7 +44,7 @@ class Target:
     """Runs that are left out."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Survey:
     """What would be decided for one compute target now."""
 

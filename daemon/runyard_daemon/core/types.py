@@ -6,9 +6,9 @@ mypy refuses to mix them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple, NewType
 
+from runyard_contract.record import record
 from runyard_contract.states import EndClass
 
 NodeId = NewType("NodeId", str)
@@ -24,7 +24,7 @@ Means nothing on another machine or after a reboot.
 """
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resources:
     """An amount of what a node offers or a run asks for; 0 means none of it."""
 
@@ -52,7 +52,7 @@ class Resources:
 NO_RESOURCES = Resources()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Node:
     """A node as the scheduler sees it."""
 
@@ -98,7 +98,7 @@ class QueuedRun(NamedTuple):
     """What it asks for beside one slot."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AttemptRef:
     """The fencing token: what every message about an attempt carries."""
 
@@ -109,7 +109,7 @@ class AttemptRef:
     """Grows with every grant of the data directory, whatever the run."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ActiveAttempt:
     """An attempt that holds a slot of a node and what its run asked for."""
 
@@ -118,7 +118,7 @@ class ActiveAttempt:
     held: Resources = NO_RESOURCES
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Grant:
     """The scheduler's decision: this run goes to this node now, and holds `held` there."""
 
@@ -129,7 +129,7 @@ class Grant:
     """The node has no room yet: the run begins there when it has, and holds nothing until then."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cause:
     """Why a run ended, in words for people and in values for programs."""
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypedDict, Unpack
 
+from runyard_contract.record import record
 from runyard_daemon.core.types import NO_RESOURCES, AttemptRef, Resources
 from runyard_daemon.store import details
 from runyard_daemon.store.details import AttemptEndRecord
@@ -23,7 +24,7 @@ _CURRENT = f"SELECT {_COLUMNS} FROM attempts WHERE run_id = ? ORDER BY attempt D
 _OF_RUN = f"SELECT {_COLUMNS} FROM attempts WHERE run_id = ? ORDER BY attempt"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class AttemptRecord:
     """An attempt of a run."""
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from runyard_contract.record import record
 from runyard_contract.states import EndClass
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EndRecord:
     """How a run ended."""
 
@@ -34,7 +35,7 @@ class EndRecord:
     """The end of stderr, up to 4 KiB."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AttemptEndRecord:
     """How an attempt ended, as the agent's facts. Words are those of the wire's enums."""
 
@@ -54,7 +55,7 @@ class AttemptEndRecord:
     working_directory: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PhaseRecord:
     """A stretch of a run's time."""
 
@@ -63,7 +64,7 @@ class PhaseRecord:
     duration_us: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkdirFile:
     """A file that a script left outside outputs/ and logs/."""
 
@@ -72,7 +73,7 @@ class WorkdirFile:
     is_executable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkdirRecord:
     """What a script wrote outside outputs/ and logs/."""
 
@@ -152,7 +153,7 @@ def encode_attempt_end(end: AttemptEndRecord | None) -> str | None:
     """JSON of an attempt's end."""
     if end is None:
         return None
-    values = {name: getattr(end, name) for name in AttemptEndRecord.__slots__}
+    values = {name: getattr(end, name) for name in [f for f in AttemptEndRecord.__match_args__]}
     values["metadata"] = dict(end.metadata)
     values["working_directory"] = _text(end.working_directory)
     return _ENCODER.encode(values)

@@ -7,13 +7,14 @@ An event names the run only: who watches wants it as it is now.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+
+from runyard_contract.record import record
 
 EVENTS_KEPT = 100_000
 _PRUNE_ROWS = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EventRecord:
     """A change of a run."""
 

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+
+from runyard_contract.record import record
 
 _COLUMNS = (
     "workspace, name, create_time_us, last_run_time_us, last_sequence, last_number, run_count"
@@ -25,7 +26,7 @@ _PAGE = f"""
 _MAX_SEQUENCE = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ExperimentRecord:
     """An experiment."""
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Final, TypedDict, Unpack
 
 from runyard_contract.errors import RunNotFound
+from runyard_contract.record import record
 from runyard_contract.states import RunState
 from runyard_daemon.core.types import NO_RESOURCES, Resources
 from runyard_daemon.store import details, events, labels, transitions
@@ -20,7 +21,7 @@ from runyard_daemon.store.details import EndRecord, PhaseRecord, WorkdirRecord
 from runyard_daemon.store.transitions import TransitionRecord
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class RunRecord:
     """A run as it is now, without its specification and history."""
 
@@ -66,7 +67,7 @@ class RunRecord:
     workdir: WorkdirRecord | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SpecRecord:
     """What a run was asked to be; never changes."""
 

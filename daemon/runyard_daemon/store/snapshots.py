@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from runyard_contract.record import record
 
 _VARIABLES = 500  # bound values of one query; older SQLite takes 999
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SnapshotRecord:
     """A source directory as submitted."""
 
@@ -23,7 +24,7 @@ class SnapshotRecord:
     create_time_us: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DirectoryRecord:
     """A directory of which every blob below it was found in the store."""
 

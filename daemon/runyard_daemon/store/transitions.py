@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from runyard_contract.record import record
 from runyard_contract.states import RunState
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TransitionRecord:
     """A change of state."""
 

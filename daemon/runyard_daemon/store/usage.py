@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from runyard_contract.record import record
 from runyard_daemon.store.attempts import AttemptRecord
 from runyard_daemon.store.runs import RunRecord
 
@@ -14,7 +14,7 @@ _OUTPUTS: Final = "SELECT coalesce(sum(size_bytes), 0) FROM run_files WHERE run_
 _LOGS: Final = ("stdout.txt", "stderr.txt", "environment.txt")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UsageRecord:
     """What the attempts of a run that have ended used."""
 
