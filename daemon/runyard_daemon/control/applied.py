@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from runyard_contract.record import record
 from runyard_daemon.control.advance import AGENT, advance
 from runyard_daemon.control.finish import (
     Ending,
+    LastSeen,
     ReadSpec,
     conclude,
     conclusion,
@@ -172,12 +171,11 @@ def _write(
     if report.phase >= AttemptPhase.EXITED:
         facts["lengths"] = report.lengths
         facts["end"] = report.end or NO_END
+    granted_us = record.grant_time_us
     if record.phase == AttemptPhase.AHEAD.name:
         # It waited on until it began: at its first span, by the agent's clock, or by now.
         began_us = min((span.start_time_us for span in report.phases), default=now_us)
-        granted_us = max(record.grant_time_us, min(began_us, now_us))
-        record = replace(record, grant_time_us=granted_us)
-        facts["grant_time_us"] = granted_us
+        granted_us = facts["grant_time_us"] = max(granted_us, min(began_us, now_us))
     opening, changes = left_queue(conn, run, record)
     news = _news(run, report)
     changes.update(news)
@@ -187,7 +185,10 @@ def _write(
     ]
     if ending is not None and read_spec is not None:
         spec = read_spec(runs.get_spec(conn, run.run_id))
-        end = conclusion(replace(run, **news), record, ending, spec, now_us)
+        seen = LastSeen(
+            granted_us, news.get("phases", run.phases), news.get("warnings", run.warnings)
+        )
+        end = conclusion(run, seen, ending, spec, now_us)
         facts.update(end.facts)
         happened.extend(end.happened)
         changes.update(end.changes)

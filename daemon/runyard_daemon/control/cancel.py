@@ -85,5 +85,5 @@ class Canceler:
             cancel_reason=reason,
             end_time_us=now_us,
             end=end_record(classify(facts)),
-            phases=final_phases(run, None, now_us),
+            phases=final_phases(run, now_us),
         )

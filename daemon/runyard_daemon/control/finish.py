@@ -33,6 +33,7 @@ TAIL_BYTES = 64 << 10
 """How much of the end of stderr is looked at."""
 LAST_LINES_BYTES = 4096
 WARNINGS_MAX = 50
+_PHASES = {phase.value: phase for phase in Phase}
 
 
 @record
@@ -143,8 +144,19 @@ class Conclusion:
     changes: RunChange
 
 
+@record
+class LastSeen:
+    """What was known of a run before its end."""
+
+    granted_us: int
+    """When its attempt was granted."""
+    phases: tuple[PhaseRecord, ...]
+    """What the agent measured."""
+    warnings: tuple[str, ...]
+
+
 def conclusion(
-    run: RunRecord, record: AttemptRecord, ending: Ending, spec: SpecFacts, now_us: int
+    run: RunRecord, seen: LastSeen, ending: Ending, spec: SpecFacts, now_us: int
 ) -> Conclusion:
     """Draws the conclusion from how an attempt ended; writes nothing."""
     cause = classify(_facts(run, ending, spec))
@@ -157,8 +169,8 @@ def conclusion(
             "status_message": "",
             "end": end_record(cause, ending.end.metadata),
             "workdir": ending.workdir,
-            "warnings": merged_warnings(run.warnings, ending.warnings),
-            "phases": final_phases(run, record, now_us),
+            "warnings": merged_warnings(seen.warnings, ending.warnings),
+            "phases": _phases(run, seen.granted_us, seen.phases, now_us, is_final=True),
         },
     )
 
@@ -173,7 +185,9 @@ def conclude(conn: Connection, ending: Ending, read_spec: ReadSpec, now_us: int)
     record = attempts.get(conn, ending.ref.run_id, ending.ref.attempt)
     if run is None or record is None or run.state.is_final or record.end_time_us is not None:
         return None
-    found = conclusion(run, record, ending, read_spec(runs.get_spec(conn, run.run_id)), now_us)
+    spec = read_spec(runs.get_spec(conn, run.run_id))
+    seen = LastSeen(record.grant_time_us, run.phases, run.warnings)
+    found = conclusion(run, seen, ending, spec, now_us)
     if not attempts.update(conn, ending.ref, **found.facts):
         return None
     actor = AGENT if ending.is_agents_word else DAEMON
@@ -199,7 +213,7 @@ def left_queue(
 
 def merged_warnings(known: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
     """All different warnings in the order in which they came, bounded."""
-    return tuple(dict.fromkeys((*known, *more)))[:WARNINGS_MAX]
+    return tuple(dict.fromkeys((*known, *more)))[:WARNINGS_MAX] if more else known
 
 
 def _facts(run: RunRecord, ending: Ending, spec: SpecFacts) -> EndFacts:
@@ -262,30 +276,41 @@ def cause_of(end: EndRecord) -> Cause:
     )
 
 
-def final_phases(
-    run: RunRecord, record: AttemptRecord | None, now_us: int
-) -> tuple[PhaseRecord, ...]:
-    """The waterfall of a run that ends now."""
-    return phases_of(run, record, now_us, is_final=True)
+def final_phases(run: RunRecord, now_us: int) -> tuple[PhaseRecord, ...]:
+    """The waterfall of a run that ends now and was never granted."""
+    return _phases(run, None, run.phases, now_us, is_final=True)
 
 
-def phases_of(
-    run: RunRecord, record: AttemptRecord | None, now_us: int, *, is_final: bool = False
-) -> tuple[PhaseRecord, ...]:
+def phases_of(run: RunRecord, record: AttemptRecord | None, now_us: int) -> tuple[PhaseRecord, ...]:
     """The waterfall of a run that has not ended yet, from what its agent reported so far."""
+    granted_us = record.grant_time_us if record else None
+    return _phases(run, granted_us, run.phases, now_us, is_final=False)
+
+
+def _phases(
+    run: RunRecord,
+    granted_us: int | None,
+    reported: tuple[PhaseRecord, ...],
+    now_us: int,
+    *,
+    is_final: bool,
+) -> tuple[PhaseRecord, ...]:
+    now = _wall(now_us)
     marks = Milestones(
         submitted=_wall(run.create_time_us),
-        granted=_wall(record.grant_time_us) if record else None,
-        finished=_wall(now_us) if is_final else None,
+        granted=None if granted_us is None else _wall(granted_us),
+        finished=now if is_final else None,
         client_snapshot_s=run.client_snapshot_us / 1e6,
     )
-    reported = [
-        Span(Phase(known.phase), _wall(known.start_time_us), known.duration_us / 1e6)
-        for known in run.phases
+    measured = [
+        Span(_PHASES[known.phase], _wall(known.start_time_us), known.duration_us / 1e6)
+        for known in reported
     ]
     return tuple(
-        PhaseRecord(str(span.phase), round(span.start * 1e6), round(span.duration_s * 1e6))
-        for span in waterfall(marks, reported, _wall(now_us))
+        [
+            PhaseRecord(span.phase.value, round(span.start * 1e6), round(span.duration_s * 1e6))
+            for span in waterfall(marks, measured, now)
+        ]
     )
 
 

@@ -219,6 +219,6 @@ def _end(conn: Connection, run_id: str, now_us: int) -> bool:
         now_us,
         end_time_us=now_us,
         end=end_record(cause),
-        phases=final_phases(run, None, now_us),
+        phases=final_phases(run, now_us),
     )
     return True

@@ -114,5 +114,7 @@ def _aligned(reported: Iterable[Span], granted: WallTime) -> list[Span]:
     ordered = sorted(latest.values(), key=lambda span: _ORDER[span.phase])
     if not ordered:
         return []
-    behind_s = max(0.0, granted - min(span.start for span in ordered))
+    behind_s = granted - min(span.start for span in ordered)
+    if behind_s <= 0:
+        return ordered
     return [replace(span, start=WallTime(span.start + behind_s)) for span in ordered]
