@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
@@ -122,22 +123,24 @@ def update(conn: sqlite3.Connection, ref: AttemptRef, **changes: Unpack[AttemptC
 
     False: it is not, or its epoch is another; then nothing was changed.
     """
-    columns: list[str] = []
-    values: list[object] = []
+    columns: dict[str, object] = {}
     for name, value in changes.items():
         column, encode = _ENCODERS.get(name, (name, None))
-        columns.append(f"{column} = ?")
-        values.append(encode(value) if encode else value)
+        columns[column] = encode(value) if encode else value
     if not columns:
         raise ValueError("an update of an attempt must name what changes")
-    done = conn.execute(
-        # Names of columns come from AttemptChange, values are bound.
-        f"UPDATE attempts SET {', '.join(columns)} "
+    token = (ref.run_id, ref.attempt, ref.epoch, ref.run_id)
+    return conn.execute(_update(tuple(columns)), (*columns.values(), *token)).rowcount == 1
+
+
+@functools.cache
+def _update(columns: tuple[str, ...]) -> str:
+    """The statement that changes these columns, whose names come from AttemptChange."""
+    return (
+        f"UPDATE attempts SET {', '.join(f'{column} = ?' for column in columns)} "
         "WHERE run_id = ? AND attempt = ? AND epoch = ? "
-        "AND attempt = (SELECT max(attempt) FROM attempts WHERE run_id = ?)",
-        (*values, ref.run_id, ref.attempt, ref.epoch, ref.run_id),
+        "AND attempt = (SELECT max(attempt) FROM attempts WHERE run_id = ?)"
     )
-    return done.rowcount == 1
 
 
 def remove(conn: sqlite3.Connection, ref: AttemptRef) -> None:

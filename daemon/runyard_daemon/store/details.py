@@ -6,14 +6,16 @@ Bytes travel through JSON as text with surrogate escapes, so that each byte come
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field, fields
+from operator import attrgetter
 from typing import Any
 
 from runyard_contract.record import record
 from runyard_contract.states import EndClass
 
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
+_encode: Callable[[object], str] = json.JSONEncoder(separators=(",", ":")).encode
+_decode: Callable[[str], tuple[Any, int]] = json.JSONDecoder().raw_decode
 
 
 @record
@@ -86,46 +88,59 @@ class WorkdirRecord:
     """Of all of them together."""
 
 
+_ATTEMPT_END = tuple(field.name for field in fields(AttemptEndRecord))
+_attempt_end = attrgetter(*_ATTEMPT_END)
+
+
 def encode_mapping(values: Mapping[str, object]) -> str:
     """JSON of a mapping with text keys."""
-    return _ENCODER.encode(dict(values)) if values else "{}"
+    return _encode(dict(values)) if values else "{}"
 
 
 def decode_mapping(text: str) -> dict[str, Any]:
     """The mapping of `encode_mapping`."""
-    return {} if text == "{}" else json.loads(text)
+    return {} if text == "{}" else _decode(text)[0]
 
 
 def encode_texts(texts: Iterable[str]) -> str:
     """JSON of a list of texts."""
-    return _ENCODER.encode(list(texts))
+    listed = list(texts)
+    return _encode(listed) if listed else "[]"
 
 
 def decode_texts(text: str) -> tuple[str, ...]:
     """The texts of `encode_texts`."""
-    return () if text == "[]" else tuple(json.loads(text))
+    return () if text == "[]" else tuple(_decode(text)[0])
 
 
 def encode_phases(phases: Iterable[PhaseRecord]) -> str:
     """JSON of phases."""
-    return _ENCODER.encode(
-        [
-            {"phase": p.phase, "start_time_us": p.start_time_us, "duration_us": p.duration_us}
-            for p in phases
-        ]
-    )
+    # Put together here: the encoder takes four times as long, and every run comes by.
+    encoded = [
+        f'{{"phase":{_encode(phase.phase)},"start_time_us":{phase.start_time_us},'
+        f'"duration_us":{phase.duration_us}}}'
+        for phase in phases
+    ]
+    return f"[{','.join(encoded)}]"
 
 
 def decode_phases(text: str) -> tuple[PhaseRecord, ...]:
     """The phases of `encode_phases`."""
-    return () if text == "[]" else tuple(PhaseRecord(**phase) for phase in json.loads(text))
+    if text == "[]":
+        return ()
+    return tuple(
+        [
+            PhaseRecord(known["phase"], known["start_time_us"], known["duration_us"])
+            for known in _decode(text)[0]
+        ]
+    )
 
 
 def encode_end(end: EndRecord | None) -> str | None:
     """JSON of a run's end."""
     if end is None:
         return None
-    return _ENCODER.encode(
+    return _encode(
         {
             "end_class": end.end_class.value,
             "message": end.message,
@@ -143,7 +158,7 @@ def decode_end(text: str | None) -> EndRecord | None:
     """The end of `encode_end`."""
     if text is None:
         return None
-    values = json.loads(text)
+    values = _decode(text)[0]
     values["end_class"] = EndClass(values["end_class"])
     values["last_lines"] = _bytes(values["last_lines"])
     return EndRecord(**values)
@@ -153,17 +168,17 @@ def encode_attempt_end(end: AttemptEndRecord | None) -> str | None:
     """JSON of an attempt's end."""
     if end is None:
         return None
-    values = {name: getattr(end, name) for name in [f for f in AttemptEndRecord.__match_args__]}
+    values = dict(zip(_ATTEMPT_END, _attempt_end(end), strict=True))
     values["metadata"] = dict(end.metadata)
     values["working_directory"] = _text(end.working_directory)
-    return _ENCODER.encode(values)
+    return _encode(values)
 
 
 def decode_attempt_end(text: str | None) -> AttemptEndRecord | None:
     """The end of `encode_attempt_end`."""
     if text is None:
         return None
-    values = json.loads(text)
+    values = _decode(text)[0]
     values["working_directory"] = _bytes(values["working_directory"])
     return AttemptEndRecord(**values)
 
@@ -172,7 +187,7 @@ def encode_workdir(workdir: WorkdirRecord | None) -> str | None:
     """JSON of a working folder's summary."""
     if workdir is None:
         return None
-    return _ENCODER.encode(
+    return _encode(
         {
             "files": [[f.path, f.size_bytes, f.is_executable] for f in workdir.files],
             "file_count": workdir.file_count,
@@ -186,7 +201,7 @@ def decode_workdir(text: str | None) -> WorkdirRecord | None:
     """The summary of `encode_workdir`."""
     if text is None:
         return None
-    values = json.loads(text)
+    values = _decode(text)[0]
     values["files"] = tuple(WorkdirFile(*file) for file in values["files"])
     return WorkdirRecord(**values)
 

@@ -7,6 +7,7 @@ Listings are in `listing`, tags and properties in `labels`.
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
@@ -253,24 +254,23 @@ def _change(
     changes: RunChange,
 ) -> int:
     """Writes the columns that change, notes the transitions and the event."""
-    columns = ["revision = revision + ?"]
-    values: list[object] = [max(1, len(moves))]
+    row = conn.execute("SELECT seq, revision FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    if row is None:
+        raise RunNotFound.named(run_id)
+    sequence, revision = row
+    columns: dict[str, object] = {"revision": revision + max(1, len(moves))}
     if moves:
-        columns.append("state = ?")
-        values.append(moves[-1].state.value)
+        columns["state"] = moves[-1].state.value
+        transitions.add(conn, run_id, revision + 1, moves)
     for name, value in changes.items():
         column, encode = _ENCODERS.get(name, (name, None))
-        columns.append(f"{column} = ?")
-        values.append(encode(value) if encode else value)
-    rows = conn.execute(
-        # Names of columns come from RunChange, values are bound.
-        f"UPDATE runs SET {', '.join(columns)} WHERE run_id = ? RETURNING seq, revision",
-        (*values, run_id),
-    ).fetchall()
-    if not rows:
-        raise RunNotFound.named(run_id)
-    ((sequence, revision),) = rows
-    if moves:
-        transitions.add(conn, run_id, revision - len(moves) + 1, moves)
+        columns[column] = encode(value) if encode else value
+    conn.execute(_update(tuple(columns)), (*columns.values(), sequence))
     events.append(conn, sequence)
-    return int(revision)
+    return int(revision) + max(1, len(moves))
+
+
+@functools.cache
+def _update(columns: tuple[str, ...]) -> str:
+    """The statement that changes these columns, whose names come from RunChange."""
+    return f"UPDATE runs SET {', '.join(f'{column} = ?' for column in columns)} WHERE seq = ?"

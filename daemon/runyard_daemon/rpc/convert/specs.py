@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 
 from runyard_contract.digest import is_digest
@@ -25,6 +26,8 @@ from runyard_daemon.store.runs import SpecRecord
 from runyardpb.v1 import common_pb2, environments_pb2, runs_pb2
 
 DEFAULT_COMPUTE = "local"
+_SPECS_READ = 16
+"""Specifications whose facts are kept: runs of a sweep mostly have the same."""
 
 
 def to_wish(spec: runs_pb2.RunSpec, workspace: str) -> RunWish:
@@ -171,6 +174,7 @@ def resolve_environment(
     return None
 
 
+@functools.lru_cache(maxsize=_SPECS_READ)
 def read_spec(kept: SpecRecord) -> SpecFacts:
     """What the end of a run, or a cancel, needs to know of its specification."""
     spec = runs_pb2.RunSpec.FromString(kept.spec)
