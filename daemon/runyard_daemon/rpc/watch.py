@@ -72,16 +72,21 @@ def _responses(
     response = pb.WatchRunsResponse()
     size_bytes = 0
     for event, run in shown:
-        if response.HasField("run") and size_bytes + run.ByteSize() > limit_bytes:
-            yield response
+        run_bytes = run.ByteSize()
+        if response.earlier and size_bytes + run_bytes > limit_bytes:
+            yield _completed(response)
             response, size_bytes = pb.WatchRunsResponse(), 0
-        if response.HasField("run"):
-            response.earlier.append(response.run)
-        response.run.CopyFrom(run)
+        response.earlier.append(run)
         response.cursor = str(event.cursor)
-        size_bytes += run.ByteSize()
-    if response.HasField("run"):
-        yield response
+        size_bytes += run_bytes
+    if response.earlier:
+        yield _completed(response)
+
+
+def _completed(response: pb.WatchRunsResponse) -> pb.WatchRunsResponse:
+    """Moves the last of the runs gathered to its own place."""
+    response.run.CopyFrom(response.earlier.pop())
+    return response
 
 
 def _cursor(live: Live, text: str) -> int:
@@ -108,15 +113,17 @@ def _read(
         )
     workspace, experiment = parent
     found = events.since(conn, cursor, BATCH)
+    workspace, experiment = workspace.casefold(), experiment.casefold()
     newest = {
         event.run_id: event
         for event in found
-        if event.workspace.casefold() == workspace.casefold()
-        and experiment.casefold() in {ANY, event.experiment.casefold()}
+        if (event.is_final or not is_ended_only)
+        and event.workspace.casefold() == workspace
+        and (experiment == ANY or event.experiment.casefold() == experiment)
     }
     shown = []
     for event in sorted(newest.values(), key=lambda event: event.cursor):
         record = runs.get(conn, event.run_id)
-        if record is not None and (record.state.is_final or not is_ended_only):
+        if record is not None:
             shown.append((event, read_run(conn, record, now_us, with_history=False)))
     return found, shown

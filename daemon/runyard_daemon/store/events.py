@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 
 from runyard_contract.record import record
+from runyard_contract.states import FINAL
 
 EVENTS_KEPT = 100_000
 _PRUNE_ROWS = 1000
@@ -22,6 +23,8 @@ class EventRecord:
     run_id: str
     workspace: str
     experiment: str
+    is_final: bool
+    """Whether the run has ended by now."""
 
 
 def append(conn: sqlite3.Connection, sequence: int) -> None:
@@ -44,11 +47,14 @@ def is_kept(conn: sqlite3.Connection, cursor: int) -> bool:
 def since(conn: sqlite3.Connection, cursor: int, limit: int) -> list[EventRecord]:
     """Gives up to `limit` events behind a cursor, oldest first. Deleted runs are left out."""
     rows = conn.execute(
-        "SELECT e.cursor, r.run_id, r.workspace, r.experiment FROM events e "
+        "SELECT e.cursor, r.run_id, r.workspace, r.experiment, r.state FROM events e "
         "JOIN runs r ON r.seq = e.seq WHERE e.cursor > ? ORDER BY e.cursor LIMIT ?",
         (cursor, limit),
     )
-    return [EventRecord(*row) for row in rows]
+    return [
+        EventRecord(cursor, run_id, workspace, experiment, state in FINAL)
+        for cursor, run_id, workspace, experiment, state in rows
+    ]
 
 
 def prune(conn: sqlite3.Connection, keep: int = EVENTS_KEPT, limit: int = _PRUNE_ROWS) -> int:

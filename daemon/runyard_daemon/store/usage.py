@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from typing import Final
 
 from runyard_contract.record import record
-from runyard_daemon.store.attempts import AttemptRecord
+from runyard_daemon.store import details
 from runyard_daemon.store.runs import RunRecord
 
+_ATTEMPTS: Final = "SELECT end_json, lengths FROM attempts WHERE run_id = ? ORDER BY attempt"
 _OUTPUTS: Final = "SELECT coalesce(sum(size_bytes), 0) FROM run_files WHERE run_id = ?"
 _LOGS: Final = ("stdout.txt", "stderr.txt", "environment.txt")
 
@@ -33,31 +33,25 @@ class UsageRecord:
 
 
 def of_run(
-    conn: sqlite3.Connection,
-    run: RunRecord,
-    tried: Sequence[AttemptRecord],
-    *,
-    with_outputs: bool = True,
+    conn: sqlite3.Connection, run: RunRecord, *, with_outputs: bool = True
 ) -> UsageRecord | None:
-    """Gives what a run used in its attempts, oldest first; None before the first has ended.
+    """Gives what a run used in its attempts; None before the first has ended.
 
     Summing up outputs costs time for each file: listings do without.
     """
-    if all(attempt.end is None for attempt in tried):
+    tried = conn.execute(_ATTEMPTS, (run.run_id,)).fetchall() if run.attempt else []
+    ends = [details.decode_mapping(end) for end, _ in tried if end is not None]
+    if not ends:
         return None
     output_bytes = None
     if with_outputs:
         (output_bytes,) = conn.execute(_OUTPUTS, (run.run_id,)).fetchone()
-    return _sum(run, tried, output_bytes)
-
-
-def _sum(run: RunRecord, tried: Sequence[AttemptRecord], output_bytes: int | None) -> UsageRecord:
-    ends = [attempt.end for attempt in tried if attempt.end is not None]
+    lengths = details.decode_mapping(tried[-1][1])
     return UsageRecord(
-        cpu_time_us=sum(end.cpu_time_us or 0 for end in ends),
-        peak_memory_bytes=max(end.peak_memory_bytes or 0 for end in ends),
-        wall_time_us=sum(end.duration_us or 0 for end in ends),
-        log_bytes=sum(tried[-1].lengths.get(name, 0) for name in _LOGS),
+        cpu_time_us=sum([end["cpu_time_us"] or 0 for end in ends]),
+        peak_memory_bytes=max([end["peak_memory_bytes"] or 0 for end in ends]),
+        wall_time_us=sum([end["duration_us"] or 0 for end in ends]),
+        log_bytes=sum([lengths.get(name, 0) for name in _LOGS]),
         workdir_bytes=run.workdir.size_bytes if run.workdir else 0,
         output_bytes=output_bytes,
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from runyard_contract.states import EndClass, RunState
 from runyard_daemon.control.finish import phases_of
 from runyard_daemon.control.live import run_name
-from runyard_daemon.rpc.convert.times import to_duration, to_timestamp
+from runyard_daemon.rpc.convert.times import set_instant, to_duration, to_timestamp
 from runyard_daemon.store import Connection, attempts, runs, transitions, usage
 from runyard_daemon.store.details import EndRecord, PhaseRecord, WorkdirRecord
 from runyard_daemon.store.files import FileRecord
@@ -44,12 +44,12 @@ def read_run(
     """The whole message of a run, its parts read from the store."""
     spec = runs.get_spec(conn, record.run_id)
     phases = record.phases
-    tried = attempts.of_run(conn, record.run_id) if record.attempt else []
     if not record.state.is_final:
-        phases = phases_of(record, tried[-1] if tried else None, now_us)
+        newest = attempts.current(conn, record.run_id) if record.attempt else None
+        phases = phases_of(record, newest, now_us)
     history = transitions.of_run(conn, record.run_id) if with_history else ()
     run = to_run(record, spec, phases, history)
-    used = usage.of_run(conn, record, tried, with_outputs=with_history)
+    used = usage.of_run(conn, record, with_outputs=with_history)
     if used is not None:
         run.usage.CopyFrom(_to_usage(used))
     return run
@@ -72,7 +72,7 @@ def to_run(
         end_time=to_timestamp(record.end_time_us),
         etag=str(record.revision),
         end=_to_end(record.end) if record.end else None,
-        phases=[to_phase(phase) for phase in phases],
+        phases=map(to_phase, phases),
         tags=record.tags,
         properties=record.properties,
         display_name=record.display_name,
@@ -95,11 +95,10 @@ def to_run(
 
 def to_phase(phase: PhaseRecord) -> pb.PhaseSpan:
     """A stretch of a run's time."""
-    return pb.PhaseSpan(
-        phase=phase.phase,
-        start_time=to_timestamp(phase.start_time_us),
-        duration=to_duration(phase.duration_us / 1e6),
-    )
+    span = pb.PhaseSpan(phase=phase.phase)
+    set_instant(span.start_time, phase.start_time_us)
+    set_instant(span.duration, phase.duration_us)
+    return span
 
 
 def _to_end(end: EndRecord) -> pb.End:

@@ -22,6 +22,12 @@ def to_timestamp(at_us: int | None) -> Timestamp | None:
     return Timestamp(seconds=seconds, nanos=micros * 1000)
 
 
+def set_instant(target: Timestamp | Duration, us: int) -> None:
+    """Sets a field to microseconds since the Unix epoch, or to a duration of so many."""
+    target.seconds, micros = divmod(us, 1_000_000)
+    target.nanos = micros * 1000
+
+
 def from_timestamp(at: Timestamp) -> int:
     """A Timestamp as microseconds since the Unix epoch, cut to whole ones.
 
