@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from runyard_contract.errors import RunyardError
-from runyard_contract.record import record
+from runyard_contract.record import record, replace
 from runyard_daemon.content import Content
 from runyard_daemon.control.advance import DAEMON, USER, advance
 from runyard_daemon.control.live import HeldAttempt, Live
@@ -75,9 +74,12 @@ class Grants:
         None for a run that no longer waits (cancelled meanwhile). Runs in the writer's thread.
         """
         now_us = self._live.now_us()
-        return [self._write_one(conn, booked, now_us) for booked in decided]
+        epochs = iter(meta.next_epochs(conn, len(decided)) if decided else ())
+        return [self._write_one(conn, booked, next(epochs), now_us) for booked in decided]
 
-    def _write_one(self, conn: Connection, booked: Booked, now_us: int) -> Granted | None:
+    def _write_one(
+        self, conn: Connection, booked: Booked, epoch: int, now_us: int
+    ) -> Granted | None:
         run = runs.get(conn, booked.grant.run.run_id)
         if run is None or not applies(run.state, Event.GRANTED):
             return None
@@ -92,7 +94,7 @@ class Grants:
                 attempt=attempt,
                 node=booked.node_name,
             )
-        held = _hold(conn, booked, run, attempt, now_us)
+        held = _hold(conn, booked, run, AttemptRef(run.run_id, attempt, epoch), now_us)
         spec = runs.get_spec(conn, run.run_id)
         return self._leased(conn, held, run.snapshot, spec, is_ahead=booked.grant.is_ahead)
 
@@ -105,18 +107,22 @@ class Grants:
         """
         now_us = self._live.now_us()
         mine = {booked.grant.run.run_id: booked for booked in decided}
+        epochs = dict(zip(mine, meta.next_epochs(conn, len(mine)) if mine else (), strict=True))
         stored: list[RunRecord] = []
         granted: dict[str, Granted | None] = {}
         for run, spec in new:
             booked = mine.get(run.run_id)
             stored.append(_insert(conn, run, spec, booked, now_us))
             if booked is not None:
-                held = _hold(conn, booked, stored[-1], 1, now_us)
+                ref = AttemptRef(run.run_id, 1, epochs[run.run_id])
+                held = _hold(conn, booked, stored[-1], ref, now_us)
                 granted[run.run_id] = self._leased(
                     conn, held, run.snapshot, spec, is_ahead=booked.grant.is_ahead
                 )
         return stored, [
-            granted[run_id] if run_id in granted else self._write_one(conn, booked, now_us)
+            granted[run_id]
+            if run_id in granted
+            else self._write_one(conn, booked, epochs[run_id], now_us)
             for run_id, booked in mine.items()
         ]
 
@@ -246,10 +252,9 @@ def _cause(booked: Booked) -> str:
 
 
 def _hold(
-    conn: Connection, booked: Booked, run: RunRecord, attempt: int, now_us: int
+    conn: Connection, booked: Booked, run: RunRecord, ref: AttemptRef, now_us: int
 ) -> HeldAttempt:
-    """Writes the attempt of a grant under a new epoch. Its run must be there already."""
-    ref = AttemptRef(run.run_id, attempt, meta.next_epoch(conn))
+    """Writes the attempt of a grant under its new epoch. Its run must be there already."""
     record = AttemptRecord(
         run_id=ref.run_id,
         attempt=ref.attempt,

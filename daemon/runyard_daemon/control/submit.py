@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from runyard_contract.errors import BlobMissing, QueueFull, SpecInvalid
 from runyard_contract.ids import RUN_ID_RANDOM_BYTES, make_run_id
 from runyard_contract.limits import MAX_DURATION_S
 from runyard_contract.paths import split_rel
-from runyard_contract.record import record
+from runyard_contract.record import record, replace
 from runyard_contract.states import RunState
 from runyard_daemon.content import Content
 from runyard_daemon.control import catalog, spec
@@ -93,8 +92,9 @@ class Submitter:
     async def submit(self, asked: Sequence[Submission], request: Request, encode: Encode) -> bytes:
         """Submits runs and gives the serialized answer, after all of it is durable in one commit.
 
-        All or none. Raises SpecInvalid, QueueFull, DiskFull, NotFound for target or environment,
-        BlobMissing for a snapshot that was not declared, RequestIdReused, RequestIdInvalid.
+        They are of one experiment. All or none. Raises SpecInvalid, QueueFull, DiskFull, NotFound
+        for target or environment, BlobMissing for a snapshot that was not declared,
+        RequestIdReused, RequestIdInvalid.
         """
         _refuse_invalid(asked)
         key = None
@@ -267,15 +267,21 @@ class Submitter:
 
 
 def _admitted(conn: Connection, new: Sequence[NewRun]) -> list[NewRun]:
-    """New runs with their numbers, counted in their experiment."""
-    found = []
-    for run, kept in new:
-        admitted = experiments.admit(
-            conn, run.workspace, run.experiment, run.sequence, run.create_time_us
-        )
-        numbered = replace(run, experiment=admitted.name, number=admitted.last_number)
-        found.append((numbered, kept))
-    return found
+    """New runs, all of one experiment, with their numbers."""
+    newest, _ = new[-1]
+    admitted = experiments.admit(
+        conn,
+        newest.workspace,
+        newest.experiment,
+        newest.sequence,
+        newest.create_time_us,
+        len(new),
+    )
+    first = admitted.last_number - len(new) + 1
+    return [
+        (replace(run, experiment=admitted.name, number=first + n), kept)
+        for n, (run, kept) in enumerate(new)
+    ]
 
 
 def _refuse_invalid(submissions: Sequence[Submission]) -> None:

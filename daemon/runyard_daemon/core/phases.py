@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from enum import StrEnum
 
-from runyard_contract.record import record
+from runyard_contract.record import record, replace
 from runyard_daemon.core.types import WallTime
 
 

@@ -12,10 +12,10 @@ _COLUMNS = (
     "workspace, name, create_time_us, last_run_time_us, last_sequence, last_number, run_count"
 )
 _ADMIT = f"""
-    INSERT INTO experiments VALUES (?1, ?2, ?3, ?3, ?4, 1, 1)
+    INSERT INTO experiments VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?5)
     ON CONFLICT (workspace, name) DO UPDATE SET
         last_run_time_us = ?3, last_sequence = ?4,
-        last_number = last_number + 1, run_count = run_count + 1
+        last_number = last_number + ?5, run_count = run_count + ?5
     RETURNING {_COLUMNS}
 """
 _GET = f"SELECT {_COLUMNS} FROM experiments WHERE workspace = ? AND name = ?"
@@ -43,14 +43,19 @@ class ExperimentRecord:
 
 
 def admit(
-    conn: sqlite3.Connection, workspace: str, name: str, sequence: int, now_us: int
+    conn: sqlite3.Connection,
+    workspace: str,
+    name: str,
+    sequence: int,
+    now_us: int,
+    count: int = 1,
 ) -> ExperimentRecord:
-    """Counts a new run of an experiment, which is made where there was none.
+    """Counts new runs of an experiment, which is made where there was none.
 
-    `sequence` is that of the run. The run's number is `last_number` of what is returned, and its
-    experiment `name`, which keeps the case of the first submit.
+    `sequence` is that of the last of them, whose number is `last_number` of what is returned. Their
+    experiment is `name`, which keeps the case of the first submit.
     """
-    (row,) = conn.execute(_ADMIT, (workspace, name, now_us, sequence)).fetchall()
+    (row,) = conn.execute(_ADMIT, (workspace, name, now_us, sequence, count)).fetchall()
     return ExperimentRecord(*row)
 
 

@@ -34,10 +34,16 @@ def get(conn: sqlite3.Connection) -> MetaRecord:
 
 def next_epoch(conn: sqlite3.Connection) -> int:
     """Counts a grant: an epoch above all that were given in this data directory before."""
+    return next_epochs(conn, 1)[0]
+
+
+def next_epochs(conn: sqlite3.Connection, count: int) -> range:
+    """Counts several grants: epochs above all that were given in this data directory before."""
     # Two statements: RETURNING costs as much as several.
-    conn.execute("UPDATE meta SET grants = grants + 1")
+    conn.execute("UPDATE meta SET grants = grants + ?", (count,))
     incarnation, grants = conn.execute("SELECT incarnation, grants FROM meta").fetchone()
-    return int(incarnation) << _INCARNATION_SHIFT | int(grants)
+    newest = int(incarnation) << _INCARNATION_SHIFT | int(grants)
+    return range(newest - count + 1, newest + 1)
 
 
 def raise_incarnation(conn: sqlite3.Connection, incarnation: int) -> None:

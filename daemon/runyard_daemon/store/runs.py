@@ -10,11 +10,11 @@ from __future__ import annotations
 import functools
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from typing import Any, Final, TypedDict, Unpack
 
 from runyard_contract.errors import RunNotFound
-from runyard_contract.record import record
+from runyard_contract.record import record, replace
 from runyard_contract.states import RunState
 from runyard_daemon.core.types import NO_RESOURCES, Resources
 from runyard_daemon.store import details, events, labels, transitions

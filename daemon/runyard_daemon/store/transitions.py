@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Sequence
 
@@ -26,13 +27,18 @@ def add(
     conn: sqlite3.Connection, run_id: str, revision: int, transitions: Sequence[TransitionRecord]
 ) -> None:
     """Notes changes of state. `revision` is the run's after the first of them; it grows by one."""
-    conn.executemany(
-        "INSERT INTO transitions VALUES (?, ?, ?, ?, ?, ?)",
-        [
-            (run_id, revision + n, change.state.value, change.time_us, change.cause, change.actor)
-            for n, change in enumerate(transitions)
-        ],
-    )
+    values: list[object] = []
+    for n, change in enumerate(transitions):
+        values += (run_id, revision + n, change.state.value)
+        values += (change.time_us, change.cause, change.actor)
+    if values:
+        conn.execute(_insert(len(transitions)), values)
+
+
+@functools.cache
+def _insert(count: int) -> str:
+    """The statement that adds so many rows: one that is executed once costs less than a loop."""
+    return f"INSERT INTO transitions VALUES {', '.join(['(?, ?, ?, ?, ?, ?)'] * count)}"  # noqa: S608
 
 
 def of_run(conn: sqlite3.Connection, run_id: str) -> list[TransitionRecord]:
