@@ -48,9 +48,9 @@ def of_run(
         (output_bytes,) = conn.execute(_OUTPUTS, (run.run_id,)).fetchone()
     lengths = details.decode_mapping(tried[-1][1])
     return UsageRecord(
-        cpu_time_us=sum([end["cpu_time_us"] or 0 for end in ends]),
-        peak_memory_bytes=max([end["peak_memory_bytes"] or 0 for end in ends]),
-        wall_time_us=sum([end["duration_us"] or 0 for end in ends]),
+        cpu_time_us=sum([end.get("cpu_time_us") or 0 for end in ends]),
+        peak_memory_bytes=max([end.get("peak_memory_bytes") or 0 for end in ends]),
+        wall_time_us=sum([end.get("duration_us") or 0 for end in ends]),
         log_bytes=sum([lengths.get(name, 0) for name in _LOGS]),
         workdir_bytes=run.workdir.size_bytes if run.workdir else 0,
         output_bytes=output_bytes,
