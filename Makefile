@@ -50,7 +50,7 @@ bench: $(VENV)/.installed-dev ## Measure against physical floors and peers; figu
 	@benchmarks/peers/install.sh .bench $(BIN)/uv
 	@$(BIN)/python benchmarks/run_all.py
 
-bench-scale: $(VENV)/.installed-dev ## Measure long queues and large databases (takes gigabytes of disk for some minutes)
+bench-scale: $(VENV)/.installed-dev ## Measure large logs, outputs and databases (takes gigabytes of disk for some minutes)
 	@$(BIN)/python -m compileall -q $(SOURCES)
 	@$(BIN)/python benchmarks/run_all.py --scale
 

@@ -29,8 +29,9 @@ BENCHMARKS = (
     "metrics",
     "idle",
     "agents",
+    "backlog",
 )
-SCALE = ("backlog", "scale", "bigdb")
+SCALE = ("scale", "bigdb")
 PEERS = ("hyperqueue", "dask", "ray", "mlflow", "slurm")
 PEER_LIMIT_S = 120
 QUIET_WAIT_S = 30
