@@ -87,18 +87,24 @@ class UvPip:
         )
 
     async def install(
-        self, text: str, folder: Path, wish: Wish, audience: Audience, lock_fd: int
+        self,
+        text: str,
+        folder: Path,
+        wish: Wish,
+        audience: Audience,
+        lock_fd: int,
+        lock_name: str = LOCK_NAME,
     ) -> None:
         """Installs what a lock's text says into the environment in `folder`, if it says anything.
 
-        The text is kept there as `LOCK_NAME`. uv inherits the descriptor of the folder's lock.
+        The text is kept there as `lock_name`. uv inherits the descriptor of the folder's lock.
         """
-        lock_file = folder / LOCK_NAME
+        lock_file = folder / lock_name
         lock_file.write_text(text, encoding="utf-8")
         count = packages(text)
         if not count:
             return
-        steps = _Steps(count_of(count), audience)
+        steps = Steps(count_of(count), audience)
         hashes = ["--require-hashes"] if is_hashed(text) else []
         await self._run(
             (
@@ -170,8 +176,12 @@ class UvPip:
         )
 
 
-class _Steps:
-    """Reads from uv's output what it does now, for the status line."""
+class Steps:
+    """Reads from an installer's output what it does now, for the status line.
+
+    Args:
+        packages: what it installs, in words.
+    """
 
     def __init__(self, packages: str, audience: Audience) -> None:
         self._packages = packages

@@ -41,13 +41,24 @@ def channel_fault(channel: str) -> str:
     return f"{channel[:100]!a} is no channel; give a name, https://… or file:///…"
 
 
+def match_spec_channel(text: str) -> str:
+    """The channel that a match spec names; empty where any will do."""
+    return text.strip().rpartition("::")[0]
+
+
+def match_spec_name(text: str) -> str:
+    """The package that a match spec names, as it is written there."""
+    rest = text.strip().rpartition("::")[2]
+    end = _NAME_END.search(rest)
+    return rest[: end.start()] if end else rest
+
+
 def match_spec_fault(text: str) -> str:
     """What is wrong with conda's "channel::name=1.2=build" or "name>=1,<2"; empty: nothing."""
     channel, is_of_channel, rest = text.strip().rpartition("::")
     if is_of_channel and (fault := channel_fault(channel)):
         return fault
-    end = _NAME_END.search(rest)
-    name = rest[: end.start()] if end else rest
+    name = match_spec_name(rest)
     if not _PACKAGE_NAME.fullmatch(name):
         return (
             f"{name[:100]!a} is no name of a conda package, which has only letters, digits,"
