@@ -78,6 +78,11 @@ class CondaChannel:
     def url(self) -> str:
         return self.folder.as_uri()
 
+    @property
+    def cache(self) -> Path:
+        """Where installers may keep its packages over several tests."""
+        return self.folder.with_name(f"{self.folder.name}-cache")
+
     def index(self) -> None:
         """Writes the lists of packages that a solver reads."""
         from rattler.index import index_fs
