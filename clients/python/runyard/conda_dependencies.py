@@ -240,13 +240,16 @@ class CondaDependencies:
                 )
         if not self.needs_conda:
             return
-        for what, values, fault_of in (
-            ("package", self._conda, match_spec_fault),
-            ("channel", self.wanted_channels(), channel_fault),
+        for what, key, values, fault_of in (
+            ("package", "dependencies", self._conda, match_spec_fault),
+            ("channel", "channels", self.wanted_channels(), channel_fault),
         ):
             for value in values:
                 if fault := fault_of(value):
-                    raise SpecInvalid(f"{source} has a conda {what} that can't be used: {fault}")
+                    raise SpecInvalid(
+                        f"{source} has a conda {what} that can't be used: {fault}",
+                        hint=f"correct it under {key}:",
+                    )
 
     def wanted_channels(self) -> list[str]:
         """The channels to look in, first one first. Folders are `file://` URLs; a relative one is
@@ -349,6 +352,11 @@ class CondaDependencies:
             elif key in ("name", "channels", "dependencies", "constraints"):
                 if not (isinstance(value, Text) and value.is_null):
                     raise invalid(source, value.line, f"{key} is not of the form that conda has")
+            elif key == "variables" and not (isinstance(value, Text) and value.is_null):
+                raise Unsupported(
+                    f"{source}:{value.line}: variables of a conda file are not served",
+                    hint="set them on the run: --env-var NAME=VALUE, or environment_variables",
+                )
             elif key not in ("prefix", "variables"):
                 raise invalid(
                     source,

@@ -235,6 +235,13 @@ def test_conda_package_or_channel_that_is_none_is_named(
     assert "pw" not in e.value.message
 
 
+def test_variables_of_a_conda_file_are_refused_with_their_line(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=r"env\.yml:2: variables of a conda file"):
+        _conda(tmp_path, "dependencies: [numpy]\nvariables:\n  A: b\n")
+
+    assert _conda(tmp_path, "dependencies: [numpy]\nvariables:\n").to_specification()
+
+
 def test_python_2_is_refused_among_conda_packages_too(tmp_path: Path) -> None:
     env = _conda(tmp_path, "dependencies:\n- python=2.7\n- numpy\n")
 
