@@ -101,7 +101,7 @@ def _contradiction(fault: Mapping[str, Any]) -> Fault:
 def _unfit(fault: Mapping[str, Any]) -> Fault:
     need = fault["said"]
     name, _, condition = need.partition(" ")
-    what = _CAPABILITIES.get(name, "what conda calls")
+    what = _CAPABILITIES.get(name, f"what conda calls {name}")
     has = [one for one in fault["has"] if one.split()[0] == name]
     return Fault(
         f"this node lacks {what} ({need}){fault.get('needed_by', '')}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from contract.environment_builder_suite import Log
 from runyard_agent.environments.conda import CondaBuilder
 from runyard_agent.environments.lock import make_lock
 from runyard_agent.environments.protocol import EnvironmentFailed, ProvidedEnvironment
@@ -22,14 +24,20 @@ from support.conda_channel import PYTHON_VERSION, CondaChannel
 from support.packages import make_wheel
 
 LIMIT_S = 60.0
-
+KILLED = """
+import asyncio
+from pathlib import Path
+from runyard_agent.environments.conda import CondaBuilder
+from runyardpb.v1.environments_pb2 import EnvironmentSpec
 
 class Log:
-    def __init__(self) -> None:
-        self.text = ""
+    def write(self, data):
+        pass
 
-    def write(self, data: bytes) -> None:
-        self.text += data.decode()
+spec = EnvironmentSpec.FromString({spec!r})
+builder = CondaBuilder(Path({root!r}), {environ!r})
+asyncio.run(builder.provide(spec, (), log=Log(), progress=lambda doing: None))
+"""
 
 
 class Bench:
@@ -245,21 +253,21 @@ def test_lock_of_another_form_is_refused(bench: Bench) -> None:
     assert "another version of runyard" in bench.fail("ryleaf", locks=(changed,)).message
 
 
-class Stopping(SimpleHTTPRequestHandler):
-    """Serves a channel; a file whose name has `stops_at` never comes, and its request is told."""
+class Holding(SimpleHTTPRequestHandler):
+    """Serves a channel; what it holds back comes when the test says so, or never."""
 
     def __init__(self, *arguments: Any, of: HeldChannel, **more: Any) -> None:
         self.held = of
         super().__init__(*arguments, **more)
 
     def do_GET(self) -> None:
-        if self.held.stops_at and self.held.stops_at in self.path:
+        if self.held.holds in self.path:
             self.held.entered.set()
-            self.connection.settimeout(LIMIT_S)
-            if self.connection.recv(1) == b"":
+            ready, _, _ = select.select([self.connection, self.held.released], [], [], LIMIT_S)
+            if self.held.released not in ready:
                 self.held.left.set()
-            self.close_connection = True
-            return
+                self.close_connection = True
+                return
         super().do_GET()
 
     def log_message(self, *arguments: Any) -> None:
@@ -267,21 +275,31 @@ class Stopping(SimpleHTTPRequestHandler):
 
 
 class HeldChannel:
-    """A channel behind HTTP, of which a file can be held back."""
+    """A channel behind HTTP that holds files back whose path has `holds`.
+
+    `entered` is set when one is asked for, `left` when who asked is gone.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.stops_at = ""
+        self.holds = "no such file"
         self.entered, self.left = threading.Event(), threading.Event()
-        handler: Callable[..., Any] = partial(Stopping, of=self, directory=str(folder))
+        self.released, self._release = os.pipe()
+        handler: Callable[..., Any] = partial(Holding, of=self, directory=str(folder))
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
+    def release(self) -> None:
+        """Lets everything come, now and later."""
+        os.write(self._release, b".")
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        os.close(self.released)
+        os.close(self._release)
 
 
 @pytest.fixture
@@ -291,26 +309,52 @@ def held(conda_channel: CondaChannel) -> Iterator[HeldChannel]:
     channel.close()
 
 
-@pytest.mark.parametrize("stops_at", ["repodata", ".conda"], ids=["solving", "installing"])
+@pytest.mark.parametrize("holds", ["repodata", ".conda"], ids=["solving", "installing"])
 def test_cancel_ends_rattler_and_leaves_nothing(
-    stops_at: str, held: HeldChannel, tmp_path: Path
+    holds: str, held: HeldChannel, tmp_path: Path
 ) -> None:
     bench = Bench(tmp_path, held.url)
+    held.holds = holds
 
     async def cancel() -> None:
-        held.stops_at = stops_at
         task = asyncio.create_task(bench.provide("ryleaf"))
         assert await asyncio.to_thread(held.entered.wait, LIMIT_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await asyncio.to_thread(held.left.wait, LIMIT_S)
-        held.stops_at = ""
 
     asyncio.run(asyncio.wait_for(cancel(), LIMIT_S))
     assert bench.folders() == []
 
+    held.release()
     assert execute(bench.get("ryleaf"), "import ryleaf; print(ryleaf.VERSION)") == "2.0"
+
+
+def test_install_of_a_killed_agent_is_waited_for_and_not_used(
+    held: HeldChannel, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path, held.url)
+    held.holds = ".conda"
+    spec = EnvironmentSpec(conda=CondaPackages(packages=["ryleaf"], channels=[held.url]))
+    source = KILLED.format(
+        spec=spec.SerializeToString(), root=str(bench.root), environ=bench.environ
+    )
+    agent = subprocess.Popen([sys.executable, "-c", source])
+    assert held.entered.wait(LIMIT_S)
+    agent.kill()
+    agent.wait()
+
+    async def restart() -> ProvidedEnvironment:
+        task = asyncio.create_task(bench.provide("ryleaf"))
+        await bench.log.says("waiting for it")
+        held.release()  # what the killed agent had started goes on, and ends
+        return await task
+
+    provided = asyncio.run(asyncio.wait_for(restart(), LIMIT_S))
+
+    assert "Building" in bench.log.text
+    assert execute(provided, "import ryleaf; print(ryleaf.VERSION)") == "2.0"
 
 
 def test_download_that_is_not_the_locked_one_is_refused(held: HeldChannel, tmp_path: Path) -> None:
