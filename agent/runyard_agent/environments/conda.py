@@ -96,8 +96,7 @@ class CondaBuilder:
         """Builds what a lock says, unless it is there."""
 
         async def fill(audience: Audience, lock_fd: int) -> Contents:
-            with _telling(audience):
-                return await self._fill(lock, conda, audience, lock_fd)
+            return await self._fill(lock, conda, audience, lock_fd)
 
         await self._builds.ensure(lock, fill, listener)
 
@@ -162,7 +161,8 @@ class CondaBuilder:
         self, lock: EnvironmentLock, conda: CondaPackages, audience: Audience, lock_fd: int
     ) -> Contents:
         """Makes the folder of an environment and installs into it."""
-        found = read_lock(lock.text)
+        with _telling(audience):
+            found = read_lock(lock.text)
         folder = self._cache.folder(lock.hash)
         audience.say(
             f"Building environment {lock.hash[:16]} in {shown(str(folder))}: {_contents(found)},"
@@ -172,7 +172,8 @@ class CondaBuilder:
             audience.say(f"  {package.release}")
         doing = count_of(len(found.packages), "conda package")
         audience.progress(f"installing {doing}")
-        await self._rattler.install(found, folder, Steps(doing, audience).hear, (lock_fd,))
+        with _telling(audience):
+            await self._rattler.install(found, folder, Steps(doing, audience).hear, (lock_fd,))
         (folder / LOCK_NAME).write_text(lock.text, encoding="utf-8")
         if found.pip:
             audience.progress(f"installing {count_of(found.pip_count, 'pip package')}")
@@ -181,7 +182,8 @@ class CondaBuilder:
             await self._uv_pip.install(
                 found.pip, folder, wish, audience, lock_fd, lock_name=PIP_LOCK_NAME
             )
-        await keep_variables(folder, self._environ.get("HOME", "/"), audience.write, lock_fd)
+        with _telling(audience):
+            await keep_variables(folder, self._environ.get("HOME", "/"), audience.write, lock_fd)
         return Contents(found.python, len(found.packages) + found.pip_count)
 
     def _wish(self, conda: CondaPackages, python: Interpreter) -> Wish:
@@ -218,7 +220,7 @@ def _contents(found: CondaLock) -> str:
 
 @contextlib.contextmanager
 def _telling(audience: Audience) -> Iterator[None]:
-    """Writes to the log why rattler or a script failed."""
+    """Writes to the log what failed; uv's faults are there already."""
     try:
         yield
     except EnvironmentFailed as failed:

@@ -26,13 +26,14 @@ def is_python_version(text: str) -> bool:
 
 
 def has_credentials(text: str) -> bool:
-    """Whether a URL in the text holds a user, a password or a channel's token."""
-    return bool(_CREDENTIALS.search(text) or _CHANNEL_TOKEN.search(text))
+    """Whether a URL in the text holds a user or a password."""
+    return _CREDENTIALS.search(text) is not None
 
 
 def channel_fault(channel: str) -> str:
     """What is wrong with the name or URL of a conda channel; empty: it can be asked."""
-    if has_credentials(channel):  # the URL itself is not repeated: it would stand in logs
+    if has_credentials(channel) or _CHANNEL_TOKEN.search(channel):
+        # The URL itself is not repeated: it would stand in logs.
         return "holds credentials, which would be stored"
     if channel in ("defaults", "nodefaults"):
         return f"{channel!r} stands for no channel here; name those meant, such as conda-forge"

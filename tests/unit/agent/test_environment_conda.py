@@ -21,9 +21,10 @@ from runyard_agent.environments.lock import make_lock
 from runyard_agent.environments.protocol import EnvironmentFailed, ProvidedEnvironment
 from runyardpb.v1.environments_pb2 import CondaPackages, EnvironmentLock, EnvironmentSpec
 from support.conda_channel import PYTHON_VERSION, CondaChannel
-from support.packages import make_wheel
+from support.packages import make_sdist, make_wheel
 
 LIMIT_S = 60.0
+BROKEN = "def before_wheel():\n    raise SystemExit('gcc: command not found')\n"
 KILLED = """
 import asyncio
 from pathlib import Path
@@ -137,6 +138,17 @@ def test_pip_packages_take_what_conda_brings(bench: Bench) -> None:
     said = execute(provided, "import ryabove, ryleaf; print(ryabove.VERSION, ryleaf.VERSION)")
     assert said == "1.0 1.0"
     assert bench.folders() == [Path(os.fsdecode(provided.env[b"CONDA_PREFIX"]))]
+
+
+@pytest.mark.parametrize("name", ["rynowhere", "rybroken"], ids=["resolving", "building"])
+def test_pip_fault_is_said_once(name: str, bench: Bench) -> None:
+    make_sdist(bench.links, "rybroken", "1.0", BROKEN)
+
+    failed = bench.fail("ryleaf", pip_requirements=[name])
+
+    assert failed.metadata["package"] == name
+    assert bench.log.text.count("Failed:") == 1
+    assert bench.folders() == []
 
 
 def test_pip_constraints_count(bench: Bench) -> None:

@@ -5,6 +5,7 @@ import pytest
 from runyard_contract.digest import digest_bytes
 from runyard_contract.environment_spec import (
     channel_fault,
+    has_credentials,
     is_python_version,
     lock_hash,
     match_spec_fault,
@@ -112,6 +113,12 @@ def test_other_channels_are_refused_by_name_but_not_with_their_secrets(
 
     assert named in fault
     assert "secret" not in fault
+
+
+def test_credentials_are_users_and_passwords_before_a_host() -> None:
+    assert has_credentials("--index-url=https://me:pw@x.example/simple")
+    assert has_credentials("https://token@x.example")
+    assert not has_credentials("--find-links=https://x.example/t/wheels/a@b")
 
 
 @pytest.mark.parametrize(
