@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from support.conda_channel import CondaChannel, make_channel
+
 # What a shell may carry that would change what is tested. PYTHONUNBUFFERED hides missing flushes.
 LEAKY_VARIABLES = (
     "CONDA_PREFIX",
@@ -33,6 +35,13 @@ def clean_environ(
     cache = Path(os.environ.get("UV_CACHE_DIR") or Path.home() / ".cache" / "uv")
     monkeypatch.setenv("UV_CACHE_DIR", str(cache))
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="session")
+def conda_channel(tmp_path_factory: pytest.TempPathFactory) -> CondaChannel:
+    """A channel on disk, made once: packing CPython takes a second."""
+    folder = tmp_path_factory.mktemp("channel")
+    return make_channel(folder, tmp_path_factory.mktemp("python"))
 
 
 @pytest.hookimpl(wrapper=True)

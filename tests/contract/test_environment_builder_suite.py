@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,16 +16,23 @@ from contract.environment_builder_suite import (
     Case,
     EnvironmentBuilderSuite,
 )
+from runyard_agent.environments.conda import CondaBuilder
 from runyard_agent.environments.pip import PipBuilder
 from runyard_agent.environments.user_managed import UserManagedBuilder
-from runyardpb.v1.environments_pb2 import EnvironmentSpec, PipPackages, UserManagedPython
+from runyardpb.v1.environments_pb2 import (
+    CondaPackages,
+    EnvironmentSpec,
+    PipPackages,
+    UserManagedPython,
+)
+from support.conda_channel import CondaChannel
 from support.packages import Gate, make_sdist, make_wheel
 
 BROKEN = "def before_wheel():\n    raise SystemExit('gcc: command not found')\n"
 KILL_SOURCE = """
 import asyncio, os, sys
 from pathlib import Path
-from runyard_agent.environments.pip import PipBuilder
+from {module} import {name} as Builder
 from runyardpb.v1.environments_pb2 import EnvironmentSpec
 
 class Log:
@@ -33,9 +40,22 @@ class Log:
         pass
 
 spec = EnvironmentSpec.FromString({spec!r})
-builder = PipBuilder(Path({root!r}), {environ!r})
+builder = Builder(Path({root!r}), {environ!r})
 asyncio.run(builder.provide(spec, (), log=Log(), progress=lambda doing: None))
 """
+
+
+def kill_source(
+    builder: type, spec: EnvironmentSpec, root: Path, environ: Mapping[str, str]
+) -> str:
+    """Source of an agent that provides one environment."""
+    return KILL_SOURCE.format(
+        module=builder.__module__,
+        name=builder.__name__,
+        spec=spec.SerializeToString(),
+        root=str(root),
+        environ=dict(environ),
+    )
 
 
 class TestUserManaged(EnvironmentBuilderSuite):
@@ -96,8 +116,55 @@ class TestPip(BuildingSuite):
             # Whatever uv would be started for fails without a cache.
             make_cut_off=lambda: PipBuilder(root, {**environ(), "UV_CACHE_DIR": "/dev/null"}),
             built=lambda: [path for path in root.iterdir() if path.is_dir()],
-            kill_source=KILL_SOURCE.format(
-                spec=slow.SerializeToString(), root=str(root), environ=environ()
-            ),
+            kill_source=kill_source(PipBuilder, slow, root, environ()),
+        )
+        gate.close()
+
+
+class TestConda(BuildingSuite):
+    @pytest.fixture
+    def case(self, tmp_path: Path, conda_channel: CondaChannel) -> Iterator[BuildingCase]:
+        root, links = tmp_path / "environments", tmp_path / "links"
+        root.mkdir()
+        links.mkdir()
+        gate = Gate(tmp_path)
+        make_sdist(links, "ryslow", "1.0", gate.before_wheel)
+        numbers = itertools.count()
+
+        def environ() -> dict[str, str]:
+            # Caches for each builder: one would wait for the other's there already.
+            cache = tmp_path / f"cache-{next(numbers)}"
+            return {
+                "PATH": os.environ["PATH"],
+                "RATTLER_CACHE_DIR": str(cache / "rattler"),
+                "UV_CACHE_DIR": str(cache / "uv"),
+            }
+
+        def spec(*packages: str, pip: str = "") -> EnvironmentSpec:
+            return EnvironmentSpec(
+                conda=CondaPackages(
+                    packages=packages,
+                    channels=[conda_channel.url],
+                    pip_requirements=[pip] if pip else [],
+                    pip_index_options=["--no-index", f"--find-links={links}"],
+                )
+            )
+
+        cut_off = {"RATTLER_CACHE_DIR": "/dev/null", "UV_CACHE_DIR": "/dev/null"}
+        slow = spec("rytop", pip="ryslow")
+        yield BuildingCase(
+            make=lambda: CondaBuilder(root, environ()),
+            good=spec("rytop"),
+            proof="import os, sys, ryleaf, rytop; assert sys.prefix == os.environ['CONDA_PREFIX']",
+            missing=spec("rytop", "rynowhere"),
+            missing_name="rynowhere",
+            same=spec("rytop>=1", "ryleaf"),
+            slow=slow,
+            gate=gate,
+            broken=spec("rytop", "rybroken"),
+            broken_name="rybroken",
+            make_cut_off=lambda: CondaBuilder(root, {**environ(), **cut_off}),
+            built=lambda: [path for path in root.iterdir() if path.is_dir()],
+            kill_source=kill_source(CondaBuilder, slow, root, environ()),
         )
         gate.close()

@@ -103,3 +103,23 @@ def test_a_lock_that_does_not_have_its_hash_is_refused() -> None:
         assert not again.locks
 
     with_daemon(test)
+
+
+def test_locks_of_conda_packages_are_kept_and_shown() -> None:
+    async def test(daemon: Served) -> None:
+        conda = environments_pb2.CondaPackages(packages=["numpy"], channels=["conda-forge"])
+        environment = await stored(daemon, environments_pb2.EnvironmentSpec(conda=conda))
+
+        await keep(daemon, environment.spec_hash, "@EXPLICIT\n")
+        again = await stored(daemon, environment.spec)
+        spec = runs_pb2.RunSpec(command=runs_pb2.Command(argv=[b"true"]), environment_name="env")
+        async with FakeAgent(daemon.channel).connected() as agent:
+            await daemon.runs.CreateRun(create_request(spec=spec))
+            lease = await agent.expect("lease")
+
+        assert again.version == environment.version == 1
+        assert lease.environment.conda == conda
+        assert [lock.text for lock in lease.locks] == ["@EXPLICIT\n"]
+        assert [lock.text for lock in again.locks] == ["@EXPLICIT\n"]
+
+    with_daemon(test)

@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from runyard_agent import journal
+from runyard_agent.environments.conda import CondaBuilder
 from runyard_agent.environments.pip import PipBuilder
 from runyard_agent.environments.protocol import EnvironmentBuilder
 from runyard_agent.environments.user_managed import UserManagedBuilder
@@ -46,7 +47,15 @@ def _pip(context: BuilderContext) -> EnvironmentBuilder:
     return PipBuilder(context.environments, context.environ)
 
 
-BUILT_IN: Mapping[str, BuilderFactory] = {"user_managed": _user_managed, "pip": _pip}
+def _conda(context: BuilderContext) -> EnvironmentBuilder:
+    return CondaBuilder(context.environments, context.environ)
+
+
+BUILT_IN: Mapping[str, BuilderFactory] = {
+    "user_managed": _user_managed,
+    "pip": _pip,
+    "conda": _conda,
+}
 
 
 def load_builders(

@@ -1,23 +1,14 @@
-"""Starting uv: where it is, what it may see of the agent's variables, its output, its end."""
+"""Starting uv: where it is, and what it may see of the agent's variables."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
 import shutil
-import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from uv import find_uv_bin
 
+from runyard_agent.environments.programs import Outcome, run_program
 from runyard_agent.environments.protocol import EnvironmentFailed
-
-OUTPUT_TAIL_BYTES = 64 << 10
-"""Kept of what it says, to find the cause of a failure in."""
-ANSWER_BYTES = 16 << 20
-READ_BYTES = 64 << 10
 
 # What would point uv at another environment than the one it is told of, or colour its output.
 _DROPPED = (
@@ -41,18 +32,6 @@ _OF_PIP = (
     ("PIP_CERT", ("SSL_CERT_FILE",)),
     ("PIP_DEFAULT_TIMEOUT", ("UV_HTTP_TIMEOUT",)),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a call of uv ended.
-
-    `answer` is its standard output, `said` the end of its standard error.
-    """
-
-    returncode: int
-    answer: bytes
-    said: str
 
 
 class Uv:
@@ -90,67 +69,19 @@ class Uv:
             env: variables over the usual ones.
             kept_fds: descriptors that it inherits.
         """
+        program = self.program()
         try:
-            process = await asyncio.create_subprocess_exec(
-                self.program(),
-                "--no-progress",
-                *arguments,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+            return await run_program(
+                (program, "--no-progress", *arguments),
+                given=given,
+                hear=hear,
                 env={**self.environ, **(env or {})},
-                cwd="/",  # not below a project, whose settings would count
-                pass_fds=kept_fds,
-                start_new_session=True,
+                kept_fds=kept_fds,
             )
         except OSError as error:
             raise EnvironmentFailed(
-                f"uv ({self.program()}) can't be started: {error.strerror}", "install uv again"
+                f"uv ({program}) can't be started: {error.strerror}", "install uv again"
             ) from None
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_feed(process, given), name="uv input")
-                answer = group.create_task(_read(process.stdout, ANSWER_BYTES), name="uv answer")
-                said = group.create_task(
-                    _read(process.stderr, OUTPUT_TAIL_BYTES, hear), name="uv output"
-                )
-            returncode = await process.wait()
-        finally:
-            await _end(process)
-        return Outcome(returncode, answer.result(), said.result().decode("utf-8", "replace"))
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kills the process group, if its leader still lives, and waits until that is gone."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-
-
-async def _feed(process: asyncio.subprocess.Process, given: str) -> None:
-    """Writes standard input and closes it."""
-    if process.stdin is None:
-        return
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(given.encode("utf-8", "surrogateescape"))
-        await process.stdin.drain()
-    process.stdin.close()
-
-
-async def _read(
-    stream: asyncio.StreamReader | None,
-    bound_bytes: int,
-    hear: Callable[[bytes], None] | None = None,
-) -> bytes:
-    """Reads to the end; returns the last bytes up to the bound."""
-    kept = bytearray()
-    while stream is not None and (data := await stream.read(READ_BYTES)):
-        kept += data
-        del kept[:-bound_bytes]
-        if hear is not None:
-            hear(data)
-    return bytes(kept)
 
 
 def variables(environ: Mapping[str, str]) -> dict[str, str]:

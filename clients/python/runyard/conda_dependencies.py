@@ -11,10 +11,16 @@ from typing import Any, Self
 from runyard.requirements import Place, Requirements, parse_requirements, read_requirements
 from runyard.schema import invalid
 from runyard.yaml_document import Items, Node, Table, Text, YamlDocument, read_yaml
-from runyard_contract.environment_spec import is_python_version
-from runyard_contract.errors import Unsupported
+from runyard_contract.environment_spec import (
+    channel_fault,
+    is_python_version,
+    match_spec_fault,
+)
+from runyard_contract.errors import SpecInvalid, Unsupported
 
 DEFAULT_NAME = "project_environment"
+DEFAULT_CHANNEL = "conda-forge"
+"""Where conda packages come from when no channel is named."""
 
 # What Azure ML wrote into every file by itself: nobody asked for these.
 _FILLED_PYTHON = "3.6.2"
@@ -23,6 +29,9 @@ _FILLED_PIP = "azureml-defaults"
 _CONDA_NAME = re.compile(r"(?:[\w./-]+::)?(?P<name>[\w.-]+)(?P<version>.*)\Z", re.DOTALL)
 _PIP_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _HANDLED = ("python", "pip")  # conda packages that a pip-only environment has by itself
+_PYTHON = re.compile(r"python(?:\s*[=\s]=?\s*(?P<version>[0-9.]+?)(?:\.\*)?)?")
+_RANGE = re.compile(r"[<>!~,|*]")
+_NO_DEFAULTS = "nodefaults"  # conda's word for: only the channels that are named here
 
 
 class CondaDependencies:
@@ -31,8 +40,9 @@ class CondaDependencies:
     Args:
         conda_dependencies_file_path: a YAML file to start from.
 
-    Raises `SpecInvalid` with file and line for a file that is not of that form. Conda packages can
-    be listed here, but runs can't install them yet: `check_served` refuses them by name.
+    With python and pip packages alone an environment is built from a package index; with any other
+    conda package it is built from conda channels, Python included. Raises `SpecInvalid` with file
+    and line for a file that is not of that form.
     """
 
     def __init__(self, conda_dependencies_file_path: str | os.PathLike[str] | None = None) -> None:
@@ -87,9 +97,16 @@ class CondaDependencies:
         return made
 
     @classmethod
-    def from_requirements(cls, found: Requirements, python_version: str | None = None) -> Self:
+    def from_requirements(
+        cls,
+        found: Requirements,
+        python_version: str | None = None,
+        conda_packages: Iterable[str] = (),
+        conda_channels: Iterable[str] = (),
+    ) -> Self:
         """Makes dependencies of requirements that are no longer in files."""
         made = cls()
+        made._channels, made._conda = list(conda_channels), list(conda_packages)
         if python_version:
             made.set_python_version(python_version)
         for line in (*found.index_options, *found.lines):
@@ -201,29 +218,60 @@ class CondaDependencies:
             (place, line) for place, line in self._pip if re.split(r"[=\s]", line)[0] != name
         ]
 
-    def check_served(self, source: str = "the environment") -> None:
-        """Raises `Unsupported` for what can be listed here but not be installed, by name.
+    @property
+    def needs_conda(self) -> bool:
+        """Whether there are conda packages other than python and pip."""
+        return bool(self._other_conda())
 
-        That is conda packages other than python and pip, and a Python version that is no single
-        one of Python 3 (">=3.9,<3.12", "2.7").
+    def check_served(self, source: str = "the environment") -> None:
+        """Raises `Unsupported` for a Python that can't be had, and `SpecInvalid` for a package or
+        channel of conda that is none, by name.
+
+        Without conda packages one version of Python 3 can be had, with them a range as well.
         """
         version = self.python_version
         if version and not is_python_version(version):
-            raise Unsupported(
-                f"{source} asks for Python {version[:100]}; only one version of Python 3 is served",
-                hint="name one version, such as python=3.11",
-                python_version=version[:100],
-            )
-        packages = self._other_conda()
-        if packages:
-            names = ", ".join(packages)
-            raise Unsupported(
-                f"{source} lists conda packages ({names}); only python and pip packages are served"
-                " so far, conda environments come later",
-                hint="move what PyPI has under `pip:`, or set user_managed_dependencies and name"
-                " the interpreter of a conda environment that exists on the target",
-                packages=names,
-            )
+            if not (self.needs_conda and _RANGE.search(version)):
+                raise Unsupported(
+                    f"{source} asks for Python {version[:100]}; only one version of Python 3 is"
+                    " served",
+                    hint="name one version, such as python=3.11",
+                    python_version=version[:100],
+                )
+        if not self.needs_conda:
+            return
+        for what, key, values, fault_of in (
+            ("package", "dependencies", self._conda, match_spec_fault),
+            ("channel", "channels", self.wanted_channels(), channel_fault),
+        ):
+            for value in values:
+                if fault := fault_of(value):
+                    raise SpecInvalid(
+                        f"{source} has a conda {what} that can't be used: {fault}",
+                        hint=f"correct it under {key}:",
+                    )
+
+    def wanted_channels(self) -> list[str]:
+        """The channels to look in, first one first. Folders are `file://` URLs; a relative one is
+        beside the YAML file."""
+        named = [self._channel(one) for one in self._channels if one != _NO_DEFAULTS]
+        return named or [DEFAULT_CHANNEL]
+
+    def wanted_conda(self) -> tuple[str | None, list[str]]:
+        """(Python version, match specs): what to install from conda channels.
+
+        A Python that is more than one version, such as a range or a build, is a match spec; one
+        that nobody asked for is left out.
+        """
+        version: str | None = None
+        specs = []
+        for package in self._conda:
+            plain = _PYTHON.fullmatch(package.strip())
+            if plain is None:
+                specs.append(package.strip())
+            elif plain["version"] != _FILLED_PYTHON:
+                version = plain["version"]
+        return version, specs
 
     def to_requirements(self) -> Requirements:
         """What pip has to install, included files read. Raises as `requirements` does."""
@@ -272,6 +320,11 @@ class CondaDependencies:
     def __repr__(self) -> str:
         return f"CondaDependencies(conda={self._conda!r}, pip={len(self._pip)} lines)"
 
+    def _channel(self, channel: str) -> str:
+        if not channel.startswith((".", "/", "~")):
+            return channel
+        return (self._folder / Path(channel).expanduser()).resolve().as_uri()
+
     def _place(self) -> Place:
         return Place("pip packages", len(self._pip) + 1)
 
@@ -299,6 +352,11 @@ class CondaDependencies:
             elif key in ("name", "channels", "dependencies", "constraints"):
                 if not (isinstance(value, Text) and value.is_null):
                     raise invalid(source, value.line, f"{key} is not of the form that conda has")
+            elif key == "variables" and not (isinstance(value, Text) and value.is_null):
+                raise Unsupported(
+                    f"{source}:{value.line}: variables of a conda file are not served",
+                    hint="set them on the run: --env-var NAME=VALUE, or environment_variables",
+                )
             elif key not in ("prefix", "variables"):
                 raise invalid(
                     source,

@@ -20,19 +20,24 @@ DEFAULT_INTERPRETER = "python"
 class EnvironmentSpecification:
     """An environment in the form that is sent with a run: nothing in it depends on this machine.
 
-    kind: "user_managed" runs in an interpreter that exists on the target, "pip" builds one.
+    kind: "user_managed" runs in an interpreter that exists on the target; "pip" builds one from a
+        package index, "conda" from conda channels.
     interpreter_path: of a user-managed one; empty means the caller's Python on the local target and
         the node's python3 elsewhere.
-    python_version: of a built one, such as "3.11"; None means the caller's.
+    python_version: of a built one, such as "3.11"; None means the caller's with "pip", the newest
+        that fits with "conda".
+    conda_packages, channels: match specs, and where they are looked for, first one first.
     requirements, constraints: one PEP 508 name or URL a line, included files read, in order.
     index_options: `--index-url URL`, `--extra-index-url URL`, `--find-links URL`, `--pre`,
         `--no-index`; no credentials.
     environment_variables: for the job, over those of the caller.
     """
 
-    kind: Literal["user_managed", "pip"]
+    kind: Literal["user_managed", "pip", "conda"]
     interpreter_path: str = ""
     python_version: str | None = None
+    conda_packages: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     index_options: tuple[str, ...] = ()
@@ -151,8 +156,9 @@ class Environment:
     def from_conda_specification(cls, name: str, file_path: str | os.PathLike[str]) -> Self:
         """An environment with the packages of a conda YAML file.
 
-        A Python version and a pip section are served; `Unsupported` names conda packages when the
-        environment is used. Raises `SpecInvalid` with file and line.
+        With conda packages other than python and pip it is built from the file's channels
+        (conda-forge, if it names none); else from the pip section on the Python version that it
+        names. Raises `SpecInvalid` with file and line.
         """
         made = cls(name)
         made.python.conda_dependencies = CondaDependencies(file_path)
@@ -170,7 +176,9 @@ class Environment:
         if self.docker.enabled:
             found.append(("docker.enabled", "runs in containers come later"))
         if self.python.base_conda_environment:
-            found.append(("python.baseCondaEnvironment", "conda environments come later"))
+            found.append(
+                ("python.baseCondaEnvironment", "an environment is built from packages alone")
+            )
         return found
 
     def to_specification(self) -> EnvironmentSpecification:
@@ -195,9 +203,13 @@ class Environment:
         packages = python.conda_dependencies
         packages.check_served(f'environment "{self.name}"' if self.name else "the environment")
         found = packages.to_requirements()
+        version, conda_packages = packages.wanted_conda()
+        is_conda = packages.needs_conda
         return EnvironmentSpecification(
-            "pip",
-            python_version=packages.python_version,
+            "conda" if is_conda else "pip",
+            python_version=version if is_conda else packages.python_version,
+            conda_packages=tuple(conda_packages) if is_conda else (),
+            channels=tuple(packages.wanted_channels()) if is_conda else (),
             requirements=found.lines,
             constraints=found.constraints,
             index_options=found.index_options,

@@ -106,12 +106,24 @@ def environment_message(
         return environments_pb2.EnvironmentSpec(
             user_managed=environments_pb2.UserManagedPython(interpreter_path=path)
         )
+    index_options = [option.replace(" ", "=", 1) for option in specification.index_options]
+    if specification.kind == "conda":
+        return environments_pb2.EnvironmentSpec(
+            conda=environments_pb2.CondaPackages(
+                python_version=specification.python_version or "",
+                packages=specification.conda_packages,
+                channels=specification.channels,
+                pip_requirements=specification.requirements,
+                pip_constraints=specification.constraints,
+                pip_index_options=index_options,
+            )
+        )
     return environments_pb2.EnvironmentSpec(
         pip=environments_pb2.PipPackages(
             python_version=specification.python_version or "",
             requirements=specification.requirements,
             constraints=specification.constraints,
-            index_options=[option.replace(" ", "=", 1) for option in specification.index_options],
+            index_options=index_options,
             base_interpreter_path=base_interpreter,
         )
     )

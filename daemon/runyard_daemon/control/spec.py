@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from runyard_contract import limits
-from runyard_contract.environment_spec import is_python_version
+from runyard_contract.environment_spec import (
+    channel_fault,
+    has_credentials,
+    is_python_version,
+    match_spec_fault,
+)
 from runyard_contract.errors import NameInvalid, UnsafePath
 from runyard_contract.ids import check_tag_key
 from runyard_contract.paths import split_rel
@@ -18,6 +23,8 @@ ARGUMENT_BYTES = 131_071
 VARIABLE_NAME_BYTES = 1024
 REQUIREMENTS_MAX = 2000
 REQUIREMENT_BYTES = 4096
+CHANNELS_MAX = 100
+BACKENDS = "user_managed, pip or conda"
 DEFINITION_BYTES = 256 << 10
 SPEC_BYTES = 3 << 20
 """It travels in the lease, beside others of the same message."""
@@ -31,7 +38,6 @@ Violation = tuple[str, str]
 Variables = tuple[tuple[bytes, bytes], ...]
 
 _INDEX_OPTION = re.compile(r"--(?:index-url|extra-index-url|find-links)=\S+|--pre|--no-index")
-_CREDENTIALS = re.compile(r"://[^/@\s]*@")
 
 
 @record
@@ -46,13 +52,25 @@ class PipEnvironment:
 
 
 @record
+class CondaEnvironment:
+    """Packages to install from conda channels, and with pip semantics among them."""
+
+    python_version: str
+    packages: tuple[str, ...]
+    channels: tuple[str, ...]
+    pip_requirements: tuple[str, ...]
+    pip_constraints: tuple[str, ...]
+    pip_index_options: tuple[str, ...]
+
+
+@record
 class UserEnvironment:
     """A Python that exists on the node; an empty path is the node's own."""
 
     interpreter: bytes
 
 
-Environment = PipEnvironment | UserEnvironment
+Environment = PipEnvironment | CondaEnvironment | UserEnvironment
 
 
 @record
@@ -163,7 +181,7 @@ def _arguments(field: str, arguments: Sequence[bytes]) -> Iterator[Violation]:
 
 def _environment_choice(wish: RunWish) -> Iterator[Violation]:
     if wish.has_empty_environment:
-        yield "spec.environment", "names no backend; set user_managed or pip"
+        yield "spec.environment", f"names no backend; set {BACKENDS}"
     if wish.environment is not None:
         if wish.environment_name:
             yield "spec.environment_name", "set it or environment, not both"
@@ -176,25 +194,54 @@ def environment_violations(field: str, environment: Environment) -> Iterator[Vio
         if b"\0" in environment.interpreter:
             yield f"{field}.user_managed.interpreter_path", "holds a NUL byte"
         return
-    pip = f"{field}.pip"
-    if environment.python_version and not is_python_version(environment.python_version):
-        shown = ascii(environment.python_version[:40])
-        yield f"{pip}.python_version", f"{shown} is no version of Python 3, such as 3.11"
-    if b"\0" in environment.base_interpreter:
-        yield f"{pip}.base_interpreter_path", "holds a NUL byte"
-    if not environment.requirements and not environment.python_version:
-        yield f"{pip}.requirements", "is empty; name at least one package, or python_version"
-    yield from _lines(f"{pip}.requirements", environment.requirements)
-    yield from _lines(f"{pip}.constraints", environment.constraints)
-    for index, option in enumerate(environment.index_options):
+    if isinstance(environment, CondaEnvironment):
+        yield from _conda(f"{field}.conda", environment)
+    else:
+        yield from _pip(f"{field}.pip", environment)
+
+
+def _pip(field: str, pip: PipEnvironment) -> Iterator[Violation]:
+    yield from _python_version(f"{field}.python_version", pip.python_version)
+    if b"\0" in pip.base_interpreter:
+        yield f"{field}.base_interpreter_path", "holds a NUL byte"
+    if not pip.requirements and not pip.python_version:
+        yield f"{field}.requirements", "is empty; name at least one package, or python_version"
+    yield from _lines(f"{field}.requirements", pip.requirements)
+    yield from _lines(f"{field}.constraints", pip.constraints)
+    yield from _index_options(f"{field}.index_options", pip.index_options)
+
+
+def _conda(field: str, conda: CondaEnvironment) -> Iterator[Violation]:
+    yield from _python_version(f"{field}.python_version", conda.python_version)
+    if not conda.packages and not conda.python_version:
+        yield f"{field}.packages", "is empty; name at least one package, or python_version"
+    yield from _lines(f"{field}.packages", conda.packages, match_spec_fault)
+    if not 1 <= len(conda.channels) <= CHANNELS_MAX:
+        yield f"{field}.channels", f"has {len(conda.channels)} channels; 1 to {CHANNELS_MAX}"
+    else:
+        yield from _lines(f"{field}.channels", conda.channels, channel_fault)
+    yield from _lines(f"{field}.pip_requirements", conda.pip_requirements)
+    yield from _lines(f"{field}.pip_constraints", conda.pip_constraints)
+    yield from _index_options(f"{field}.pip_index_options", conda.pip_index_options)
+
+
+def _python_version(field: str, version: str) -> Iterator[Violation]:
+    if version and not is_python_version(version):
+        yield field, f"{version[:40]!a} is no version of Python 3, such as 3.11"
+
+
+def _index_options(field: str, options: Sequence[str]) -> Iterator[Violation]:
+    for index, option in enumerate(options):
         if not _INDEX_OPTION.fullmatch(option):
-            shown = ascii(option[:60])
-            yield f"{pip}.index_options[{index}]", f"{shown} is no option that is served"
-        elif _CREDENTIALS.search(option):
-            yield f"{pip}.index_options[{index}]", "holds credentials, which would be stored"
+            yield f"{field}[{index}]", f"{option[:60]!a} is no option that is served"
+        elif has_credentials(option):
+            yield f"{field}[{index}]", "holds credentials, which would be stored"
 
 
-def _lines(field: str, lines: Sequence[str]) -> Iterator[Violation]:
+def _lines(
+    field: str, lines: Sequence[str], fault_of: Callable[[str], str] = lambda line: ""
+) -> Iterator[Violation]:
+    """What is wrong with lines; `fault_of` judges one that is a line at all."""
     if len(lines) > REQUIREMENTS_MAX:
         yield field, f"has {len(lines)} lines; at most {REQUIREMENTS_MAX}"
         return
@@ -203,6 +250,8 @@ def _lines(field: str, lines: Sequence[str]) -> Iterator[Violation]:
             yield f"{field}[{index}]", "is empty or holds a control character"
         elif len(line.encode("utf-8", "replace")) > REQUIREMENT_BYTES:
             yield f"{field}[{index}]", f"is over {REQUIREMENT_BYTES} bytes"
+        elif fault := fault_of(line):
+            yield f"{field}[{index}]", fault
 
 
 def _variables(field: str, variables: Variables) -> Iterator[Violation]:

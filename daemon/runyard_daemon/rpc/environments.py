@@ -7,7 +7,7 @@ from runyard_contract.errors import SpecInvalid
 from runyard_contract.ids import WorkspaceName, check_environment_name
 from runyard_daemon.control import catalog
 from runyard_daemon.control.live import Live
-from runyard_daemon.control.spec import environment_violations
+from runyard_daemon.control.spec import BACKENDS, environment_violations
 from runyard_daemon.rpc.convert.nouns import to_environment_message
 from runyard_daemon.rpc.convert.specs import parse_environment_name, to_environment
 from runyard_daemon.rpc.edge import Context
@@ -40,7 +40,7 @@ class EnvironmentService(EnvironmentServiceServicer):
         name = check_environment_name(request.environment_id)
         environment = to_environment(request.spec)
         if environment is None:
-            raise SpecInvalid(violations=[("spec", "names no backend; set user_managed or pip")])
+            raise SpecInvalid(violations=[("spec", f"names no backend; set {BACKENDS}")])
         faults = list(environment_violations("spec", environment))
         if faults:
             raise SpecInvalid(violations=faults)

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from runyard_agent.environments.pip import PipBuilder, index_options
+from runyard_agent.environments.pip import PipBuilder
 from runyard_agent.environments.protocol import EnvironmentFailed, ProvidedEnvironment
 from runyard_agent.environments.uv import variables
+from runyard_agent.environments.uv_pip import index_options
 from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec, PipPackages
 from support.packages import make_sdist, make_wheel
 

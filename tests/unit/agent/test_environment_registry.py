@@ -11,16 +11,16 @@ from runyard_agent.environments.protocol import EnvironmentBuilder
 from runyard_agent.environments.registry import GROUP, BuilderContext, load_builders
 
 
-class Conda:
+class Docker:
     """A builder of another distribution."""
 
-    kind = "conda"
+    kind = "docker"
 
     def __init__(self, context: BuilderContext) -> None:
         self.context = context
 
 
-class Taken(Conda):
+class Taken(Docker):
     kind = "pip"
 
 
@@ -40,14 +40,14 @@ def context(tmp_path: Path) -> BuilderContext:
 def test_built_in_kinds_are_there_and_know_their_names(context: BuilderContext) -> None:
     builders = load_builders(context)
 
-    assert {"pip", "user_managed"} <= set(builders)
+    assert {"conda", "pip", "user_managed"} <= set(builders)
     assert all(builder.kind == kind for kind, builder in builders.items())
 
 
 def test_plug_in_is_made_with_the_context(context: BuilderContext) -> None:
-    builder = load_builders(context, [_entry("conda", f"{__name__}:Conda")])["conda"]
+    builder = load_builders(context, [_entry("docker", f"{__name__}:Docker")])["docker"]
 
-    assert isinstance(builder, Conda)
+    assert isinstance(builder, Docker)
     assert builder.context is context
 
 
@@ -63,7 +63,7 @@ def test_plug_ins_that_cannot_be_used_are_left_out_and_named(
     with caplog.at_level(logging.WARNING, "runyard_agent"):
         builders = load_builders(context, entries)
 
-    assert set(builders) == {"pip", "user_managed"}
-    assert not isinstance(builders["pip"], Conda)
+    assert set(builders) == {"conda", "pip", "user_managed"}
+    assert not isinstance(builders["pip"], Docker)
     said = json.dumps([record.__dict__["values"] for record in caplog.records])
     assert all(name in said for name in ("pip", "gone", "broken"))

@@ -164,15 +164,107 @@ def test_constraints_are_kept_when_dependencies_are_saved_and_read(tmp_path: Pat
     assert read.to_requirements().constraints == ("b<2", "c<3")
 
 
-def test_conda_packages_are_refused_by_name(tmp_path: Path) -> None:
-    env = _conda(tmp_path, "dependencies:\n- python=3.11\n- cudatoolkit=11\n- numpy\n")
+def test_conda_packages_are_sent_with_their_channels_and_the_pip_section(tmp_path: Path) -> None:
+    env = _conda(
+        tmp_path,
+        "channels: [mine, nodefaults, ./channel]\n"
+        "dependencies:\n- python=3.11\n- cudatoolkit=11\n- numpy>=1.26\n- pip\n"
+        "- pip:\n  - six\n  - --pre\n",
+    )
 
-    with pytest.raises(
-        Unsupported, match=r'environment "e" lists .*\(cudatoolkit=11, numpy\)'
-    ) as e:
+    specification = env.to_specification()
+    message = environment_message(specification, b"/usr/bin/python3")
+
+    assert specification.kind == "conda"
+    assert message == environments_pb2.EnvironmentSpec(
+        conda=environments_pb2.CondaPackages(
+            python_version="3.11",
+            packages=["cudatoolkit=11", "numpy>=1.26", "pip"],
+            channels=["mine", (tmp_path / "channel").as_uri()],
+            pip_requirements=["six"],
+            pip_index_options=["--pre"],
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("wish", "version", "packages"),
+    [
+        ("python=3.11", "3.11", ["numpy"]),
+        ("python==3.11.4", "3.11.4", ["numpy"]),
+        ("python 3.11.*", "3.11", ["numpy"]),
+        ("python", None, ["numpy"]),
+        ("python=3.6.2", None, ["numpy"]),
+        ("python>=3.9,<3.12", None, ["python>=3.9,<3.12", "numpy"]),
+        ("python=3.11.4=h1_cpython", None, ["python=3.11.4=h1_cpython", "numpy"]),
+        ("mine::python=3.11", None, ["mine::python=3.11", "numpy"]),
+        ("python-dateutil=2", None, ["python-dateutil=2", "numpy"]),
+    ],
+)
+def test_python_among_conda_packages(
+    wish: str, version: str | None, packages: list[str], tmp_path: Path
+) -> None:
+    env = _conda(tmp_path, f"dependencies:\n- {wish}\n- numpy\n")
+
+    specification = env.to_specification()
+
+    assert (specification.python_version, list(specification.conda_packages)) == (
+        version,
+        packages,
+    )
+    assert specification.channels == ("conda-forge",)
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ("dependencies: ['numpy;reboot']\n", "numpy;reboot"),
+        ('dependencies: ["numpy[version=1]"]\n', r"numpy\[version=1\]"),
+        ("channels: [defaults]\ndependencies: [numpy]\n", "defaults"),
+        ("channels: ['a;b']\ndependencies: [numpy]\n", "a;b"),
+        ("channels: ['https://me:pw@x.example/c']\ndependencies: [numpy]\n", "credentials"),
+    ],
+)
+def test_conda_package_or_channel_that_is_none_is_named(
+    lines: str, named: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecInvalid, match=named) as e:
+        _conda(tmp_path, lines).to_specification()
+
+    assert 'environment "e" has a conda ' in e.value.message
+    assert "pw" not in e.value.message
+
+
+def test_variables_of_a_conda_file_are_refused_with_their_line(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=r"env\.yml:2: variables of a conda file"):
+        _conda(tmp_path, "dependencies: [numpy]\nvariables:\n  A: b\n")
+
+    assert _conda(tmp_path, "dependencies: [numpy]\nvariables:\n").to_specification()
+
+
+def test_python_2_is_refused_among_conda_packages_too(tmp_path: Path) -> None:
+    env = _conda(tmp_path, "dependencies:\n- python=2.7\n- numpy\n")
+
+    with pytest.raises(Unsupported, match=r'"e" asks for Python 2\.7'):
         env.to_specification()
 
-    assert "under `pip:`" in e.value.hint
+
+def test_stored_conda_environment_reads_back_what_was_sent(tmp_path: Path) -> None:
+    sent = _conda(
+        tmp_path,
+        "channels: [mine]\ndependencies:\n- python=3.11\n- numpy\n- pip:\n  - six\n  - --pre\n"
+        "constraints: [a<2]\n",
+    )
+    message = environment_message(sent.to_specification(), b"")
+
+    found = environment(
+        environments_pb2.Environment(
+            name="workspaces/w/environments/e/versions/3", spec=message, version=3
+        )
+    )
+
+    assert found.to_specification() == sent.to_specification()
+    assert environment_message(found.to_specification(), b"") == message
 
 
 def test_azure_mls_own_filling_counts_as_unset(tmp_path: Path) -> None:

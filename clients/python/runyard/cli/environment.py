@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -72,13 +73,17 @@ def show(ctx: click.Context, name: str) -> None:
         ("made", local_time(message_time(found, "create_time"))),
     ):
         output.fact(fact, value)
-    for requirement in found.spec.pip.requirements:
+    conda = found.spec.conda
+    for channel in conda.channels:
+        output.fact("channel", channel)
+    for package in conda.packages:
+        output.fact("package", package)
+    for requirement in (*found.spec.pip.requirements, *conda.pip_requirements):
         output.fact("requirement", requirement)
     for lock in found.locks:
         output.fact("locked for", f"{lock.platform} ({lock.hash[:16]})")
-        for line in lock.text.splitlines():
-            if not line.lstrip().startswith("--hash"):
-                output.print(f"    {clean(line.removesuffix(chr(92)).rstrip())}")
+        for line in _lock_lines(lock.text):
+            output.print(f"    {clean(line)}")
 
 
 @environment.command(
@@ -166,16 +171,29 @@ def _name(found: environments_pb2.Environment) -> str:
 
 
 def _kind(found: environments_pb2.Environment) -> str:
-    return "pip" if found.spec.WhichOneof("backend") == "pip" else "user-managed"
+    backend = found.spec.WhichOneof("backend")
+    return backend if backend in ("pip", "conda") else "user-managed"
+
+
+def _lock_lines(text: str) -> Iterator[str]:
+    """The packages of a lock, without their hashes."""
+    is_conda = "\n@EXPLICIT\n" in text  # conda's explicit list, pip packages in its comments
+    for line in text.splitlines():
+        if not is_conda and not line.lstrip().startswith("--hash"):
+            yield line.removesuffix("\\").rstrip()
+        elif is_conda and line.startswith("# pip "):
+            yield line.removeprefix("# pip ").partition(" --hash=")[0]
+        elif is_conda and not line.startswith(("#", "@")):
+            yield line.partition("#")[0]
 
 
 def _row(found: environments_pb2.Environment) -> tuple[str, ...]:
-    if _kind(found) == "pip":
-        wanted = list(found.spec.pip.requirements)
-        more = ", …" if len(wanted) > _SHOWN_REQUIREMENTS else ""
-        asked = ", ".join(wanted[:_SHOWN_REQUIREMENTS]) + more
-    else:
-        asked = os.fsdecode(found.spec.user_managed.interpreter_path) or "python3"
+    spec = found.spec
+    wanted = [*spec.pip.requirements, *spec.conda.packages, *spec.conda.pip_requirements]
+    more = ", …" if len(wanted) > _SHOWN_REQUIREMENTS else ""
+    asked = ", ".join(wanted[:_SHOWN_REQUIREMENTS]) + more
+    if _kind(found) == "user-managed":
+        asked = os.fsdecode(spec.user_managed.interpreter_path) or "python3"
     return (
         _name(found),
         str(found.version),
@@ -187,7 +205,7 @@ def _row(found: environments_pb2.Environment) -> tuple[str, ...]:
 
 
 def _environment_json(found: environments_pb2.Environment) -> dict[str, Any]:
-    pip = found.spec.pip
+    pip, conda = found.spec.pip, found.spec.conda
     interpreter = found.spec.user_managed.interpreter_path
     return {
         "name": _name(found),
@@ -195,10 +213,12 @@ def _environment_json(found: environments_pb2.Environment) -> dict[str, Any]:
         "kind": _kind(found),
         "create_time": utc_time(message_time(found, "create_time")),
         "spec_hash": found.spec_hash,
-        "python_version": pip.python_version or None,
-        "requirements": list(pip.requirements),
-        "constraints": list(pip.constraints),
-        "index_options": list(pip.index_options),
+        "python_version": pip.python_version or conda.python_version or None,
+        "packages": list(conda.packages),
+        "channels": list(conda.channels),
+        "requirements": [*pip.requirements, *conda.pip_requirements],
+        "constraints": [*pip.constraints, *conda.pip_constraints],
+        "index_options": [*pip.index_options, *conda.pip_index_options],
         "interpreter_path": interpreter.decode("utf-8", "backslashreplace") or None,
         "locks": [
             {

@@ -13,6 +13,7 @@ from runyard_contract.limits import TAGS_MAX
 from runyard_daemon.control.finish import SpecFacts
 from runyard_daemon.control.spec import (
     DEFAULT_GRACE_S,
+    CondaEnvironment,
     Environment,
     PipEnvironment,
     RunWish,
@@ -147,6 +148,16 @@ def to_environment(spec: environments_pb2.EnvironmentSpec) -> Environment | None
             index_options=tuple(pip.index_options),
             base_interpreter=pip.base_interpreter_path,
         )
+    if backend == "conda":
+        conda = spec.conda
+        return CondaEnvironment(
+            python_version=conda.python_version,
+            packages=tuple(conda.packages),
+            channels=tuple(conda.channels),
+            pip_requirements=tuple(conda.pip_requirements),
+            pip_constraints=tuple(conda.pip_constraints),
+            pip_index_options=tuple(conda.pip_index_options),
+        )
     return None
 
 
@@ -154,7 +165,7 @@ def environment_hash(environment: bytes) -> str:
     """The hash that locks of a serialized environment are kept under; empty where the backend has
     no locks."""
     spec = environments_pb2.EnvironmentSpec.FromString(environment)
-    if spec.WhichOneof("backend") != "pip":
+    if spec.WhichOneof("backend") not in ("pip", "conda"):
         return ""
     return spec_hash(spec)
 

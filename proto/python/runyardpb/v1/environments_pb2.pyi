@@ -21,6 +21,7 @@ class EnvironmentSpec(google.protobuf.message.Message):
 
     USER_MANAGED_FIELD_NUMBER: builtins.int
     PIP_FIELD_NUMBER: builtins.int
+    CONDA_FIELD_NUMBER: builtins.int
     @property
     def user_managed(self) -> global___UserManagedPython:
         """A Python that exists on the node."""
@@ -29,15 +30,20 @@ class EnvironmentSpec(google.protobuf.message.Message):
     def pip(self) -> global___PipPackages:
         """Packages from a Python package index, installed once for each lock."""
 
+    @property
+    def conda(self) -> global___CondaPackages:
+        """Packages from conda channels, and pip packages among them, installed once for each lock."""
+
     def __init__(
         self,
         *,
         user_managed: global___UserManagedPython | None = ...,
         pip: global___PipPackages | None = ...,
+        conda: global___CondaPackages | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["backend", b"backend", "pip", b"pip", "user_managed", b"user_managed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["backend", b"backend", "pip", b"pip", "user_managed", b"user_managed"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["backend", b"backend"]) -> typing.Literal["user_managed", "pip"] | None: ...
+    def HasField(self, field_name: typing.Literal["backend", b"backend", "conda", b"conda", "pip", b"pip", "user_managed", b"user_managed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["backend", b"backend", "conda", b"conda", "pip", b"pip", "user_managed", b"user_managed"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["backend", b"backend"]) -> typing.Literal["user_managed", "pip", "conda"] | None: ...
 
 global___EnvironmentSpec = EnvironmentSpec
 
@@ -102,6 +108,58 @@ class PipPackages(google.protobuf.message.Message):
 global___PipPackages = PipPackages
 
 @typing.final
+class CondaPackages(google.protobuf.message.Message):
+    """Packages of conda channels in an environment of their own, Python among them."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PYTHON_VERSION_FIELD_NUMBER: builtins.int
+    PACKAGES_FIELD_NUMBER: builtins.int
+    CHANNELS_FIELD_NUMBER: builtins.int
+    PIP_REQUIREMENTS_FIELD_NUMBER: builtins.int
+    PIP_CONSTRAINTS_FIELD_NUMBER: builtins.int
+    PIP_INDEX_OPTIONS_FIELD_NUMBER: builtins.int
+    python_version: builtins.str
+    """One version, such as "3.11". Empty: the newest that `packages` allow."""
+    @property
+    def packages(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Match specs such as "numpy", "numpy>=1.26,<2", "numpy=1.26=py311h1" or "conda-forge::numpy", in the user's order. Up to
+        2,000 of up to 4,096 bytes, not in the form with brackets; may be empty where `python_version` is set.
+        """
+
+    @property
+    def channels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Where they come from: names, "https://…" or "file:///…" on the node. A package is taken from the first channel that has
+        it. 1 to 100. No credentials.
+        """
+
+    @property
+    def pip_requirements(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Requirement lines for pip as in `PipPackages.requirements`, installed after the conda packages, which they find there."""
+
+    @property
+    def pip_constraints(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Constraint lines for them, same form."""
+
+    @property
+    def pip_index_options(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Options as in `PipPackages.index_options`. No credentials."""
+
+    def __init__(
+        self,
+        *,
+        python_version: builtins.str = ...,
+        packages: collections.abc.Iterable[builtins.str] | None = ...,
+        channels: collections.abc.Iterable[builtins.str] | None = ...,
+        pip_requirements: collections.abc.Iterable[builtins.str] | None = ...,
+        pip_constraints: collections.abc.Iterable[builtins.str] | None = ...,
+        pip_index_options: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["channels", b"channels", "packages", b"packages", "pip_constraints", b"pip_constraints", "pip_index_options", b"pip_index_options", "pip_requirements", b"pip_requirements", "python_version", b"python_version"]) -> None: ...
+
+global___CondaPackages = CondaPackages
+
+@typing.final
 class EnvironmentLock(google.protobuf.message.Message):
     """An environment that was resolved for one platform and Python."""
 
@@ -112,9 +170,11 @@ class EnvironmentLock(google.protobuf.message.Message):
     HASH_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     platform: builtins.str
-    """Such as "linux-x86_64-cp311"."""
+    """Such as "linux-x86_64-cp311"; of conda packages conda's own name, such as "linux-64"."""
     text: builtins.str
-    """The lock file: exact versions with hashes."""
+    """The lock file: exact versions with hashes. Of conda packages an explicit list, as conda and micromamba install it, with
+    the pip packages in its comments.
+    """
     hash: builtins.str
     """BLAKE3 of platform and text, hexadecimal: the cache key on every node."""
     @property

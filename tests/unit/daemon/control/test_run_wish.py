@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from runyard_contract import limits
 from runyard_daemon.control.spec import (
+    CondaEnvironment,
     PipEnvironment,
     RunWish,
     UserEnvironment,
@@ -38,6 +39,7 @@ FINE = RunWish(
     caller_interpreter=b"/usr/bin/python3",
 )
 PIP = PipEnvironment("3.11", ("numpy>=1",), (), ("--pre",), b"")
+CONDA = CondaEnvironment("3.11", ("numpy>=1",), ("conda-forge",), ("six",), (), ("--pre",))
 
 
 def fields(wish: RunWish) -> list[str]:
@@ -48,6 +50,7 @@ def test_a_usual_wish_is_fine() -> None:
     assert fields(FINE) == []
     assert fields(replace(FINE, environment=PIP, grace_s=0.0, max_duration_s=0.1)) == []
     assert fields(replace(FINE, is_build=True, argv=(), environment=PIP)) == []
+    assert fields(replace(FINE, environment=CONDA)) == []
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,39 @@ def test_a_usual_wish_is_fine() -> None:
             {"environment": replace(PIP, index_options=("--trusted-host x",))},
             "spec.environment.pip.index_options[0]",
         ),
+        (
+            {"environment": replace(CONDA, python_version="2.7")},
+            "spec.environment.conda.python_version",
+        ),
+        (
+            {"environment": replace(CONDA, python_version="", packages=())},
+            "spec.environment.conda.packages",
+        ),
+        (
+            {"environment": replace(CONDA, packages=("numpy", "scipy;reboot"))},
+            "spec.environment.conda.packages[1]",
+        ),
+        ({"environment": replace(CONDA, channels=())}, "spec.environment.conda.channels"),
+        (
+            {"environment": replace(CONDA, channels=("mine",) * 101)},
+            "spec.environment.conda.channels",
+        ),
+        (
+            {"environment": replace(CONDA, channels=("https://me:pw@x.example/",))},
+            "spec.environment.conda.channels[0]",
+        ),
+        (
+            {"environment": replace(CONDA, pip_requirements=("a\nb",))},
+            "spec.environment.conda.pip_requirements[0]",
+        ),
+        (
+            {"environment": replace(CONDA, pip_constraints=("",))},
+            "spec.environment.conda.pip_constraints[0]",
+        ),
+        (
+            {"environment": replace(CONDA, pip_index_options=("--index-url=https://me:pw@x/",))},
+            "spec.environment.conda.pip_index_options[0]",
+        ),
         ({"is_build": True, "environment": PIP}, "spec.script"),
     ],
 )
@@ -111,6 +147,5 @@ def test_a_display_name_must_be_printable() -> None:
 
 
 def test_an_environment_may_ask_for_a_python_alone() -> None:
-    bare = replace(FINE, environment=replace(PIP, requirements=()))
-
-    assert fields(bare) == []
+    for environment in (replace(PIP, requirements=()), replace(CONDA, packages=())):
+        assert fields(replace(FINE, environment=environment)) == []

@@ -1,0 +1,93 @@
+"""Builds of environments: one for each lock, however many ask, of whatever process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from runyard_agent.environments.cache import EnvironmentCache, Record, folder_bytes
+from runyard_agent.environments.shared_work import Audience, Listener, SharedWork
+from runyardpb.v1.environments_pb2 import EnvironmentLock
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What was put into an environment: the version of its Python, and how many packages."""
+
+    python: str
+    packages: int
+
+
+Fill = Callable[[Audience, int], Awaitable[Contents]]
+"""Makes an environment's folder and fills it; the number is the descriptor of the folder's lock,
+which all that it starts has to inherit."""
+
+
+class Builds:
+    """The builds of one agent in a cache of environments."""
+
+    def __init__(self, cache: EnvironmentCache) -> None:
+        self._cache = cache
+        self._running: SharedWork[Record] = SharedWork(
+            "build", "Another run is building the same environment; waiting for it."
+        )
+
+    async def ensure(self, lock: EnvironmentLock, fill: Fill, listener: Listener) -> None:
+        """Builds what a lock says, unless it is there. Raises what `fill` raises."""
+        record = self._cache.ready(lock.hash)
+        if record is None:
+            await self._running.do(
+                lock.hash, lambda audience: self._build(lock, fill, audience), listener
+            )
+            return
+        found = f"Python {record.python}, {count_of(record.packages)}"
+        listener.log.write(f"Environment {lock.hash[:16]} is already built ({found}).\n".encode())
+
+    async def _build(self, lock: EnvironmentLock, fill: Fill, audience: Audience) -> Record:
+        """Builds what a lock says, unless another process does so meanwhile."""
+
+        def waits() -> None:
+            audience.say("Another process is building this environment; waiting for it.")
+            audience.progress("waiting for another build of the environment")
+
+        async with self._cache.reserved(lock.hash, waits) as fd:
+            record = self._cache.ready(lock.hash)
+            if record is not None:
+                audience.say("The other process has built it.")
+                return record
+            await self._cache.sweep()
+            await self._cache.discard(lock.hash)
+            try:
+                return await self._fill_and_seal(lock, fill, audience, fd)
+            except BaseException:
+                await self._cache.discard(lock.hash)
+                raise
+
+    async def _fill_and_seal(
+        self, lock: EnvironmentLock, fill: Fill, audience: Audience, lock_fd: int
+    ) -> Record:
+        began_s = time.monotonic()
+        contents = await fill(audience, lock_fd)
+        record = Record(
+            lock_hash=lock.hash,
+            platform=lock.platform,
+            created_at_unix_ns=time.time_ns(),
+            size_bytes=await asyncio.to_thread(folder_bytes, self._cache.folder(lock.hash)),
+            python=contents.python,
+            packages=contents.packages,
+        )
+        self._cache.seal(record)
+        audience.say(f"Built in {seconds_since(began_s)}, {record.size_bytes / 1e6:.1f} MB.")
+        return record
+
+
+def count_of(number: int, noun: str = "package") -> str:
+    """A number of things in words, such as "2 packages"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def seconds_since(began_s: float) -> str:
+    """Time since an instant of the monotonic clock, for people."""
+    return f"{time.monotonic() - began_s:.1f} s"

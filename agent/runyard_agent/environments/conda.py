@@ -1,0 +1,228 @@
+"""Environments of conda packages: resolved once into a lock, built once for each lock.
+
+rattler solves and installs the conda packages, uv the pip packages among them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from runyard_agent.environments.activation import keep_variables, read_variables
+from runyard_agent.environments.builds import Builds, Contents, count_of, seconds_since
+from runyard_agent.environments.cache import EnvironmentCache
+from runyard_agent.environments.conda_lock import CondaLock, read_lock, write_lock
+from runyard_agent.environments.interpreters import Interpreter
+from runyard_agent.environments.lock import lock_for, make_lock
+from runyard_agent.environments.protocol import (
+    EnvironmentFailed,
+    Progress,
+    ProvidedEnvironment,
+    TextSink,
+)
+from runyard_agent.environments.rattler_calls import Rattler, lock_platform
+from runyard_agent.environments.shared_work import Audience, Listener, SharedWork
+from runyard_agent.environments.uv import Uv
+from runyard_agent.environments.uv_pip import LOCK_NAME, Steps, UvPip, Wish
+from runyard_contract.environment_spec import lock_hash, match_spec_channel, match_spec_name
+from runyard_contract.paths import shown
+from runyardpb.v1.environments_pb2 import (
+    CondaPackages,
+    EnvironmentLock,
+    EnvironmentSpec,
+    PipPackages,
+)
+
+PIP_LOCK_NAME = "runyard-pip-lock.txt"
+
+
+class CondaBuilder:
+    """Builds environments below `root`, one for each lock.
+
+    Args:
+        root: absolute path of an existing folder.
+        environ: the agent's variables; settings of rattler, uv and pip among them are honoured.
+    """
+
+    kind = "conda"
+
+    def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._rattler = Rattler(environ)
+        self._uv_pip = UvPip(Uv(environ))
+        self._cache = EnvironmentCache(root)
+        self._builds = Builds(self._cache)
+        self._resolving: SharedWork[EnvironmentLock] = SharedWork(
+            "resolve", "Another run needs the same packages; waiting for it."
+        )
+
+    async def provide(
+        self,
+        spec: EnvironmentSpec,
+        locks: Sequence[EnvironmentLock],
+        *,
+        log: TextSink,
+        progress: Progress,
+    ) -> ProvidedEnvironment:
+        """See EnvironmentBuilder. What is built already is given without rattler and network."""
+        listener = Listener(log, progress)
+        platform = lock_platform()
+        lock = lock_for(platform, locks)
+        if lock is None:
+
+            async def resolve_and_build(audience: Audience) -> EnvironmentLock:
+                resolved = await self._resolve(spec.conda, platform, audience)
+                shared = Listener(audience, audience.progress)
+                await self._ensure_built(resolved, spec.conda, shared)
+                return resolved
+
+            key = platform + spec.SerializeToString(deterministic=True).hex()
+            lock = await self._resolving.do(key, resolve_and_build, listener)
+        else:
+            await self._ensure_built(lock, spec.conda, listener)
+        self._cache.touch(lock.hash)
+        return ProvidedEnvironment(
+            python=os.fsencode(self._cache.python(lock.hash)),
+            env=read_variables(self._cache.folder(lock.hash)),
+            lock=lock,
+        )
+
+    async def _ensure_built(
+        self, lock: EnvironmentLock, conda: CondaPackages, listener: Listener
+    ) -> None:
+        """Builds what a lock says, unless it is there."""
+
+        async def fill(audience: Audience, lock_fd: int) -> Contents:
+            return await self._fill(lock, conda, audience, lock_fd)
+
+        await self._builds.ensure(lock, fill, listener)
+
+    async def _resolve(
+        self, conda: CondaPackages, platform: str, audience: Audience
+    ) -> EnvironmentLock:
+        """Finds exact versions of conda and pip packages, with the hashes of their files."""
+        began_s = time.monotonic()
+        specs, channels = _match_specs(conda), _channels(conda)
+        audience.progress("resolving conda packages")
+        audience.say(
+            f"Resolving {count_of(len(specs), 'conda package')} for {platform}"
+            f" from {', '.join(map(shown, channels))}."
+        )
+        with _telling(audience):
+            found = await self._rattler.solve(specs, channels, audience.write)
+        if conda.pip_requirements:
+            found = await self._with_pip(found, conda, platform, audience)
+        lock = make_lock(platform, write_lock(found), time.time_ns())
+        audience.say(
+            f"Resolved in {seconds_since(began_s)}: {_contents(found)}, lock {lock.hash[:16]}."
+        )
+        return lock
+
+    async def _with_pip(
+        self, found: CondaLock, conda: CondaPackages, platform: str, audience: Audience
+    ) -> CondaLock:
+        """Adds the pip packages, which need the conda packages installed to be resolved."""
+        key = lock_hash(platform, write_lock(found))
+        audience.progress("resolving pip packages")
+        async with self._installed(key, found, audience) as python:
+            wish = self._wish(conda, Interpreter(python, found.python, platform))
+            pip = await self._uv_pip.resolve_missing(wish, audience)
+        return CondaLock(found.packages, found.needs, pip)
+
+    @contextlib.asynccontextmanager
+    async def _installed(
+        self, key: str, found: CondaLock, audience: Audience
+    ) -> AsyncIterator[str]:
+        """The interpreter of an environment of the conda packages alone, for a while.
+
+        It lies where such an environment would be built, and is that one if there is one.
+        """
+
+        def waits() -> None:
+            audience.say("Another process is building with these packages; waiting for it.")
+
+        async with self._cache.reserved(key, waits) as fd:
+            if self._cache.ready(key) is not None:
+                yield str(self._cache.python(key))
+                return
+            await self._cache.discard(key)
+            try:
+                with _telling(audience):
+                    hear = Steps("conda packages", audience).hear
+                    await self._rattler.install(found, self._cache.folder(key), hear, (fd,))
+                yield str(self._cache.python(key))
+            finally:
+                await self._cache.discard(key)
+
+    async def _fill(
+        self, lock: EnvironmentLock, conda: CondaPackages, audience: Audience, lock_fd: int
+    ) -> Contents:
+        """Makes the folder of an environment and installs into it."""
+        with _telling(audience):
+            found = read_lock(lock.text)
+        folder = self._cache.folder(lock.hash)
+        audience.say(
+            f"Building environment {lock.hash[:16]} in {shown(str(folder))}: {_contents(found)},"
+            f" Python {found.python}."
+        )
+        for package in found.packages:
+            audience.say(f"  {package.release}")
+        doing = count_of(len(found.packages), "conda package")
+        audience.progress(f"installing {doing}")
+        with _telling(audience):
+            await self._rattler.install(found, folder, Steps(doing, audience).hear, (lock_fd,))
+        (folder / LOCK_NAME).write_text(lock.text, encoding="utf-8")
+        if found.pip:
+            audience.progress(f"installing {count_of(found.pip_count, 'pip package')}")
+            python = Interpreter(str(self._cache.python(lock.hash)), found.python, lock.platform)
+            wish = self._wish(conda, python)
+            await self._uv_pip.install(
+                found.pip, folder, wish, audience, lock_fd, lock_name=PIP_LOCK_NAME
+            )
+        with _telling(audience):
+            await keep_variables(folder, self._environ.get("HOME", "/"), audience.write, lock_fd)
+        return Contents(found.python, len(found.packages) + found.pip_count)
+
+    def _wish(self, conda: CondaPackages, python: Interpreter) -> Wish:
+        """What pip is asked for."""
+        pip = PipPackages(
+            requirements=conda.pip_requirements,
+            constraints=conda.pip_constraints,
+            index_options=conda.pip_index_options,
+        )
+        return self._uv_pip.wish(pip, python)
+
+
+def _match_specs(conda: CondaPackages) -> list[str]:
+    """What the solver is asked for: always with a Python, which makes it an environment."""
+    specs = list(conda.packages)
+    if conda.python_version:
+        specs.append(f"python={conda.python_version}")
+    elif not any(match_spec_name(one) == "python" for one in specs):
+        specs.append("python")
+    return specs
+
+
+def _channels(conda: CondaPackages) -> list[str]:
+    """Where packages are looked for: the channels, then those that only match specs name."""
+    named = (match_spec_channel(one) for one in conda.packages)
+    return [*dict.fromkeys([*conda.channels, *filter(None, named)])]
+
+
+def _contents(found: CondaLock) -> str:
+    """The packages of a lock in words."""
+    words = count_of(len(found.packages), "conda package")
+    return f"{words}, {count_of(found.pip_count, 'pip package')}" if found.pip else words
+
+
+@contextlib.contextmanager
+def _telling(audience: Audience) -> Iterator[None]:
+    """Writes to the log what failed; uv's faults are there already."""
+    try:
+        yield
+    except EnvironmentFailed as failed:
+        audience.say(f"Failed: {failed.message}")
+        raise

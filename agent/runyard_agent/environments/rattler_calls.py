@@ -1,0 +1,100 @@
+"""Calls of rattler, which solves and installs conda packages, in a process of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from runyard_agent.environments.conda_diagnosis import explain
+from runyard_agent.environments.conda_lock import CondaLock, CondaPackage
+from runyard_agent.environments.programs import run_program
+from runyard_agent.environments.protocol import EnvironmentFailed
+
+PROGRAM = "runyard_agent.environments.rattler_program"
+_SUBDIRS = {"x86_64": "linux-64", "aarch64": "linux-aarch64", "ppc64le": "linux-ppc64le"}
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+Hear = Callable[[bytes], None]
+
+
+def node_subdir() -> str:
+    """conda's name of this node's platform, such as "linux-64"."""
+    machine = os.uname().machine
+    if machine not in _SUBDIRS:
+        raise EnvironmentFailed(
+            f"there are no conda packages for {machine}",
+            "use pip packages, or a Python that is on the node",
+            {"platform": machine},
+        )
+    return _SUBDIRS[machine]
+
+
+def lock_platform() -> str:
+    """The platform that locks are for. A GPU makes one of its own: its packages are other ones."""
+    return f"{node_subdir()}{'-cuda' if _NVIDIA_DRIVER.exists() else ''}"
+
+
+class Rattler:
+    """Calls of rattler with the agent's variables `environ`."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    async def solve(self, specs: Sequence[str], channels: Sequence[str], hear: Hear) -> CondaLock:
+        """The packages that fit match specs, from these channels, on this node.
+
+        Raises EnvironmentFailed, naming the package, the channel or the contradiction.
+        """
+        request = {"specs": list(specs), "channels": list(channels), "subdir": node_subdir()}
+        answer = await self._ask("solve", request, hear)
+        packages = (CondaPackage(**one) for one in answer["packages"])
+        return CondaLock(tuple(packages), tuple(answer["needs"]))
+
+    async def install(
+        self, lock: CondaLock, prefix: Path, hear: Hear, kept_fds: Sequence[int]
+    ) -> None:
+        """Installs the conda packages of a lock into a folder that is not there yet.
+
+        Raises EnvironmentFailed. The process inherits `kept_fds`.
+        """
+        request = {
+            "packages": [asdict(package) for package in lock.packages],
+            "needs": lock.needs,
+            "prefix": str(prefix),
+        }
+        await self._ask("install", request, hear, kept_fds)
+
+    async def _ask(
+        self, action: str, request: Mapping[str, Any], hear: Hear, kept_fds: Sequence[int] = ()
+    ) -> Mapping[str, Any]:
+        """The answer of a process; EnvironmentFailed for a fault that it tells of."""
+        if importlib.util.find_spec("rattler") is None:
+            raise EnvironmentFailed(
+                "py-rattler, which installs conda packages, is not in the agent's environment",
+                "install it with `pip install 'runyard[conda]'` into the environment that runyard"
+                " is installed in",
+                {"package": "py-rattler"},
+            )
+        outcome = await run_program(
+            (sys.executable, "-P", "-m", PROGRAM),
+            given=json.dumps({"action": action, **request}),
+            hear=hear,
+            env=self._environ,
+            kept_fds=kept_fds,
+        )
+        if outcome.returncode != 0:
+            last = outcome.said.strip().rpartition("\n")[2]
+            said = last or f"it ended with {outcome.returncode}"
+            fault = explain({"kind": "broken", "said": said})
+        else:
+            answer: Mapping[str, Any] = json.loads(outcome.answer)
+            if "fault" not in answer:
+                return answer
+            fault = explain({**request, **answer["fault"]})
+        raise EnvironmentFailed(fault.message, fault.advice, fault.metadata)

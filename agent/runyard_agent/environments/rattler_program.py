@@ -1,0 +1,216 @@
+"""The program that solves and installs conda packages with rattler, apart from the agent.
+
+rattler's threads can't be cancelled; a process can be killed. The request is JSON on standard
+input, the answer JSON on standard output, and what people may read goes to standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, NoReturn, TextIO
+from urllib.parse import unquote, urlsplit
+
+import rattler
+from rattler import exceptions
+from rattler.install import InstallerReporter
+
+VERSIONS_SHOWN = 5
+_NO_CANDIDATE = re.compile(
+    r"candidates were found for (?P<first>[^\n]+?)\.?$|"
+    r"\u2500 (?P<inner>[^\n]+?), for which no candidates were found",
+    re.MULTILINE,
+)
+_FETCHED = re.compile(r"failed to fetch (?P<name>\S+?)-[^-\s]+-[^-\s]+?(?:\.conda|\.tar\.bz2)")
+# What a record says of the file and the channel it is in, which a lock has apart or not at all.
+_OF_THE_FILE = frozenset({"channel", "fn", "indexed_timestamp", "md5", "sha256", "size", "url"})
+Answer = Mapping[str, Any]
+
+
+class Failed(Exception):
+    """rattler could not do it; `fault` tells the agent why."""
+
+    def __init__(self, kind: str, error: Exception | str, **more: Any) -> None:
+        self.fault = {"kind": kind, "said": str(error), **more}
+
+
+class Downloads(InstallerReporter):
+    """Says which packages are downloaded."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+
+    def on_populate_cache_start(self, operation: int, package_name: str) -> int:
+        """Remembers the package; the number stands for it."""
+        self._names.append(package_name)
+        return len(self._names) - 1
+
+    def on_download_start(self, cache_entry: int) -> int:
+        """Names the package."""
+        print(f"Downloading {self._names[cache_entry]}", file=sys.stderr, flush=True)
+        return cache_entry
+
+
+async def solve(request: Mapping[str, Any]) -> Answer:
+    """Finds the packages that fit the request's specs on this node."""
+    channels, platforms = request["channels"], [request["subdir"], "noarch"]
+    gateway = rattler.Gateway()
+    try:
+        records = await rattler.solve(
+            sources=channels,
+            specs=request["specs"],
+            gateway=gateway,
+            platforms=platforms,
+            virtual_packages=rattler.VirtualPackage.detect(),
+        )
+    except exceptions.GatewayError as error:
+        raise Failed("unreachable", error, channels=_named_in(str(error), channels)) from None
+    except exceptions.SolverError as error:
+        lacking = await _lacking(str(error), gateway, channels, platforms)
+        raise Failed("unsolvable", error, **lacking) from None
+    except (exceptions.InvalidMatchSpecError, exceptions.InvalidChannelError) as error:
+        raise Failed("unreadable", error) from None
+    by_name = {one.name.normalized: one for one in sorted(records, key=lambda one: one.file_name)}
+    ordered = rattler.PackageRecord.sort_topologically([*by_name.values()])
+    return {
+        "packages": [_plain(by_name[one.name.normalized]) for one in ordered],
+        "needs": sorted({need for one in records for need in one.depends if need[:2] == "__"}),
+    }
+
+
+def _named_in(said: str, channels: Sequence[str]) -> list[str]:
+    """The channels of which an error speaks; all where it does not say."""
+    found = [one for one in channels if rattler.Channel(one).base_url in said]
+    return found or list(channels)
+
+
+async def _lacking(
+    said: str, gateway: rattler.Gateway, channels: Sequence[str], platforms: Sequence[Any]
+) -> Answer:
+    """The package that the solver misses, and the versions of it that there are, newest first.
+
+    Empty where it misses none, or has those and they don't go together.
+    """
+    found = _NO_CANDIDATE.search(said)
+    if found is None:
+        return {}
+    spec = rattler.MatchSpec(found["first"] or found["inner"])
+    name = str(spec.name.normalized) if spec.name is not None else ""
+    if name.startswith("__"):
+        return {"lacks": str(spec), "package": name, "versions": []}
+    answer = await gateway.query(channels, platforms, [name], recursive=False)
+    records = [record for of_source in answer for record in of_source]
+    if any(record.matches(spec) for record in records):
+        return {}
+    records.sort(key=lambda record: record.version, reverse=True)
+    versions = [*dict.fromkeys(str(record.version) for record in records)]
+    return {"lacks": str(spec), "package": name, "versions": versions[:VERSIONS_SHOWN]}
+
+
+def _plain(record: rattler.RepoDataRecord) -> Answer:
+    """A record as it stands in a lock."""
+    about = json.loads(record.to_json())
+    digest = f"sha256:{record.sha256.hex()}" if record.sha256 else ""
+    if not digest and record.md5:
+        digest = record.md5.hex()
+    kept = {name: value for name, value in about.items() if name not in _OF_THE_FILE}
+    return {"url": str(record.url), "digest": digest, "about": kept}
+
+
+async def install(request: Mapping[str, Any]) -> Answer:
+    """Installs the packages of a lock into the request's prefix."""
+    _check_node(request["needs"])
+    packages = request["packages"]
+    await asyncio.gather(*(asyncio.to_thread(_check_file, package) for package in packages))
+    try:
+        await rattler.install(
+            [_record(package) for package in packages],
+            target_prefix=request["prefix"],
+            show_progress=False,
+            reporter=Downloads(),  # type: ignore[abstract]  # what it leaves out does nothing
+        )
+    except (exceptions.InstallerError, exceptions.LinkError, exceptions.TransactionError) as error:
+        found = _FETCHED.search(str(error))
+        raise Failed("uninstalled", error, package=found["name"] if found else "") from None
+    return {}
+
+
+def _check_node(needs: Sequence[str]) -> None:
+    """Fails where the node lacks what a lock of another node was resolved with."""
+    present = []
+    for one in rattler.VirtualPackage.detect():
+        virtual = one.into_generic()
+        version = rattler.VersionWithSource(str(virtual.version))
+        present.append(
+            rattler.PackageRecord(virtual.name, version, virtual.build_string, 0, "noarch")
+        )
+    for need in needs:
+        spec = rattler.MatchSpec(need)
+        if not any(record.matches(spec) for record in present):
+            has = [f"{one.name.normalized} {one.version}" for one in present]
+            raise Failed("unfit", need, has=has)
+
+
+def _check_file(package: Mapping[str, Any]) -> None:
+    """Fails where a file of a local channel is not the locked one: rattler checks what it
+    downloads, but takes local files as they are."""
+    url = urlsplit(package["url"])
+    path = unquote(url.path)
+    kind, _, expected = package["digest"].rpartition(":")
+    if url.scheme != "file" or not expected or not os.path.exists(path):
+        return  # rattler says if it needs one that is gone
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, kind or "md5").hexdigest()
+    if found != expected:
+        raise Failed(
+            "uninstalled",
+            f"hash mismatch of {path}: {found} instead of {expected}",
+            package=package["about"]["name"],
+        )
+
+
+def _record(package: Mapping[str, Any]) -> rattler.RepoDataRecord:
+    """The record that a package of a lock was made of."""
+    kind, _, value = package["digest"].rpartition(":")
+    with os.fdopen(os.memfd_create("index.json"), "w") as file:
+        json.dump(package["about"], file)
+        file.flush()
+        record = rattler.PackageRecord.from_index_json(
+            f"/proc/self/fd/{file.fileno()}",  # type: ignore[arg-type]  # a path as text does
+            sha256=value if kind == "sha256" else None,
+            md5=value if value and not kind else None,
+        )
+    url = package["url"]
+    path = PurePosixPath(url)
+    channel = url.removesuffix(f"{path.parent.name}/{path.name}")
+    return rattler.RepoDataRecord(record, path.name, url, channel)
+
+
+ACTIONS: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[Answer]]] = {
+    "solve": solve,
+    "install": install,
+}
+
+
+async def serve(given: TextIO, to: TextIO) -> NoReturn:
+    """Answers the one request, and ends the process."""
+    request = json.load(given)
+    try:
+        answer = await ACTIONS[request["action"]](request)
+    except Failed as failed:
+        print(failed.fault["said"].rstrip(), file=sys.stderr, flush=True)
+        answer = {"fault": failed.fault}
+    json.dump(answer, to)
+    to.flush()
+    # Not by the interpreter's own end, which rattler's threads don't always survive.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.stdin, sys.stdout))
