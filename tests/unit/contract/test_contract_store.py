@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
 
-from runyard_contract.content.batch import check_size
+from runyard_contract.content import batch as batches
+from runyard_contract.content.batch import Batch, check_size
+from runyard_contract.content.durable import sync_names
 from runyard_contract.content.store import ContentStore
 from runyard_contract.digest import Hasher, digest_bytes
 from runyard_contract.errors import (
@@ -234,3 +236,38 @@ def test_batches_of_the_same_blob_count_it_once(store: ContentStore, tmp_path: P
         assert other.commit().blobs == 1
     assert store.missing([blob("x")[0], blob("y")[0]]) == []
     assert list((tmp_path / "blobs/tmp").iterdir()) == []
+
+
+def test_a_blob_that_is_stored_is_not_missing_while_another_batch_stores_it_too(
+    store: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, _ = blob("x")
+    others: list[Batch] = []
+    missing: list[str] = []
+
+    def begin_another() -> None:
+        if not others:
+            others.append(store.batch())
+            others[0].add([blob("x")])
+
+    def sync_and(then: Callable[[], None]) -> Callable[[int, Collection[str]], None]:
+        def sync(root_fd: int, names: Collection[str]) -> None:
+            then()
+            sync_names(root_fd, names)
+
+        return sync
+
+    # The other one begins while the first has no durable name yet, and ends after it.
+    monkeypatch.setattr(batches, "sync_names", sync_and(begin_another))
+    with store.batch() as one:
+        one.add([blob("x")])
+        one.commit()
+    (other,) = others
+    monkeypatch.setattr(
+        batches, "sync_names", sync_and(lambda: missing.extend(store.missing([digest])))
+    )
+    with other:
+        other.commit()
+
+    assert missing == []
+    assert store.missing([digest]) == []

@@ -43,7 +43,7 @@ class Shared:
     condemned: set[str] = field(default_factory=set)
     """Blobs that are about to be removed: they count as missing, and are written again if asked."""
     publications: int = 0
-    """How often a batch gave names."""
+    """How often names of a batch became durable."""
 
 
 class Committed(NamedTuple):
@@ -236,6 +236,8 @@ class Batch:
             self._packs.adopt(name)
         with self._shared.lock:
             self._shared.settling -= fresh | fresh_packed.keys()
+            if fresh or fresh_packed:
+                self._shared.publications += 1
         self._drop()
         return Committed(len(fresh) + len(fresh_packed), size_bytes)
 
@@ -252,8 +254,6 @@ class Batch:
             shared.settling |= fresh | fresh_packed.keys()
             # What was condemned is stored again here, so it stays.
             shared.condemned -= fresh | fresh_packed.keys()
-            if fresh or fresh_packed:
-                shared.publications += 1
         return fresh, fresh_packed
 
     def _still_new(self, digests: Iterable[str]) -> set[str]:
