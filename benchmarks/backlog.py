@@ -174,7 +174,7 @@ def measure_clients(folder: Path) -> None:
         trivial = clients_per_s("look", processes, threads, folder)
         rate = clients_per_s("submit", processes, threads, folder)
         row(
-            f"acknowledged durable submits, {processes * threads} clients at once",
+            f"acknowledged durable submits, {processes * threads} client{'s at once' * (threads > 1)}",
             f"{rate:.0f}/s",
             f"a call that reads one row {trivial:.0f}/s; grouped commits of as many bytes "
             f"{commits:.0f}/s",
