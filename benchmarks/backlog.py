@@ -173,8 +173,10 @@ def measure_clients(folder: Path) -> None:
     for processes, threads in CLIENTS:
         trivial = clients_per_s("look", processes, threads, folder)
         rate = clients_per_s("submit", processes, threads, folder)
+        count = processes * threads
+        who = "1 client" if count == 1 else f"{count} clients at once"
         row(
-            f"acknowledged durable submits, {processes * threads} client{'s at once' * (threads > 1)}",
+            f"acknowledged durable submits, {who}",
             f"{rate:.0f}/s",
             f"a call that reads one row {trivial:.0f}/s; grouped commits of as many bytes "
             f"{commits:.0f}/s",
