@@ -96,7 +96,9 @@ class Attempts:
                 self._drop_from_memory(bundle.key, execution)
             self._node.trash(bundle.path)
         else:
-            self._launch(execution or self._hold(lease, bundle, is_new=False), how)
+            execution = execution or self._hold(lease, bundle, is_new=False)
+            execution.claim_environment()
+            self._launch(execution, how)
 
     # What the daemon says
 

@@ -16,6 +16,7 @@ from runyard_agent import clock, config, journal, probe
 from runyard_agent.attempts import Attempts
 from runyard_agent.builtahead import BuiltAhead
 from runyard_agent.config import Config
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.registry import BuilderContext, load_builders
 from runyard_agent.executors.process import ProcessExecutor
 from runyard_agent.folders import Folders
@@ -79,6 +80,7 @@ async def run(settings: Config, home: Home) -> None:
     sweeper = Sweeper(home.trash, disk)
     folders = Folders(home.runs, sweeper.take, machine.boot_id)
     built_ahead = BuiltAhead(folders, disk)
+    environments = EnvironmentCache(home.environments, settings.environments_max_bytes)
     try:
         async with asyncio.TaskGroup() as group:
             executor = ProcessExecutor(supervisor, slots, group)
@@ -89,7 +91,8 @@ async def run(settings: Config, home: Home) -> None:
                 appender=appender,
                 sender=ContentSender(link, disk),
                 executor=executor,
-                builders=load_builders(BuilderContext(home.environments)),
+                builders=load_builders(BuilderContext(environments)),
+                environments=environments,
                 source=_source(settings, home, link, disk),
                 gpus=Gpus(len(machine.gpu_names)),
                 disk=disk,
@@ -107,6 +110,7 @@ async def run(settings: Config, home: Home) -> None:
             collect_seldom()
             sweeper.restore()
             await attempts.restore()
+            group.create_task(environments.make_room(), name="make room")
             group.create_task(_until(stop), name="signals")
             group.create_task(executor.warm_up(min(slots, WARM_SLOTS)), name="warm up")
             group.create_task(sweeper.run(), name="sweeper")

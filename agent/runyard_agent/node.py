@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from runyard_agent.attempt import Attempt
 from runyard_agent.builtahead import BuiltAhead
 from runyard_agent.config import Config
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.protocol import EnvironmentBuilder
 from runyard_agent.executors.protocol import Executor
 from runyard_agent.folders import Folders
@@ -31,6 +32,7 @@ class Node:
     sender: ContentSender
     executor: Executor
     builders: Mapping[str, EnvironmentBuilder]
+    environments: EnvironmentCache
     source: BlobSource
     gpus: Gpus
     disk: ThreadExecutor

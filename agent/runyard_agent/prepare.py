@@ -171,13 +171,23 @@ async def _provide(node: Node, attempt: Attempt, log: EnvironmentLog) -> Provide
         )
     lease = attempt.lease
     locks = [lease.lock] if lease.HasField("lock") else list(lease.locks)
+    uses, user = node.environments.uses, attempt.bundle.path
+    uses.wait(user)
     provided = await builder.provide(spec, locks, log=log, progress=attempt.say)
+    uses.has(user, _hash_of(provided))
     if provided.lock is not None and all(lock.hash != provided.lock.hash for lock in locks):
         kept = await _keep_lock(node, spec, provided.lock)
         if kept.hash != provided.lock.hash:  # another node was first
+            uses.wait(user)
             provided = await builder.provide(spec, [kept], log=log, progress=attempt.say)
+            uses.has(user, _hash_of(provided))
     attempt.say("")
     return provided
+
+
+def _hash_of(environment: ProvidedEnvironment) -> str | None:
+    """What names a built environment on this node; None for one that is not built."""
+    return environment.lock.hash if environment.lock is not None else None
 
 
 def _resolved(node: Node, lease: pb.Lease) -> EnvironmentSpec:
@@ -227,6 +237,7 @@ def write_spec(
         "spans": [(span.phase, span.start_unix_ns, span.duration_ns) for span in attempt.spans],
         "warnings": attempt.warnings,
         "gpus": gpus,
+        "environment": _hash_of(environment),
     }
     bundle.write_spec(
         launch.supervisor_spec(

@@ -4,6 +4,8 @@ An environment is built where it stays, because its programs hold their own path
 with `ready.json`, which is written last and by a rename: without it the folder is a leftover and is
 removed. A lock file beside it keeps builders of other processes out; the installer inherits its
 descriptor, so one that outlives a killed agent still keeps the folder for itself until it ends.
+
+The folder is bounded: beyond that, what was used longest ago makes room, never what is in use.
 """
 
 from __future__ import annotations
@@ -13,12 +15,16 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from runyard_agent import journal
+from runyard_agent.core.eviction import Stored, to_evict
+from runyard_agent.environments.uses import Uses
 from runyard_contract.paths import atomic_write
 
 READY_NAME = "ready.json"
@@ -27,6 +33,7 @@ FORMAT = 1
 KEY_DIGITS = 16
 LOCK_POLL_S = 0.1
 _TRASH = ".trash-"
+_KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +52,33 @@ class Record:
     packages: int
 
 
-class EnvironmentCache:
-    """Environments by the hash of their lock, below `root` (absolute)."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An environment on disk with the time of its last use (wall clock)."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    record: Record
+    last_used_unix_ns: int
+
+
+class EnvironmentCache:
+    """Environments by the hash of their lock. One serves all builders of an agent.
+
+    Args:
+        root: absolute path of an existing folder.
+        bound_bytes: how much `make_room` leaves in it. None: everything.
+    """
+
+    def __init__(self, root: Path, bound_bytes: int | None = None) -> None:
+        self.root = root
+        self.uses = Uses()
+        self._bound_bytes = bound_bytes
         self._ready: dict[str, tuple[int, Record]] = {}
+        self._making_room = asyncio.Lock()
+        self._sweeping: asyncio.Task[None] | None = None
 
     def folder(self, lock_hash: str) -> Path:
         """Where the environment of a lock is, or will be."""
-        return self._root / lock_hash[:KEY_DIGITS]
+        return self.root / lock_hash[:KEY_DIGITS]
 
     def python(self, lock_hash: str) -> Path:
         """Its interpreter."""
@@ -69,13 +93,10 @@ class EnvironmentCache:
             known = self._ready.get(lock_hash)
             if known is not None and known[0] == mtime_ns:
                 return known[1]
-            fields = json.loads(path.read_bytes())
-            if fields.pop("format") != FORMAT:
-                return None
-            record = Record(**fields)
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError:
             return None
-        if record.lock_hash != lock_hash:
+        record = _read_record(path)
+        if record is None or record.lock_hash != lock_hash:
             return None
         self._ready[lock_hash] = (mtime_ns, record)
         return record
@@ -96,8 +117,7 @@ class EnvironmentCache:
         Pass the descriptor on to what is started to build. `waits` is called once when another
         process is building.
         """
-        path = self._root / f"{lock_hash[:KEY_DIGITS]}.lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = self._open_lock(lock_hash[:KEY_DIGITS])
         try:
             has_said = False
             while not _try_lock(fd):
@@ -121,18 +141,101 @@ class EnvironmentCache:
 
     async def discard(self, lock_hash: str) -> None:
         """Removes what is there of an environment; at once it can't be taken for one any more."""
-        folder = self.folder(lock_hash)
-        doomed = self._root / f"{_TRASH}{folder.name}-{secrets.token_hex(4)}"
-        try:
-            folder.rename(doomed)
-        except FileNotFoundError:
-            return
-        await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
+        doomed = self._throw_away(lock_hash[:KEY_DIGITS])
+        if doomed is not None:
+            await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
 
     async def sweep(self) -> None:
-        """Removes what a killed agent had not finished removing."""
-        for doomed in self._root.glob(f"{_TRASH}*"):
+        """Removes what was thrown away, also what a killed agent had not finished removing."""
+        for doomed in self.root.glob(f"{_TRASH}*"):
             await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
+
+    async def make_room(self) -> None:
+        """Removes what is used least until the bound is kept, and what killed builds left.
+
+        Nothing of it can be taken for an environment when this returns; the files go afterwards.
+        What can't be read or removed is named in the agent's log.
+        """
+        async with self._making_room:
+            try:
+                found = await asyncio.to_thread(self.found)
+                self._evict(found)
+                await asyncio.to_thread(self._throw_away_leftovers)
+            except OSError as error:
+                journal.failure("environments_not_bounded", error, folder=str(self.root))
+        if self._sweeping is None or self._sweeping.done():
+            loop = asyncio.get_running_loop()
+            self._sweeping = loop.create_task(self.sweep(), name="sweep environments")
+
+    def found(self) -> list[Found]:
+        """All environments that are built, whether their Python still is there or not. Blocks."""
+        found = []
+        for folder in self._folders():
+            record = _read_record(folder / READY_NAME)
+            if record is not None and record.lock_hash[:KEY_DIGITS] == folder.name:
+                found.append(Found(record, _last_used_unix_ns(folder, record)))
+        return found
+
+    def _evict(self, found: list[Found]) -> None:
+        """Throws away what is to make room: no other task runs between decision and removal."""
+        if self._bound_bytes is None:
+            return
+        in_use = self.uses.lock_hashes()
+        stored = {
+            one.record.lock_hash: Stored(
+                one.record.lock_hash,
+                one.record.size_bytes,
+                one.last_used_unix_ns,
+                one.record.lock_hash in in_use,
+            )
+            for one in found
+        }
+        for lock_hash in to_evict(stored.values(), self._bound_bytes):
+            with self._reserved_now(lock_hash[:KEY_DIGITS]) as is_mine:
+                if is_mine and self._throw_away(lock_hash[:KEY_DIGITS]) is not None:
+                    size_bytes = stored[lock_hash].size_bytes
+                    journal.info("environment_evicted", lock=lock_hash, size_bytes=size_bytes)
+
+    def _throw_away_leftovers(self) -> None:
+        """Throws away folders that nobody builds and that are no environment. Blocks."""
+        for folder in self._folders():
+            if (folder / READY_NAME).exists():
+                continue
+            with self._reserved_now(folder.name) as is_mine:
+                if is_mine and not (folder / READY_NAME).exists():
+                    self._throw_away(folder.name)
+
+    def _folders(self) -> list[Path]:
+        """Where environments are, were, or are being built."""
+        return [path for path in self.root.iterdir() if _KEY.fullmatch(path.name)]
+
+    def _throw_away(self, key: str) -> Path | None:
+        """Takes a folder out of the way by one rename; gives where it is then, None: it is gone."""
+        doomed = self.root / f"{_TRASH}{key}-{secrets.token_hex(4)}"
+        try:
+            (self.root / key).rename(doomed)
+        except FileNotFoundError:
+            return None
+        return doomed
+
+    @contextlib.contextmanager
+    def _reserved_now(self, key: str) -> Iterator[bool]:
+        """As `reserved`, but without waiting: whether nobody else has it."""
+        fd = self._open_lock(key)
+        try:
+            is_mine = _try_lock(fd)
+            try:
+                yield is_mine
+            finally:
+                if is_mine:
+                    fcntl.flock(fd, fcntl.LOCK_UN)
+        finally:
+            os.close(fd)
+
+    def _open_lock(self, key: str) -> int:
+        """A descriptor of the file that the lock is on."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(self.root / f"{key}.lock", flags, 0o600)
 
 
 def folder_bytes(folder: Path) -> int:
@@ -143,6 +246,22 @@ def folder_bytes(folder: Path) -> int:
             with contextlib.suppress(FileNotFoundError):
                 total += os.lstat(os.path.join(parent, name)).st_size
     return total
+
+
+def _read_record(path: Path) -> Record | None:
+    """What a ready.json says; None for one that is missing, damaged or of another format."""
+    try:
+        fields = json.loads(path.read_bytes())
+        return Record(**fields) if fields.pop("format") == FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _last_used_unix_ns(folder: Path, record: Record) -> int:
+    """When an environment was last given to a run; that it was built counts, too."""
+    with contextlib.suppress(OSError):
+        return os.stat(folder / LAST_USED_NAME).st_mtime_ns
+    return record.created_at_unix_ns
 
 
 def _try_lock(fd: int) -> bool:

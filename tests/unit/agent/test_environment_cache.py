@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -102,6 +103,98 @@ def test_sweep_removes_what_a_killed_agent_left(built: EnvironmentCache, tmp_pat
     asyncio.run(built.sweep())
 
     assert [path.name for path in tmp_path.iterdir()] == [HASH[:16]]
+
+
+def store(cache: EnvironmentCache, lock_hash: str, *, last_used_s: int, size: int = 10) -> str:
+    """Builds an environment that was last used then; gives its lock's hash."""
+    python = cache.python(lock_hash)
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    cache.seal(dataclasses.replace(RECORD, lock_hash=lock_hash, size_bytes=size))
+    cache.touch(lock_hash)
+    os.utime(cache.folder(lock_hash) / "last-used", (last_used_s, last_used_s))
+    return lock_hash
+
+
+def make_room(cache: EnvironmentCache) -> None:
+    """One round; what it throws away is deleted before this returns."""
+
+    async def round_and_sweep() -> None:
+        await cache.make_room()
+        await cache.sweep()
+
+    asyncio.run(round_and_sweep())
+
+
+def test_least_recently_used_makes_room(tmp_path: Path) -> None:
+    cache = EnvironmentCache(tmp_path, 20)
+    middle = store(cache, "a" * 64, last_used_s=2)
+    old = store(cache, "b" * 64, last_used_s=1)
+    new = store(cache, "c" * 64, last_used_s=3)
+
+    make_room(cache)
+
+    assert cache.ready(old) is None
+    assert cache.ready(middle)
+    assert cache.ready(new)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"a" * 16, "c" * 16}
+
+
+def test_what_a_run_has_or_waits_for_stays(tmp_path: Path) -> None:
+    cache = EnvironmentCache(tmp_path, 1)
+    has, waits, left = (
+        store(cache, digit * 64, last_used_s=at) for digit, at in (("a", 1), ("b", 2), ("c", 3))
+    )
+    cache.uses.has("run 1", has)
+    cache.uses.wait("run 2")
+    cache.uses.built(waits)
+    cache.uses.has("run 3", left)
+    cache.uses.release("run 3")
+
+    make_room(cache)
+
+    assert cache.ready(has)
+    assert cache.ready(waits)
+    assert cache.ready(left) is None
+
+
+def test_what_another_process_builds_or_reads_stays(tmp_path: Path) -> None:
+    cache, other = EnvironmentCache(tmp_path, 1), EnvironmentCache(tmp_path, 1)
+    stored = store(cache, "a" * 64, last_used_s=1)
+    building = cache.folder("b" * 64)
+    building.mkdir()
+
+    async def beside_it() -> None:
+        async with other.reserved(stored, lambda: None), other.reserved("b" * 64, lambda: None):
+            await cache.make_room()
+
+    asyncio.run(beside_it())
+
+    assert cache.ready(stored)
+    assert building.is_dir()
+
+
+def test_leftovers_of_killed_builds_and_removals_go(tmp_path: Path) -> None:
+    cache = EnvironmentCache(tmp_path, 1 << 30)
+    stored = store(cache, "a" * 64, last_used_s=1)
+    (tmp_path / ("b" * 16) / "lib").mkdir(parents=True)
+    (tmp_path / ".trash-0123-ff" / "lib").mkdir(parents=True)
+    (tmp_path / "of-a-plug-in").mkdir()
+
+    make_room(cache)
+
+    assert cache.ready(stored)
+    names = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert names == {"a" * 16, "of-a-plug-in"}
+
+
+def test_folder_that_cannot_be_read_fails_no_build(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "runyard_agent"):
+        make_room(EnvironmentCache(tmp_path / "gone", 1))
+
+    assert "environments_not_bounded" in caplog.text
 
 
 def test_reservation_keeps_others_out_until_it_is_given_back(tmp_path: Path) -> None:
