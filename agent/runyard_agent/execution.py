@@ -142,7 +142,7 @@ class Execution:
             )
         self._node.gpus.give(self._gpus)
         self._gpus = ()
-        self._node.environments.uses.release(self._bundle)
+        self._node.environments.release(self._bundle)
         if not self._exit.done():  # it has not come to the supervisor
             self._node.executor.release(self._bundle)
             self._exit.cancel()

@@ -106,6 +106,9 @@ class TestPip(BuildingSuite):
         slow = spec("ryslow", "rytop")
         yield BuildingCase(
             make=lambda: PipBuilder(EnvironmentCache(root), environ()),
+            root=root,
+            make_in=lambda cache: PipBuilder(cache, environ()),
+            other=spec("ryleaf"),
             good=spec("rytop"),
             proof="import ryleaf, rytop; assert rytop.VERSION == '1.0'",
             missing=spec("rytop", "rynowhere"),
@@ -158,6 +161,9 @@ class TestConda(BuildingSuite):
         slow = spec("rytop", pip="ryslow")
         yield BuildingCase(
             make=lambda: CondaBuilder(EnvironmentCache(root), environ()),
+            root=root,
+            make_in=lambda cache: CondaBuilder(cache, environ()),
+            other=spec("ryleaf"),
             good=spec("rytop"),
             proof="import os, sys, ryleaf, rytop; assert sys.prefix == os.environ['CONDA_PREFIX']",
             missing=spec("rytop", "rynowhere"),

@@ -54,10 +54,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An environment on disk with the time of its last use (wall clock)."""
+    """An environment on disk: the time of its last use (wall clock), and how often it was used.
+
+    `hits` are the runs that were given it without building it.
+    """
 
     record: Record
     last_used_unix_ns: int
+    hits: int
 
 
 class EnvironmentCache:
@@ -101,14 +105,21 @@ class EnvironmentCache:
         self._ready[lock_hash] = (mtime_ns, record)
         return record
 
-    def touch(self, lock_hash: str) -> None:
-        """Notes that it is used now: the file `last-used` bears the time."""
-        path = self.folder(lock_hash) / LAST_USED_NAME
-        try:
-            os.utime(path)
-        except FileNotFoundError:
+    def used(self, lock_hash: str) -> None:
+        """Notes that a run gets it: the file `last-used` bears the time, and a byte for each."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with contextlib.suppress(OSError):
+            fd = os.open(self.folder(lock_hash) / LAST_USED_NAME, flags, 0o600)
+            try:
+                os.write(fd, b".")
+            finally:
+                os.close(fd)
+
+    def release(self, user: str) -> None:
+        """A run has no environment any more; until now it has used the one that it had."""
+        for lock_hash in self.uses.release(user):
             with contextlib.suppress(OSError):
-                path.touch(mode=0o600)
+                os.utime(self.folder(lock_hash) / LAST_USED_NAME)
 
     @contextlib.asynccontextmanager
     async def reserved(self, lock_hash: str, waits: Callable[[], None]) -> AsyncIterator[int]:
@@ -173,7 +184,7 @@ class EnvironmentCache:
         for folder in self._folders():
             record = _read_record(folder / READY_NAME)
             if record is not None and record.lock_hash[:KEY_DIGITS] == folder.name:
-                found.append(Found(record, _last_used_unix_ns(folder, record)))
+                found.append(Found(record, *_uses(folder, record)))
         return found
 
     def _evict(self, found: list[Found]) -> None:
@@ -257,11 +268,12 @@ def _read_record(path: Path) -> Record | None:
         return None
 
 
-def _last_used_unix_ns(folder: Path, record: Record) -> int:
-    """When an environment was last given to a run; that it was built counts, too."""
+def _uses(folder: Path, record: Record) -> tuple[int, int]:
+    """When an environment was last used, and its hits. The first use is that of its build."""
     with contextlib.suppress(OSError):
-        return os.stat(folder / LAST_USED_NAME).st_mtime_ns
-    return record.created_at_unix_ns
+        status = os.stat(folder / LAST_USED_NAME)
+        return status.st_mtime_ns, max(0, status.st_size - 1)
+    return record.created_at_unix_ns, 0
 
 
 def _try_lock(fd: int) -> bool:

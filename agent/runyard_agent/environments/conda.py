@@ -82,7 +82,7 @@ class CondaBuilder:
             lock = await self._resolving.do(key, resolve_and_build, listener)
         else:
             await self._ensure_built(lock, spec.conda, listener)
-        self._cache.touch(lock.hash)
+        self._cache.used(lock.hash)
         return ProvidedEnvironment(
             python=os.fsencode(self._cache.python(lock.hash)),
             env=read_variables(self._cache.folder(lock.hash)),

@@ -68,7 +68,7 @@ class PipBuilder:
             lock = await self._resolving.do(key, resolve_and_build, listener)
         else:
             await self._ensure_built(lock, wish, listener)
-        self._cache.touch(lock.hash)
+        self._cache.used(lock.hash)
         return ProvidedEnvironment(
             python=os.fsencode(self._cache.python(lock.hash)),
             env={b"VIRTUAL_ENV": os.fsencode(self._cache.folder(lock.hash))},

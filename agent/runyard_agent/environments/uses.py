@@ -40,9 +40,12 @@ class Uses:
         else:
             self._uses[user] = _Use({lock_hash})
 
-    def release(self, user: str) -> None:
-        """A run has no environment any more: its processes are gone, or never were."""
-        self._uses.pop(user, None)
+    def release(self, user: str) -> frozenset[str]:
+        """A run has no environment any more: its processes are gone, or never were.
+
+        Gives those that it had until now.
+        """
+        return frozenset(self._uses.pop(user, _Use()).lock_hashes)
 
     def lock_hashes(self) -> frozenset[str]:
         """All that are in use."""

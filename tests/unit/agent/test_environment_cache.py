@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runyard_agent.environments.cache import EnvironmentCache, Record, folder_bytes
+from runyard_agent.environments.cache import EnvironmentCache, Found, Record, folder_bytes
 
 HASH = "0123456789abcdef" * 4
 RECORD = Record(HASH, "linux-x86_64-cp311", 1_764_000_000_000_000_000, 42, "3.11.7", 2)
@@ -78,15 +78,45 @@ def test_replaced_record_is_read_again(built: EnvironmentCache) -> None:
     assert built.ready(HASH) == newer
 
 
-def test_touch_tells_the_time_of_the_last_use(built: EnvironmentCache) -> None:
-    built.touch(HASH)
-    last_used = built.folder(HASH) / "last-used"
-    os.utime(last_used, ns=(1, 1))
+def test_last_use_and_hits_are_told_and_kept(built: EnvironmentCache, tmp_path: Path) -> None:
+    built.used(HASH)
+    os.utime(built.folder(HASH) / "last-used", ns=(1, 1))
+    assert built.found() == [Found(RECORD, 1, 0)]
 
-    built.touch(HASH)
+    built.used(HASH)
+    built.used(HASH)
 
-    assert last_used.stat().st_mtime_ns > 1
+    (found,) = EnvironmentCache(tmp_path).found()
+    assert found.hits == 2
+    assert found.last_used_unix_ns > 1
     assert built.ready(HASH) == RECORD
+
+
+def test_environment_that_nobody_has_used_counts_from_its_build(built: EnvironmentCache) -> None:
+    assert built.found() == [Found(RECORD, RECORD.created_at_unix_ns, 0)]
+
+
+def test_run_has_used_its_environment_until_it_lets_go(built: EnvironmentCache) -> None:
+    built.used(HASH)
+    built.uses.has("run 1", HASH)
+    os.utime(built.folder(HASH) / "last-used", ns=(1, 1))
+
+    built.release("run 1")
+    (found,) = built.found()
+
+    assert built.uses.lock_hashes() == frozenset()
+    assert found.last_used_unix_ns > 1
+    assert found.hits == 0
+
+
+def test_use_of_what_was_removed_leaves_nothing(tmp_path: Path) -> None:
+    cache = EnvironmentCache(tmp_path)
+    cache.uses.has("run 1", HASH)
+
+    cache.used(HASH)
+    cache.release("run 1")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_discard_leaves_nothing(built: EnvironmentCache, tmp_path: Path) -> None:
@@ -111,7 +141,7 @@ def store(cache: EnvironmentCache, lock_hash: str, *, last_used_s: int, size: in
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
     cache.seal(dataclasses.replace(RECORD, lock_hash=lock_hash, size_bytes=size))
-    cache.touch(lock_hash)
+    cache.used(lock_hash)
     os.utime(cache.folder(lock_hash) / "last-used", (last_used_s, last_used_s))
     return lock_hash
 
