@@ -8,7 +8,7 @@ import sys
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import runs_pb2
 from runyardpb.v1.environments_pb2 import EnvironmentSpec, PipPackages
-from support.agent_process import AgentProcess, in_loop, node
+from support.agent_process import AgentProcess, becomes, in_loop, node
 from support.fake_daemon import FakeDaemon, Held, script
 from support.packages import make_wheel
 
@@ -55,8 +55,11 @@ class Bench:
         spec = runs_pb2.RunSpec(
             kind=runs_pb2.RunSpec.KIND_ENVIRONMENT_BUILD, environment=self.needs(package)
         )
-        report = await self.daemon.ended(await self.daemon.lease(spec))
+        held = await self.daemon.lease(spec)
+        report = await self.daemon.ended(held)
         assert report.end.reason == pb.AttemptEnd.REASON_BUILT
+        # An agent that is started before it has forgotten the run would build once more.
+        await becomes(lambda: not self.agent.bundle(held).exists())
 
     def packages(self) -> set[str]:
         """What is in the environments that are there."""
@@ -76,6 +79,7 @@ async def test_environment_of_a_run_stays_until_its_end_also_when_the_agent_was_
         assert "ryused" in bench.packages()
         await agent.kill()
         await agent.start()
+        await daemon.until(lambda: len(daemon.hellos) == 2)
         await bench.build("rylast")
         assert bench.packages() == {"ryused", "rylast"}
         bench.gate.touch()
@@ -99,3 +103,23 @@ async def test_run_that_asks_for_an_evicted_environment_has_it_built_again() -> 
         held = await bench.job()
 
         assert (await daemon.ended(held)).end.exit_code == 0
+
+
+@in_loop
+async def test_agent_tells_what_is_built_and_how_it_was_used() -> None:
+    async with node() as (daemon, agent):
+        bench = Bench(daemon, agent)
+        await daemon.until(lambda: daemon.builds == [])
+        await bench.build("ryused")
+        assert daemon.builds is not None
+        (built,) = daemon.builds
+        bench.gate.touch()
+
+        await daemon.ended(await bench.job())
+        await daemon.until(lambda: daemon.builds and daemon.builds[0].hits == 1)
+
+        assert built.size_bytes > 0
+        assert built.hits == 0
+        (used,) = daemon.builds
+        assert used.lock_hash == built.lock_hash
+        assert used.last_use_time.ToNanoseconds() > built.last_use_time.ToNanoseconds()

@@ -18,7 +18,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,11 +70,20 @@ class EnvironmentCache:
     Args:
         root: absolute path of an existing folder.
         bound_bytes: how much `make_room` leaves in it. None: everything.
+        told: hears what is built, after each round of `make_room`.
     """
 
-    def __init__(self, root: Path, bound_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        bound_bytes: int | None = None,
+        told: Callable[[Sequence[Found]], None] = lambda found: None,
+    ) -> None:
         self.root = root
         self.uses = Uses()
+        self.was_used = asyncio.Event()
+        """Set with each use, for who tells of them."""
+        self._told = told
         self._bound_bytes = bound_bytes
         self._ready: dict[str, tuple[int, Record]] = {}
         self._making_room = asyncio.Lock()
@@ -108,6 +117,7 @@ class EnvironmentCache:
     def used(self, lock_hash: str) -> None:
         """Notes that a run gets it: the file `last-used` bears the time, and a byte for each."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self.was_used.set()
         with contextlib.suppress(OSError):
             fd = os.open(self.folder(lock_hash) / LAST_USED_NAME, flags, 0o600)
             try:
@@ -118,6 +128,7 @@ class EnvironmentCache:
     def release(self, user: str) -> None:
         """A run has no environment any more; until now it has used the one that it had."""
         for lock_hash in self.uses.release(user):
+            self.was_used.set()
             with contextlib.suppress(OSError):
                 os.utime(self.folder(lock_hash) / LAST_USED_NAME)
 
@@ -161,6 +172,12 @@ class EnvironmentCache:
         for doomed in self.root.glob(f"{_TRASH}*"):
             await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
 
+    async def _sweep_after(self, earlier: asyncio.Task[None] | None) -> None:
+        """Sweeps once more when an earlier sweep is over: it may have missed the newest."""
+        if earlier is not None and not earlier.done():
+            await asyncio.wait([earlier])
+        await self.sweep()
+
     async def make_room(self) -> None:
         """Removes what is used least until the bound is kept, and what killed builds left.
 
@@ -170,13 +187,14 @@ class EnvironmentCache:
         async with self._making_room:
             try:
                 found = await asyncio.to_thread(self.found)
-                self._evict(found)
-                await asyncio.to_thread(self._throw_away_leftovers)
+                evicted = self._evict(found)
+                self._told([one for one in found if one.record.lock_hash not in evicted])
+                await asyncio.to_thread(self._throw_away_leftovers, self.uses.lock_hashes())
             except OSError as error:
                 journal.failure("environments_not_bounded", error, folder=str(self.root))
-        if self._sweeping is None or self._sweeping.done():
-            loop = asyncio.get_running_loop()
-            self._sweeping = loop.create_task(self.sweep(), name="sweep environments")
+        sweeping = self._sweep_after(self._sweeping)
+        loop = asyncio.get_running_loop()
+        self._sweeping = loop.create_task(sweeping, name="sweep environments")
 
     def found(self) -> list[Found]:
         """All environments that are built, whether their Python still is there or not. Blocks."""
@@ -187,33 +205,56 @@ class EnvironmentCache:
                 found.append(Found(record, *_uses(folder, record)))
         return found
 
-    def _evict(self, found: list[Found]) -> None:
-        """Throws away what is to make room: no other task runs between decision and removal."""
-        if self._bound_bytes is None:
-            return
-        in_use = self.uses.lock_hashes()
-        stored = {
-            one.record.lock_hash: Stored(
-                one.record.lock_hash,
-                one.record.size_bytes,
-                one.last_used_unix_ns,
-                one.record.lock_hash in in_use,
-            )
-            for one in found
-        }
-        for lock_hash in to_evict(stored.values(), self._bound_bytes):
-            with self._reserved_now(lock_hash[:KEY_DIGITS]) as is_mine:
-                if is_mine and self._throw_away(lock_hash[:KEY_DIGITS]) is not None:
-                    size_bytes = stored[lock_hash].size_bytes
-                    journal.info("environment_evicted", lock=lock_hash, size_bytes=size_bytes)
+    def _evict(self, found: list[Found]) -> set[str]:
+        """Throws away what is to make room; gives the hashes of the locks.
 
-    def _throw_away_leftovers(self) -> None:
+        No other task runs between decision and removal.
+        """
+        evicted: set[str] = set()
+        in_use = set(self.uses.lock_hashes())
+        while doomed := self._to_evict(found, evicted, in_use):
+            for one in doomed:
+                if self._evict_one(one):
+                    evicted.add(one.record.lock_hash)
+                else:
+                    in_use.add(one.record.lock_hash)  # others have to go instead
+        return evicted
+
+    def _to_evict(self, found: list[Found], gone: set[str], in_use: set[str]) -> list[Found]:
+        """What is to make room, of all but those that are gone."""
+        if self._bound_bytes is None:
+            return []
+        left = {one.record.lock_hash: one for one in found if one.record.lock_hash not in gone}
+        stored = [
+            Stored(key, one.record.size_bytes, one.last_used_unix_ns, is_in_use=key in in_use)
+            for key, one in left.items()
+        ]
+        return [left[key] for key in to_evict(stored, self._bound_bytes)]
+
+    def _evict_one(self, found: Found) -> bool:
+        """Throws an environment away; False where another process has it, or it can't be."""
+        record = found.record
+        key = record.lock_hash[:KEY_DIGITS]
+        try:
+            with self._reserved_now(key) as is_mine:
+                if is_mine:
+                    self._throw_away(key)
+        except OSError as error:
+            journal.failure("environment_not_evicted", error, lock=record.lock_hash)
+            return False
+        if is_mine:
+            journal.info("environment_evicted", lock=record.lock_hash, size_bytes=record.size_bytes)
+        return is_mine
+
+    def _throw_away_leftovers(self, in_use: frozenset[str]) -> None:
         """Throws away folders that nobody builds and that are no environment. Blocks."""
+        kept = {lock_hash[:KEY_DIGITS] for lock_hash in in_use}
         for folder in self._folders():
-            if (folder / READY_NAME).exists():
+            ready = folder / READY_NAME
+            if folder.name in kept or _read_record(ready) is not None:
                 continue
             with self._reserved_now(folder.name) as is_mine:
-                if is_mine and not (folder / READY_NAME).exists():
+                if is_mine and _read_record(ready) is None:
                     self._throw_away(folder.name)
 
     def _folders(self) -> list[Path]:

@@ -45,7 +45,8 @@ class Uses:
 
         Gives those that it had until now.
         """
-        return frozenset(self._uses.pop(user, _Use()).lock_hashes)
+        use = self._uses.pop(user, None)
+        return frozenset(use.lock_hashes) if use is not None else frozenset()
 
     def lock_hashes(self) -> frozenset[str]:
         """All that are in use."""

@@ -204,6 +204,46 @@ def test_what_another_process_builds_or_reads_stays(tmp_path: Path) -> None:
     assert building.is_dir()
 
 
+def test_others_make_room_for_what_another_process_has(tmp_path: Path) -> None:
+    cache, other = EnvironmentCache(tmp_path, 10), EnvironmentCache(tmp_path, 10)
+    old = store(cache, "a" * 64, last_used_s=1)
+    new = store(cache, "b" * 64, last_used_s=2)
+
+    async def beside_it() -> None:
+        async with other.reserved(old, lambda: None):
+            await cache.make_room()
+
+    asyncio.run(beside_it())
+
+    assert cache.ready(old)
+    assert cache.ready(new) is None
+
+
+def test_what_is_left_is_told_after_each_round(tmp_path: Path) -> None:
+    told: list[list[str]] = []
+    cache = EnvironmentCache(
+        tmp_path, 10, lambda found: told.append([one.record.lock_hash for one in found])
+    )
+    store(cache, "a" * 64, last_used_s=1)
+    new = store(cache, "b" * 64, last_used_s=2)
+
+    make_room(cache)
+
+    assert told == [[new]]
+
+
+def test_record_that_cannot_be_read_goes_unless_a_run_has_it(tmp_path: Path) -> None:
+    cache = EnvironmentCache(tmp_path, 1 << 30)
+    for digit in ("a", "b"):
+        store(cache, digit * 64, last_used_s=1)
+        (tmp_path / (digit * 16) / "ready.json").write_text("{")
+    cache.uses.has("run 1", "a" * 64)
+
+    make_room(cache)
+
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"a" * 16}
+
+
 def test_leftovers_of_killed_builds_and_removals_go(tmp_path: Path) -> None:
     cache = EnvironmentCache(tmp_path, 1 << 30)
     stored = store(cache, "a" * 64, last_used_s=1)
