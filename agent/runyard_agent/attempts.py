@@ -83,6 +83,7 @@ class Attempts:
             Stage.RETURNED,
         ):
             execution = self._hold(lease, bundle, is_new=False)
+            execution.claim_environment()
             if await self._node.executor.adopt(bundle.path, execution):
                 found = bundle.found(is_supervised=True)
         how = recover(found, self._boot_id)
@@ -309,6 +310,7 @@ class Attempts:
         if self._held.get(key) is execution:
             del self._held[key]
             self._outbox.forget(execution.attempt)
+            self._node.environments.release(execution.attempt.bundle.path)
             execution.close()
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+ENVIRONMENTS_MAX_BYTES = 50 << 30
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -24,6 +26,8 @@ class Config:
     """The target that this node belongs to."""
     spool_bound_bytes: int = 256 << 20
     """Unacknowledged log bytes of one run on disk before its job is made to wait."""
+    environments_max_bytes: int = ENVIRONMENTS_MAX_BYTES
+    """Built environments on disk; beyond that, those go that no run has used for longest."""
     poll_s: float = 0.25
     """How often the files of an active run that give no signal are looked at."""
     settle_s: float = 2.0
@@ -46,12 +50,19 @@ def parse(arguments: Sequence[str]) -> Config:
     parser.add_argument("--daemon-socket", type=Path, required=True, help="the daemon's socket")
     parser.add_argument("--blobs", type=Path, help="the daemon's content store, read in place")
     parser.add_argument("--slots", type=_slots, default=0, help="runs at one time (default: CPUs)")
+    parser.add_argument(
+        "--environments-max-bytes",
+        type=_bytes,
+        default=ENVIRONMENTS_MAX_BYTES,
+        help="built environments on disk (default: 50 GiB)",
+    )
     given = parser.parse_args(arguments)
     return Config(
         home=given.home.absolute(),
         daemon_socket=given.daemon_socket.absolute(),
         blobs=given.blobs.absolute() if given.blobs else None,
         slots=given.slots,
+        environments_max_bytes=given.environments_max_bytes,
     )
 
 
@@ -59,4 +70,11 @@ def _slots(text: str) -> int:
     """A number of slots from 1 to 4,096."""
     if not text.isdecimal() or not 1 <= int(text) <= 4096:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 4096")
+    return int(text)
+
+
+def _bytes(text: str) -> int:
+    """A number of bytes over 0."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes over 0")
     return int(text)

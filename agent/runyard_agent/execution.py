@@ -140,6 +140,7 @@ class Execution:
             )
         self._node.gpus.give(self._gpus)
         self._gpus = ()
+        self._node.environments.release(self._bundle)
         if not self._exit.done():  # it has not come to the supervisor
             self._node.executor.release(self._bundle)
             self._exit.cancel()
@@ -242,6 +243,13 @@ class Execution:
         """What came ahead and still waits behind another run is to begin elsewhere."""
         if self.attempt.started_at_unix_ns is None and not self._exit.done():
             self._node.executor.stop(self._bundle, "returned", 0.0)
+
+    def claim_environment(self) -> None:
+        """Keeps the environment that an earlier agent gave it, until its processes are gone."""
+        spec = self.attempt.bundle.read_spec() or {}
+        lock_hash = (spec.get("agent") or {}).get("environment")
+        if isinstance(lock_hash, str) and self.attempt.bundle.read_exit() is None:
+            self._node.environments.uses.has(self._bundle, lock_hash)
 
     def _remember(self) -> None:
         """Takes up what an earlier agent knew of the attempt."""

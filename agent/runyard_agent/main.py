@@ -18,6 +18,8 @@ from runyard_agent.builtahead import BuiltAhead
 from runyard_agent.config import Config
 from runyard_agent.core.ahead import HOLD_S
 from runyard_agent.deadlines import Deadlines
+from runyard_agent.environments.cache import EnvironmentCache
+from runyard_agent.environments.inventory import tell_uses
 from runyard_agent.environments.registry import BuilderContext, load_builders
 from runyard_agent.execution import SYNC_AFTER_S
 from runyard_agent.executors.process import ProcessExecutor
@@ -83,6 +85,9 @@ async def run(settings: Config, home: Home) -> None:
     sweeper = Sweeper(home.trash, disk)
     folders = Folders(home.runs, sweeper.take, machine.boot_id)
     built_ahead = BuiltAhead(folders, disk)
+    environments = EnvironmentCache(
+        home.environments, settings.environments_max_bytes, outbox.say_built
+    )
     try:
         async with asyncio.TaskGroup() as group:
             executor = ProcessExecutor(supervisor, slots, group)
@@ -93,7 +98,8 @@ async def run(settings: Config, home: Home) -> None:
                 appender=appender,
                 sender=ContentSender(link, disk),
                 executor=executor,
-                builders=load_builders(BuilderContext(home.environments)),
+                builders=load_builders(BuilderContext(environments)),
+                environments=environments,
                 source=_source(settings, home, link, disk),
                 gpus=Gpus(len(machine.gpu_names)),
                 disk=disk,
@@ -118,8 +124,10 @@ async def run(settings: Config, home: Home) -> None:
             collect_seldom()
             sweeper.restore()
             await attempts.restore()
+            group.create_task(environments.make_room(), name="make room")
             group.create_task(_until(stop), name="signals")
             group.create_task(executor.warm_up(min(slots, WARM_SLOTS)), name="warm up")
+            group.create_task(tell_uses(environments, outbox.say_built), name="tell uses")
             group.create_task(sweeper.run(), name="sweeper")
             group.create_task(appender.run(), name="appender")
             group.create_task(session.run(), name="session")

@@ -10,6 +10,7 @@ from runyard_agent.attempt import Attempt
 from runyard_agent.builtahead import BuiltAhead
 from runyard_agent.config import Config
 from runyard_agent.deadlines import Deadlines
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.protocol import EnvironmentBuilder
 from runyard_agent.executors.protocol import Executor
 from runyard_agent.folders import Folders
@@ -33,6 +34,7 @@ class Node:
     sender: ContentSender
     executor: Executor
     builders: Mapping[str, EnvironmentBuilder]
+    environments: EnvironmentCache
     source: BlobSource
     gpus: Gpus
     disk: ThreadExecutor

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from runyard_agent import attempt as facts
 from runyard_agent.attempt import Attempt
+from runyard_agent.environments.cache import Found
+from runyard_contract.limits import BUILT_ENVIRONMENTS_MAX
 from runyardpb.agent.v1 import agent_pb2 as pb
+from runyardpb.v1.environments_pb2 import EnvironmentBuild
 
 _Id = tuple[str, int, int]
 
@@ -55,6 +58,8 @@ class Outbox:
         self._is_denied_sent: set[_Id] = set()
         self._returned: list[pb.AttemptRef] = []
         self._collected: list[tuple[int | None, pb.WorkdirCollected]] = []
+        self._built: pb.BuiltEnvironments | None = None
+        self._is_built_said = True
         self._has_some = asyncio.Event()
 
     def changed(self, attempt: Attempt) -> None:
@@ -126,6 +131,15 @@ class Outbox:
         self._collected.append((None, message))
         self._has_some.set()
 
+    def say_built(self, found: Sequence[Found]) -> None:
+        """Says which environments are built here, where that has changed; the newest used first."""
+        newest = sorted(found, key=lambda one: one.last_used_unix_ns, reverse=True)
+        built = pb.BuiltEnvironments(builds=map(_build, newest[:BUILT_ENVIRONMENTS_MAX]))
+        if built != self._built:
+            self._built = built
+            self._is_built_said = False
+            self._has_some.set()
+
     def acknowledged(self, sequence: int) -> None:
         """The daemon has all messages of this session up to this one."""
         if self._collected:
@@ -144,7 +158,8 @@ class Outbox:
         self._returned.clear()
         self._is_denied_sent = set(self._denied)
         self._collected = [(None, message) for _, message in self._collected]
-        if self._collected:
+        self._is_built_said = self._built is None
+        if self._collected or not self._is_built_said:
             self._has_some.set()
         return list(self._denied.values())
 
@@ -164,12 +179,15 @@ class Outbox:
             sequence=sequence, reports=self._take_reports(), returned=self._returned
         )
         self._returned.clear()
+        if not self._is_built_said:
+            self._is_built_said = True
+            message.environments.CopyFrom(self._built or pb.BuiltEnvironments())
         for index, (sent, collected) in enumerate(self._collected):
             if sent is None:
                 self._collected[index] = (sequence, collected)
                 message.workdir_collected.CopyFrom(collected)
                 return message
-        if message.reports or message.returned:
+        if message.reports or message.returned or message.HasField("environments"):
             return message
         self._has_some.clear()
         if self._changed:
@@ -199,3 +217,14 @@ class Outbox:
                 size_bytes += sum(len(piece.data) for piece in report.pieces)
             if len(reports) >= MESSAGE_REPORTS or size_bytes >= MESSAGE_LOG_BYTES:
                 return
+
+
+def _build(found: Found) -> EnvironmentBuild:
+    """A built environment on the wire."""
+    record = found.record
+    message = EnvironmentBuild(
+        lock_hash=record.lock_hash, size_bytes=record.size_bytes, hits=found.hits
+    )
+    message.create_time.FromNanoseconds(record.created_at_unix_ns)
+    message.last_use_time.FromNanoseconds(found.last_used_unix_ns)
+    return message

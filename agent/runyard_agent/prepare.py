@@ -172,13 +172,23 @@ async def _provide(node: Node, attempt: Attempt, log: EnvironmentLog) -> Provide
         )
     lease = attempt.lease
     locks = [lease.lock] if lease.HasField("lock") else list(lease.locks)
+    uses, user = node.environments.uses, attempt.bundle.path
+    uses.wait(user)
     provided = await builder.provide(spec, locks, log=log, progress=attempt.say)
+    uses.has(user, _hash_of(provided))
     if provided.lock is not None and all(lock.hash != provided.lock.hash for lock in locks):
         kept = await _keep_lock(node, spec, provided.lock)
         if kept.hash != provided.lock.hash:  # another node was first
+            uses.wait(user)
             provided = await builder.provide(spec, [kept], log=log, progress=attempt.say)
+            uses.has(user, _hash_of(provided))
     attempt.say("")
     return provided
+
+
+def _hash_of(environment: ProvidedEnvironment) -> str | None:
+    """What names a built environment on this node; None for one that is not built."""
+    return environment.lock.hash if environment.lock is not None else None
 
 
 def _resolved(node: Node, lease: pb.Lease) -> EnvironmentSpec:
@@ -214,6 +224,11 @@ def write_spec(
     node: Node, attempt: Attempt, environment: ProvidedEnvironment, gpus: tuple[int, ...]
 ) -> None:
     """Writes what the supervisor executes, and what this agent wants to know after a restart."""
-    kept = {"spans": attempt.spans, "warnings": attempt.warnings, "gpus": gpus}
+    kept = {
+        "spans": attempt.spans,
+        "warnings": attempt.warnings,
+        "gpus": gpus,
+        "environment": _hash_of(environment),
+    }
     bundle = attempt.bundle
     bundle.write_spec(node.specs.content(attempt.lease, bundle, environment, gpus, kept))

@@ -145,7 +145,8 @@ class App:
             self.logs.appender,
             self.edge.figures,
         )
-        self._agent = LocalAgent(AgentPlace(config.home, self.socket), journal)
+        place = AgentPlace(config.home, self.socket, config.environments_max_bytes)
+        self._agent = LocalAgent(place, journal)
 
     def services(self) -> Services:
         """Wires the parts of control to the services that offer them."""

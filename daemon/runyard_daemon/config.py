@@ -10,7 +10,7 @@ from pathlib import Path
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.home import data_home
 from runyard_daemon.core.retention import RetentionPolicy
-from runyard_daemon.settings import DiskLimits, read_settings
+from runyard_daemon.settings import ENVIRONMENTS_MAX_BYTES, DiskLimits, read_settings
 
 IDLE_END_VARIABLE = "RUNYARD_IDLE_END_S"
 IDLE_END_S = 3 * 3600.0
@@ -50,6 +50,8 @@ class Config:
     """What each round removes of ended runs; None: nothing."""
     disk: DiskLimits = field(default_factory=DiskLimits)
     """When the disk counts as full."""
+    environments_max_bytes: int = ENVIRONMENTS_MAX_BYTES
+    """Built environments that the local agent keeps."""
     queued_runs_max: int = 250_000
     """Runs that may wait; more are refused until some have started."""
     metrics_file: Path | None = None
@@ -75,6 +77,7 @@ def load(
         idle_end_s=_seconds(idle_text) if idle_text else IDLE_END_S,
         retention=settings.retention,
         disk=settings.disk,
+        environments_max_bytes=settings.environments_max_bytes,
         metrics_file=metrics_file.absolute() if metrics_file is not None else None,
     )
 

@@ -15,9 +15,11 @@ from runyard_daemon.core.retention import RetentionPolicy
 SETTINGS_NAME: Final = "daemon.toml"
 _DAY_US: Final = 86_400_000_000
 _GIB: Final = 1 << 30
+ENVIRONMENTS_MAX_BYTES: Final = 50 * _GIB
 _KEYS: Final = {
     "retention": ("max_age_days", "max_size_gib", "keep_last"),
     "disk": ("full_percent", "enough_free_gib"),
+    "environments": ("max_gib",),
 }
 
 
@@ -37,6 +39,8 @@ class Settings:
 
     retention: RetentionPolicy | None = None
     disk: DiskLimits = field(default_factory=DiskLimits)
+    environments_max_bytes: int = ENVIRONMENTS_MAX_BYTES
+    """Built environments that the local agent keeps."""
 
 
 def read_settings(home: Path) -> Settings:
@@ -55,7 +59,11 @@ def read_settings(home: Path) -> Settings:
             if key not in _KEYS[section]:
                 close = _close(key, _KEYS[section])
                 raise _fault(path, f"{section}.{key}", f"is no setting{close}")
-    return Settings(_retention(path, document.get("retention", {})), _disk(path, document))
+    return Settings(
+        retention=_retention(path, document.get("retention", {})),
+        disk=_disk(path, document),
+        environments_max_bytes=_environments_max_bytes(path, document),
+    )
 
 
 def _retention(path: Path, values: Mapping[str, Any]) -> RetentionPolicy | None:
@@ -83,6 +91,15 @@ def _disk(path: Path, document: Mapping[str, Any]) -> DiskLimits:
         full_percent=DiskLimits().full_percent if percent is None else percent,
         enough_free_bytes=DiskLimits().enough_free_bytes if gib is None else round(gib * _GIB),
     )
+
+
+def _environments_max_bytes(path: Path, document: Mapping[str, Any]) -> int:
+    gib = _number(path, document.get("environments", {}), "environments.max_gib")
+    if gib is None:
+        return ENVIRONMENTS_MAX_BYTES
+    if not round(gib * _GIB):
+        raise _fault(path, "environments.max_gib", f"is {gib:g}, which is no number over 0")
+    return round(gib * _GIB)
 
 
 def _number(path: Path, values: Mapping[str, Any], name: str) -> float | None:

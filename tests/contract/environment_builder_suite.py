@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.protocol import (
     EnvironmentBuilder,
     EnvironmentFailed,
@@ -75,6 +76,8 @@ class BuildingCase(Case):
     same: a specification other than `good` that resolves to the same.
     slow: its build stops at `gate`. broken: its build fails half way. broken_name: because of this.
     make_cut_off: like `make`, but nothing can be fetched or installed.
+    make_in: like `make`, with a cache over the folder `root` of its own making.
+    other: a specification that can be provided, too, and needs another environment.
     built: the environments, whole or not, that lie in the builder's folder.
     kill_source: Python source of a program that provides `slow` and is to be killed.
     """
@@ -85,6 +88,9 @@ class BuildingCase(Case):
     broken: EnvironmentSpec
     broken_name: str
     make_cut_off: Callable[[], EnvironmentBuilder]
+    root: Path
+    make_in: Callable[[EnvironmentCache], EnvironmentBuilder]
+    other: EnvironmentSpec
     built: Callable[[], list[Path]]
     kill_source: str
 
@@ -103,6 +109,20 @@ async def provide(
     """What an attempt asks a builder for."""
     log = log or Log()
     return await builder.provide(spec, locks, log=log, progress=log.doing.append)
+
+
+async def provide_to(
+    user: str,
+    cache: EnvironmentCache,
+    builder: EnvironmentBuilder,
+    spec: EnvironmentSpec,
+    log: Log | None = None,
+) -> ProvidedEnvironment:
+    """What an agent does for a run, which has the environment until the cache hears of its end."""
+    cache.uses.wait(user)
+    provided = await provide(builder, spec, log)
+    cache.uses.has(user, provided.lock.hash if provided.lock else None)
+    return provided
 
 
 def execute(provided: ProvidedEnvironment, code: str) -> subprocess.CompletedProcess[str]:
@@ -310,3 +330,52 @@ class BuildingSuite(EnvironmentBuilderSuite):
 
         assert "Building" in log.text
         assert execute(provided, "pass").returncode == 0
+
+    def test_least_recently_used_makes_room_for_a_build(self, case: BuildingCase) -> None:
+        case.gate.open()
+        builder = case.make()
+        specs = (case.good, case.other, case.slow)
+        used, _, newest = (run(provide(builder, spec)).lock for spec in specs)
+        assert used is not None
+        assert newest is not None
+        run(provide(builder, case.good, locks=[used]))
+        all_bytes = sum(found.record.size_bytes for found in EnvironmentCache(case.root).found())
+        run(EnvironmentCache(case.root).discard(newest.hash))
+        cache = EnvironmentCache(case.root, all_bytes - 1)
+
+        built = run(provide_to("run", cache, case.make_in(cache), case.slow))
+
+        assert execute(built, "pass").returncode == 0
+        hashes = {found.record.lock_hash for found in cache.found()}
+        assert hashes == {used.hash, newest.hash}
+
+    def test_environment_in_use_is_never_evicted(self, case: BuildingCase) -> None:
+        case.gate.open()
+        cache = EnvironmentCache(case.root, 1)
+        builder = case.make_in(cache)
+
+        first = run(provide_to("run 1", cache, builder, case.good))
+        second = run(provide_to("run 2", cache, builder, case.other))
+        assert execute(first, case.proof).returncode == 0
+        cache.release("run 1")
+        third = run(provide_to("run 3", cache, builder, case.slow))
+
+        assert execute(second, "pass").returncode == 0
+        assert execute(third, "pass").returncode == 0
+        assert not os.path.exists(first.python)
+        assert len(cache.found()) == 2
+
+    def test_evicted_environment_is_built_again(self, case: BuildingCase) -> None:
+        cache, log = EnvironmentCache(case.root, 1), Log()
+        builder = case.make_in(cache)
+        first = run(provide_to("run 1", cache, builder, case.good))
+        cache.release("run 1")
+        run(provide_to("run 2", cache, builder, case.other))
+        cache.release("run 2")
+        assert not os.path.exists(first.python)
+
+        again = run(provide_to("run 3", cache, builder, case.good, log))
+
+        assert "Building" in log.text
+        assert again.python == first.python
+        assert execute(again, case.proof).returncode == 0

@@ -16,6 +16,7 @@ from contract.environment_builder_suite import (
     Case,
     EnvironmentBuilderSuite,
 )
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
 from runyard_agent.environments.pip import PipBuilder
 from runyard_agent.environments.user_managed import UserManagedBuilder
@@ -33,6 +34,7 @@ KILL_SOURCE = """
 import asyncio, os, sys
 from pathlib import Path
 from {module} import {name} as Builder
+from runyard_agent.environments.cache import EnvironmentCache
 from runyardpb.v1.environments_pb2 import EnvironmentSpec
 
 class Log:
@@ -40,7 +42,7 @@ class Log:
         pass
 
 spec = EnvironmentSpec.FromString({spec!r})
-builder = Builder(Path({root!r}), {environ!r})
+builder = Builder(EnvironmentCache(Path({root!r})), {environ!r})
 asyncio.run(builder.provide(spec, (), log=Log(), progress=lambda doing: None))
 """
 
@@ -103,7 +105,10 @@ class TestPip(BuildingSuite):
 
         slow = spec("ryslow", "rytop")
         yield BuildingCase(
-            make=lambda: PipBuilder(root, environ()),
+            make=lambda: PipBuilder(EnvironmentCache(root), environ()),
+            root=root,
+            make_in=lambda cache: PipBuilder(cache, environ()),
+            other=spec("ryleaf"),
             good=spec("rytop"),
             proof="import ryleaf, rytop; assert rytop.VERSION == '1.0'",
             missing=spec("rytop", "rynowhere"),
@@ -114,7 +119,9 @@ class TestPip(BuildingSuite):
             broken=spec("rytop", "rybroken"),
             broken_name="rybroken",
             # Whatever uv would be started for fails without a cache.
-            make_cut_off=lambda: PipBuilder(root, {**environ(), "UV_CACHE_DIR": "/dev/null"}),
+            make_cut_off=lambda: PipBuilder(
+                EnvironmentCache(root), {**environ(), "UV_CACHE_DIR": "/dev/null"}
+            ),
             built=lambda: [path for path in root.iterdir() if path.is_dir()],
             kill_source=kill_source(PipBuilder, slow, root, environ()),
         )
@@ -153,7 +160,10 @@ class TestConda(BuildingSuite):
         cut_off = {"RATTLER_CACHE_DIR": "/dev/null", "UV_CACHE_DIR": "/dev/null"}
         slow = spec("rytop", pip="ryslow")
         yield BuildingCase(
-            make=lambda: CondaBuilder(root, environ()),
+            make=lambda: CondaBuilder(EnvironmentCache(root), environ()),
+            root=root,
+            make_in=lambda cache: CondaBuilder(cache, environ()),
+            other=spec("ryleaf"),
             good=spec("rytop"),
             proof="import os, sys, ryleaf, rytop; assert sys.prefix == os.environ['CONDA_PREFIX']",
             missing=spec("rytop", "rynowhere"),
@@ -163,7 +173,7 @@ class TestConda(BuildingSuite):
             gate=gate,
             broken=spec("rytop", "rybroken"),
             broken_name="rybroken",
-            make_cut_off=lambda: CondaBuilder(root, {**environ(), **cut_off}),
+            make_cut_off=lambda: CondaBuilder(EnvironmentCache(root), {**environ(), **cut_off}),
             built=lambda: [path for path in root.iterdir() if path.is_dir()],
             kill_source=kill_source(CondaBuilder, slow, root, environ()),
         )

@@ -81,6 +81,7 @@ def test_settings_of_a_data_directory_are_read_and_a_wrong_one_is_named(tmp_path
     file.write_text(
         "[retention]\nmax_age_days = 30\nmax_size_gib = 0.5\nkeep_last = 3\n"
         "[disk]\nfull_percent = 95\nenough_free_gib = 1\n"
+        "[environments]\nmax_gib = 0.5\n"
     )
     loaded = config.load({}, home=tmp_path, is_embedded=False)
 
@@ -88,10 +89,15 @@ def test_settings_of_a_data_directory_are_read_and_a_wrong_one_is_named(tmp_path
     assert loaded.retention.max_age_us == 30 * 86_400_000_000
     assert (loaded.retention.max_size_bytes, loaded.retention.keep_last) == (GIB // 2, 3)
     assert loaded.disk == DiskLimits(95.0, GIB)
+    assert loaded.environments_max_bytes == GIB // 2
     for text, complaint in (
         ("[retention]\nmax_age_day = 3\n", 'did you mean "max_age_days"?'),
         ("[retenton]\nmax_age_days = 3\n", 'did you mean "retention"?'),
         ("[disk]\nfull_percent = 101\n", "over 100"),
+        ("[environments]\nmax_gib = 0\n", "no number over 0"),
+        ("[environments]\nmax_gib = -1\n", "no number"),
+        ("[environments]\nmax_gib = '9'\n", "no number"),
+        ("[environments]\nmax_gb = 9\n", 'did you mean "max_gib"?'),
         ("[retention]\nkeep_last = -1\n", "no number"),
         ("[retention]\nkeep_last = true\n", "no number"),
         ("[retention]\nkeep_last = 2.5\n", "no whole number"),

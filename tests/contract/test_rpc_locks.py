@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import grpc
+
 from runyard_contract.environment_spec import lock_hash
 from runyardpb.agent.v1 import agent_pb2
 from runyardpb.v1 import environments_pb2, runs_pb2
@@ -121,5 +125,71 @@ def test_locks_of_conda_packages_are_kept_and_shown() -> None:
         assert lease.environment.conda == conda
         assert [lock.text for lock in lease.locks] == ["@EXPLICIT\n"]
         assert [lock.text for lock in again.locks] == ["@EXPLICIT\n"]
+
+    with_daemon(test)
+
+
+def built(text: str, **more: Any) -> environments_pb2.EnvironmentBuild:
+    """What a node says of the environment of a lock."""
+    message = environments_pb2.EnvironmentBuild(lock_hash=lock_hash(LINUX, text), **more)
+    message.create_time.FromSeconds(1_764_000_000)
+    message.last_use_time.FromSeconds(1_764_000_100)
+    return message
+
+
+def said(*builds: environments_pb2.EnvironmentBuild) -> agent_pb2.BuiltEnvironments:
+    return agent_pb2.BuiltEnvironments(builds=builds)
+
+
+def test_environment_shows_where_its_locks_are_built_while_the_node_is_there() -> None:
+    async def test(daemon: Served) -> None:
+        environment = await stored(daemon, numpy_on(b""))
+        await keep(daemon, environment.spec_hash, "numpy==1\n")
+        get = environments_pb2.GetEnvironmentRequest(name=environment.name)
+
+        async def shown() -> list[environments_pb2.EnvironmentBuild]:
+            return list((await daemon.environments.GetEnvironment(get)).environment.builds)
+
+        ours, others = built("numpy==1\n", size_bytes=42, hits=3), built("six==1\n")
+        async with FakeAgent(daemon.channel).connected() as agent:
+            assert await shown() == []
+            await agent.told(environments=said(ours, others))
+            (build,) = await shown()
+            listed = await daemon.environments.ListEnvironments(
+                environments_pb2.ListEnvironmentsRequest(parent=WORKSPACE)
+            )
+            await agent.told(environments=said(others))
+            assert await shown() == []
+            await agent.told(environments=said(ours))
+            assert await shown() == [build]
+        await daemon.app.live.all_parted()
+        parted = await shown()
+
+        ours.node = "local/host1"
+        assert build == ours
+        assert list(listed.environments[0].builds) == [build]
+        assert parted == []
+
+    with_daemon(test)
+
+
+def test_builds_that_make_no_sense_are_left_out_or_count_as_a_fault() -> None:
+    async def test(daemon: Served) -> None:
+        environment = await stored(daemon, numpy_on(b""))
+        await keep(daemon, environment.spec_hash, "numpy==1\n")
+        get = environments_pb2.GetEnvironmentRequest(name=environment.name)
+        nonsense = environments_pb2.EnvironmentBuild(lock_hash="../..", size_bytes=-1, hits=-1)
+        negative = built("numpy==1\n", size_bytes=-1, hits=-5)
+
+        async with FakeAgent(daemon.channel).connected() as agent:
+            await agent.told(environments=said(nonsense, negative))
+            (build,) = (await daemon.environments.GetEnvironment(get)).environment.builds
+            await agent.told(environments=said(*[nonsense] * 10_001))
+            await agent.told(environments=said(*[nonsense] * 10_001))
+            await agent.say(environments=said(*[nonsense] * 10_001))
+            code = await agent.over()
+
+        assert (build.size_bytes, build.hits) == (0, 0)
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
 
     with_daemon(test)

@@ -61,7 +61,42 @@ def test_build_ahead_list_and_use_by_name(shared_house: House) -> None:
     used = shared_house.runyard("run", "--env", "six-env", "train.py", cwd=folder)
     shown = shared_house.json("environment", "show", "six-env")
 
+    text = shared_house.runyard("environment", "show", "six-env").stdout.decode()
+    table = shared_house.runyard("environment", "list").stdout.decode()
+    (named,) = [environment for environment in listed if environment["name"] == "six-env"]
+
     assert built.returncode == 0, built.stderr.decode()
+    (build,) = named["builds"]
+    assert build["node"].startswith("local/")
+    assert build["lock_hash"] == named["locks"][0]["hash"]
+    assert build["size_bytes"] > 0
+    assert f"built on       {build['node']} (" in text
+    assert build["node"] in table
     assert "six-env" in {environment["name"] for environment in listed}
     assert used.stdout.startswith(b"1.16.0 ")
     assert "six" in shown["locks"][0]["text"]
+
+
+def test_bound_of_the_settings_makes_room_and_what_went_is_built_again(house: House) -> None:
+    folder = house.project(
+        {
+            "train.py": PRINTS_PACKAGES,
+            "old.txt": "six==1.15.0\n",
+            "new.txt": "six==1.16.0\n",
+        },
+        name="env-bound",
+    )
+    house.home.mkdir(mode=0o700)
+    (house.home / "daemon.toml").write_text("[environments]\nmax_gib = 0.000001\n")
+
+    for name in ("old", "new"):
+        built = house.runyard(
+            "environment", "build", "--name", name, f"{name}.txt", "-t", "local", cwd=folder
+        )
+        assert built.returncode == 0, built.stderr.decode()
+    listed = {one["name"]: one["builds"] for one in house.json("environment", "list")}
+    again = house.runyard("run", "--env", "old", "train.py", cwd=folder)
+
+    assert [len(listed[name]) for name in ("old", "new")] == [0, 1]
+    assert again.stdout.startswith(b"1.15.0 ")
+    assert len(list((house.home / "agent" / "environments").glob("*/ready.json"))) == 1

@@ -19,12 +19,20 @@ from support.house import end_processes_naming
 class AgentProcess:
     """A real agent process for a fake daemon."""
 
-    def __init__(self, daemon: FakeDaemon, *, slots: int = 2, blobs: bool = True) -> None:
+    def __init__(
+        self,
+        daemon: FakeDaemon,
+        *,
+        slots: int = 2,
+        blobs: bool = True,
+        environments_max_bytes: int = 1 << 40,
+    ) -> None:
         self.daemon = daemon
         self.home = daemon.root / "agent"
         self.log = daemon.root / "agent.log"
         self._slots = slots
         self._blobs = blobs
+        self._environments_max_bytes = environments_max_bytes
         self.process: asyncio.subprocess.Process | None = None
 
     def command(self) -> list[str]:
@@ -32,6 +40,7 @@ class AgentProcess:
         command = [sys.executable, "-P", "-m", "runyard_agent", "--local"]
         command += ["--home", str(self.home), "--daemon-socket", str(self.daemon.socket)]
         command += ["--slots", str(self._slots)]
+        command += ["--environments-max-bytes", str(self._environments_max_bytes)]
         return command + (["--blobs", str(self.daemon.blobs_path)] if self._blobs else [])
 
     def bundle(self, held: Held) -> Path:

@@ -27,7 +27,7 @@ from runyard_contract.shipping import accept
 from runyard_contract.status import DETAILS_KEY, to_status
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.agent.v1 import agent_pb2_grpc
-from runyardpb.v1 import runs_pb2, snapshots_pb2, snapshots_pb2_grpc
+from runyardpb.v1 import environments_pb2, runs_pb2, snapshots_pb2, snapshots_pb2_grpc
 from support.trees import Tree, store_tree
 
 LIMIT_S = 30.0
@@ -92,6 +92,8 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         self.uploaded: list[str] = []
         self.returned: list[pb.AttemptRef] = []
         self.messages = 0
+        self.builds: list[environments_pb2.EnvironmentBuild] | None = None
+        """What the agent has told of, None before."""
         self.appended_bytes = 0
         self.refused_appends = 0
         self.is_disk_full = False
@@ -248,6 +250,8 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
             for report in request.reports:
                 self._on_report(report, outgoing)
             self.returned.extend(request.returned)
+            if request.HasField("environments"):
+                self.builds = list(request.environments.builds)
             if request.HasField("workdir_collected"):
                 self.collected[request.workdir_collected.request_id] = request.workdir_collected
             outgoing.put_nowait(pb.SessionResponse(acknowledged=request.sequence))

@@ -46,6 +46,13 @@ class Builds:
         listener.log.write(f"Environment {lock.hash[:16]} is already built ({found}).\n".encode())
 
     async def _build(self, lock: EnvironmentLock, fill: Fill, audience: Audience) -> Record:
+        """Builds what a lock says, and has others make room for it."""
+        record = await self._build_once(lock, fill, audience)
+        self._cache.uses.built(lock.hash)
+        await self._cache.make_room()
+        return record
+
+    async def _build_once(self, lock: EnvironmentLock, fill: Fill, audience: Audience) -> Record:
         """Builds what a lock says, unless another process does so meanwhile."""
 
         def waits() -> None:

@@ -4,6 +4,8 @@ An environment is built where it stays, because its programs hold their own path
 with `ready.json`, which is written last and by a rename: without it the folder is a leftover and is
 removed. A lock file beside it keeps builders of other processes out; the installer inherits its
 descriptor, so one that outlives a killed agent still keeps the folder for itself until it ends.
+
+The folder is bounded: beyond that, what was used longest ago makes room, never what is in use.
 """
 
 from __future__ import annotations
@@ -13,12 +15,16 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from runyard_agent import journal
+from runyard_agent.core.eviction import Stored, to_evict
+from runyard_agent.environments.uses import Uses
 from runyard_contract.paths import atomic_write
 
 READY_NAME = "ready.json"
@@ -27,6 +33,7 @@ FORMAT = 1
 KEY_DIGITS = 16
 LOCK_POLL_S = 0.1
 _TRASH = ".trash-"
+_KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +52,46 @@ class Record:
     packages: int
 
 
-class EnvironmentCache:
-    """Environments by the hash of their lock, below `root` (absolute)."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An environment on disk: the time of its last use (wall clock), and how often it was used.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    `hits` are the runs that were given it without building it.
+    """
+
+    record: Record
+    last_used_unix_ns: int
+    hits: int
+
+
+class EnvironmentCache:
+    """Environments by the hash of their lock. One serves all builders of an agent.
+
+    Args:
+        root: absolute path of an existing folder.
+        bound_bytes: how much `make_room` leaves in it. None: everything.
+        told: hears what is built, after each round of `make_room`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        bound_bytes: int | None = None,
+        told: Callable[[Sequence[Found]], None] = lambda found: None,
+    ) -> None:
+        self.root = root
+        self.uses = Uses()
+        self.was_used = asyncio.Event()
+        """Set with each use, for who tells of them."""
+        self._told = told
+        self._bound_bytes = bound_bytes
         self._ready: dict[str, tuple[int, Record]] = {}
+        self._making_room = asyncio.Lock()
+        self._sweeping: asyncio.Task[None] | None = None
 
     def folder(self, lock_hash: str) -> Path:
         """Where the environment of a lock is, or will be."""
-        return self._root / lock_hash[:KEY_DIGITS]
+        return self.root / lock_hash[:KEY_DIGITS]
 
     def python(self, lock_hash: str) -> Path:
         """Its interpreter."""
@@ -69,25 +106,31 @@ class EnvironmentCache:
             known = self._ready.get(lock_hash)
             if known is not None and known[0] == mtime_ns:
                 return known[1]
-            fields = json.loads(path.read_bytes())
-            if fields.pop("format") != FORMAT:
-                return None
-            record = Record(**fields)
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError:
             return None
-        if record.lock_hash != lock_hash:
+        record = _read_record(path)
+        if record is None or record.lock_hash != lock_hash:
             return None
         self._ready[lock_hash] = (mtime_ns, record)
         return record
 
-    def touch(self, lock_hash: str) -> None:
-        """Notes that it is used now: the file `last-used` bears the time."""
-        path = self.folder(lock_hash) / LAST_USED_NAME
-        try:
-            os.utime(path)
-        except FileNotFoundError:
+    def used(self, lock_hash: str) -> None:
+        """Notes that a run gets it: the file `last-used` bears the time, and a byte for each."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self.was_used.set()
+        with contextlib.suppress(OSError):
+            fd = os.open(self.folder(lock_hash) / LAST_USED_NAME, flags, 0o600)
+            try:
+                os.write(fd, b".")
+            finally:
+                os.close(fd)
+
+    def release(self, user: str) -> None:
+        """A run has no environment any more; until now it has used the one that it had."""
+        for lock_hash in self.uses.release(user):
+            self.was_used.set()
             with contextlib.suppress(OSError):
-                path.touch(mode=0o600)
+                os.utime(self.folder(lock_hash) / LAST_USED_NAME)
 
     @contextlib.asynccontextmanager
     async def reserved(self, lock_hash: str, waits: Callable[[], None]) -> AsyncIterator[int]:
@@ -96,8 +139,7 @@ class EnvironmentCache:
         Pass the descriptor on to what is started to build. `waits` is called once when another
         process is building.
         """
-        path = self._root / f"{lock_hash[:KEY_DIGITS]}.lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = self._open_lock(lock_hash[:KEY_DIGITS])
         try:
             has_said = False
             while not _try_lock(fd):
@@ -121,18 +163,131 @@ class EnvironmentCache:
 
     async def discard(self, lock_hash: str) -> None:
         """Removes what is there of an environment; at once it can't be taken for one any more."""
-        folder = self.folder(lock_hash)
-        doomed = self._root / f"{_TRASH}{folder.name}-{secrets.token_hex(4)}"
-        try:
-            folder.rename(doomed)
-        except FileNotFoundError:
-            return
-        await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
+        doomed = self._throw_away(lock_hash[:KEY_DIGITS])
+        if doomed is not None:
+            await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
 
     async def sweep(self) -> None:
-        """Removes what a killed agent had not finished removing."""
-        for doomed in self._root.glob(f"{_TRASH}*"):
+        """Removes what was thrown away, also what a killed agent had not finished removing."""
+        for doomed in self.root.glob(f"{_TRASH}*"):
             await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
+
+    async def _sweep_after(self, earlier: asyncio.Task[None] | None) -> None:
+        """Sweeps once more when an earlier sweep is over: it may have missed the newest."""
+        if earlier is not None and not earlier.done():
+            await asyncio.wait([earlier])
+        await self.sweep()
+
+    async def make_room(self) -> None:
+        """Removes what is used least until the bound is kept, and what killed builds left.
+
+        Nothing of it can be taken for an environment when this returns; the files go afterwards.
+        What can't be read or removed is named in the agent's log.
+        """
+        async with self._making_room:
+            try:
+                found = await asyncio.to_thread(self.found)
+                evicted = self._evict(found)
+                self._told([one for one in found if one.record.lock_hash not in evicted])
+                await asyncio.to_thread(self._throw_away_leftovers, self.uses.lock_hashes())
+            except OSError as error:
+                journal.failure("environments_not_bounded", error, folder=str(self.root))
+        sweeping = self._sweep_after(self._sweeping)
+        loop = asyncio.get_running_loop()
+        self._sweeping = loop.create_task(sweeping, name="sweep environments")
+
+    def found(self) -> list[Found]:
+        """All environments that are built, whether their Python still is there or not. Blocks."""
+        found = []
+        for folder in self._folders():
+            record = _read_record(folder / READY_NAME)
+            if record is not None and record.lock_hash[:KEY_DIGITS] == folder.name:
+                found.append(Found(record, *_uses(folder, record)))
+        return found
+
+    def _evict(self, found: list[Found]) -> set[str]:
+        """Throws away what is to make room; gives the hashes of the locks.
+
+        No other task runs between decision and removal.
+        """
+        evicted: set[str] = set()
+        in_use = set(self.uses.lock_hashes())
+        while doomed := self._to_evict(found, evicted, in_use):
+            for one in doomed:
+                if self._evict_one(one):
+                    evicted.add(one.record.lock_hash)
+                else:
+                    in_use.add(one.record.lock_hash)  # others have to go instead
+        return evicted
+
+    def _to_evict(self, found: list[Found], gone: set[str], in_use: set[str]) -> list[Found]:
+        """What is to make room, of all but those that are gone."""
+        if self._bound_bytes is None:
+            return []
+        left = {one.record.lock_hash: one for one in found if one.record.lock_hash not in gone}
+        stored = [
+            Stored(key, one.record.size_bytes, one.last_used_unix_ns, is_in_use=key in in_use)
+            for key, one in left.items()
+        ]
+        return [left[key] for key in to_evict(stored, self._bound_bytes)]
+
+    def _evict_one(self, found: Found) -> bool:
+        """Throws an environment away; False where another process has it, or it can't be."""
+        record = found.record
+        key = record.lock_hash[:KEY_DIGITS]
+        try:
+            with self._reserved_now(key) as is_mine:
+                if is_mine:
+                    self._throw_away(key)
+        except OSError as error:
+            journal.failure("environment_not_evicted", error, lock=record.lock_hash)
+            return False
+        if is_mine:
+            journal.info("environment_evicted", lock=record.lock_hash, size_bytes=record.size_bytes)
+        return is_mine
+
+    def _throw_away_leftovers(self, in_use: frozenset[str]) -> None:
+        """Throws away folders that nobody builds and that are no environment. Blocks."""
+        kept = {lock_hash[:KEY_DIGITS] for lock_hash in in_use}
+        for folder in self._folders():
+            ready = folder / READY_NAME
+            if folder.name in kept or _read_record(ready) is not None:
+                continue
+            with self._reserved_now(folder.name) as is_mine:
+                if is_mine and _read_record(ready) is None:
+                    self._throw_away(folder.name)
+
+    def _folders(self) -> list[Path]:
+        """Where environments are, were, or are being built."""
+        return [path for path in self.root.iterdir() if _KEY.fullmatch(path.name)]
+
+    def _throw_away(self, key: str) -> Path | None:
+        """Takes a folder out of the way by one rename; gives where it is then, None: it is gone."""
+        doomed = self.root / f"{_TRASH}{key}-{secrets.token_hex(4)}"
+        try:
+            (self.root / key).rename(doomed)
+        except FileNotFoundError:
+            return None
+        return doomed
+
+    @contextlib.contextmanager
+    def _reserved_now(self, key: str) -> Iterator[bool]:
+        """As `reserved`, but without waiting: whether nobody else has it."""
+        fd = self._open_lock(key)
+        try:
+            is_mine = _try_lock(fd)
+            try:
+                yield is_mine
+            finally:
+                if is_mine:
+                    fcntl.flock(fd, fcntl.LOCK_UN)
+        finally:
+            os.close(fd)
+
+    def _open_lock(self, key: str) -> int:
+        """A descriptor of the file that the lock is on."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(self.root / f"{key}.lock", flags, 0o600)
 
 
 def folder_bytes(folder: Path) -> int:
@@ -143,6 +298,23 @@ def folder_bytes(folder: Path) -> int:
             with contextlib.suppress(FileNotFoundError):
                 total += os.lstat(os.path.join(parent, name)).st_size
     return total
+
+
+def _read_record(path: Path) -> Record | None:
+    """What a ready.json says; None for one that is missing, damaged or of another format."""
+    try:
+        fields = json.loads(path.read_bytes())
+        return Record(**fields) if fields.pop("format") == FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _uses(folder: Path, record: Record) -> tuple[int, int]:
+    """When an environment was last used, and its hits. The first use is that of its build."""
+    with contextlib.suppress(OSError):
+        status = os.stat(folder / LAST_USED_NAME)
+        return status.st_mtime_ns, max(0, status.st_size - 1)
+    return record.created_at_unix_ns, 0
 
 
 def _try_lock(fd: int) -> bool:

@@ -9,7 +9,6 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from runyard_agent.environments.activation import keep_variables, read_variables
 from runyard_agent.environments.builds import Builds, Contents, count_of, seconds_since
@@ -40,20 +39,20 @@ PIP_LOCK_NAME = "runyard-pip-lock.txt"
 
 
 class CondaBuilder:
-    """Builds environments below `root`, one for each lock.
+    """Builds environments in `cache`, one for each lock.
 
     Args:
-        root: absolute path of an existing folder.
+        cache: where they are kept, with those of other kinds.
         environ: the agent's variables; settings of rattler, uv and pip among them are honoured.
     """
 
     kind = "conda"
 
-    def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, cache: EnvironmentCache, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._rattler = Rattler(environ)
         self._uv_pip = UvPip(Uv(environ))
-        self._cache = EnvironmentCache(root)
+        self._cache = cache
         self._builds = Builds(self._cache)
         self._resolving: SharedWork[EnvironmentLock] = SharedWork(
             "resolve", "Another run needs the same packages; waiting for it."
@@ -83,7 +82,7 @@ class CondaBuilder:
             lock = await self._resolving.do(key, resolve_and_build, listener)
         else:
             await self._ensure_built(lock, spec.conda, listener)
-        self._cache.touch(lock.hash)
+        self._cache.used(lock.hash)
         return ProvidedEnvironment(
             python=os.fsencode(self._cache.python(lock.hash)),
             env=read_variables(self._cache.folder(lock.hash)),

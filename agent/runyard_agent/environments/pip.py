@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from runyard_agent.environments.builds import Builds, Contents, count_of, seconds_since
 from runyard_agent.environments.cache import EnvironmentCache
@@ -21,19 +20,19 @@ from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec
 
 
 class PipBuilder:
-    """Builds environments below `root`, one for each lock.
+    """Builds environments in `cache`, one for each lock.
 
     Args:
-        root: absolute path of an existing folder.
+        cache: where they are kept, with those of other kinds.
         environ: the agent's variables; index settings of uv and pip among them are honoured.
     """
 
     kind = "pip"
 
-    def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, cache: EnvironmentCache, environ: Mapping[str, str]) -> None:
         uv = Uv(environ)
         self._uv_pip = UvPip(uv)
-        self._cache = EnvironmentCache(root)
+        self._cache = cache
         self._builds = Builds(self._cache)
         search_path = environ.get("PATH")
         self._interpreters = Interpreters(
@@ -69,7 +68,7 @@ class PipBuilder:
             lock = await self._resolving.do(key, resolve_and_build, listener)
         else:
             await self._ensure_built(lock, wish, listener)
-        self._cache.touch(lock.hash)
+        self._cache.used(lock.hash)
         return ProvidedEnvironment(
             python=os.fsencode(self._cache.python(lock.hash)),
             env={b"VIRTUAL_ENV": os.fsencode(self._cache.folder(lock.hash))},

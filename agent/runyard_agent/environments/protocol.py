@@ -58,7 +58,8 @@ class EnvironmentBuilder(Protocol):
 
     Calls for the same environment may come at the same time: it is built once, all wait for it.
     A build ends when nobody waits for it any more (all calls were cancelled), and leaves nothing
-    behind that could be taken for an environment.
+    behind that could be taken for an environment. What is built may be removed when no run has it
+    or waits for it (`EnvironmentCache.uses`); who asks then has it built again.
     """
 
     @property

@@ -11,9 +11,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 
 from runyard_agent import journal
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
 from runyard_agent.environments.pip import PipBuilder
 from runyard_agent.environments.protocol import EnvironmentBuilder
@@ -27,11 +27,11 @@ class BuilderContext:
     """What a builder is made with.
 
     Args:
-        environments: absolute path of the folder to build in; it exists. Shared by all kinds.
+        cache: where environments are built and found again. Shared by all kinds.
         environ: the agent's variables. Default: those of this process.
     """
 
-    environments: Path
+    cache: EnvironmentCache
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
@@ -44,11 +44,11 @@ def _user_managed(context: BuilderContext) -> EnvironmentBuilder:
 
 
 def _pip(context: BuilderContext) -> EnvironmentBuilder:
-    return PipBuilder(context.environments, context.environ)
+    return PipBuilder(context.cache, context.environ)
 
 
 def _conda(context: BuilderContext) -> EnvironmentBuilder:
-    return CondaBuilder(context.environments, context.environ)
+    return CondaBuilder(context.cache, context.environ)
 
 
 BUILT_IN: Mapping[str, BuilderFactory] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from runyard_contract.states import RunState
@@ -13,7 +14,7 @@ from runyard_daemon.control.finish import Ending, ReadSpec, conclude
 from runyard_daemon.control.grants import Grants
 from runyard_daemon.control.live import HeldAttempt, Live
 from runyard_daemon.control.orders import Cancel, Forget, Session
-from runyard_daemon.control.reported import AttemptReport, Hello
+from runyard_daemon.control.reported import AttemptReport, EnvironmentBuild, Hello
 from runyard_daemon.core import attempts as core_attempts
 from runyard_daemon.core.attempts import Action, AttemptPhase, Decision, event_of, reconcile
 from runyard_daemon.core.types import AttemptRef, Node, NodeId
@@ -211,6 +212,11 @@ class Greeter:
         spec = self._live.store.peek(lambda conn: runs.get_spec(conn, held.ref.run_id))
         return self._read_spec(spec).grace_s
 
+    def built(self, session: Session, builds: Mapping[str, EnvironmentBuild]) -> None:
+        """Takes what is built on a node, all of it, by the hash of its lock."""
+        if self._live.sessions.get(session.node) is session:
+            self._live.builds[session.node] = builds
+
     def part(self, session: Session) -> bool:
         """Takes the end of a session. Runs of the node go on; it may come back any time.
 
@@ -220,6 +226,7 @@ class Greeter:
         if live.sessions.get(session.node) is not session:
             return False
         del live.sessions[session.node]
+        live.builds.pop(session.node, None)
         live.lost_touch(session.node)
         return True
 

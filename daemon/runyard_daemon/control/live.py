@@ -6,13 +6,14 @@ All of it can be built again from the store (`startup`); it belongs to the event
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from runyard_daemon.control.background import Background
 from runyard_daemon.control.changes import Changes
 from runyard_daemon.control.disk import DiskGuard
 from runyard_daemon.control.orders import Order, RunRef, Session
+from runyard_daemon.control.reported import EnvironmentBuild
 from runyard_daemon.core.histogram import Histogram
 from runyard_daemon.core.scheduler import Board
 from runyard_daemon.core.types import AttemptRef, BootTime, Node, NodeId, WallTime
@@ -71,6 +72,8 @@ class Live:
     """What agents hold and the records don't know, as after a restore, by their last Hello."""
     nodes: dict[NodeId, Node] = field(default_factory=dict)
     """All that are known, connected or not."""
+    builds: dict[NodeId, Mapping[str, EnvironmentBuild]] = field(default_factory=dict)
+    """Environments that are built on nodes with a session, by the hash of their lock."""
     unseen: dict[NodeId, BootTime] = field(default_factory=dict)
     """Since when nodes without a session are out of touch, by this machine's boot clock."""
     next_sequence: int = 1
@@ -112,6 +115,15 @@ class Live:
         self.board.remove_run(run_id)
         self.board.release(run_id)
         self.note_activity()
+
+    def builds_of(self, lock_hash: str) -> list[tuple[str, EnvironmentBuild]]:
+        """Where the environment of a lock is built: names of nodes, in order, with the builds."""
+        found = [
+            (self.nodes[node].name, builds[lock_hash])
+            for node, builds in self.builds.items()
+            if lock_hash in builds
+        ]
+        return sorted(found, key=lambda one: one[0])
 
     def held_by(self, node: NodeId) -> list[HeldAttempt]:
         """The attempts that are not over on a node."""

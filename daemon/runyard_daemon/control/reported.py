@@ -53,6 +53,17 @@ class AttemptReport:
 
 
 @record
+class EnvironmentBuild:
+    """An environment as it is built on a node. `hits` are runs that got it without building it."""
+
+    lock_hash: str
+    size_bytes: int
+    create_time_us: int
+    last_use_time_us: int
+    hits: int
+
+
+@record
 class Hello:
     """Who an agent is and what it holds."""
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from runyard_contract.logfile import open_log
 from runyard_daemon.instance import lock_holder
 from runyard_daemon.journal import Journal
+from runyard_daemon.settings import ENVIRONMENTS_MAX_BYTES
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 30.0
@@ -36,6 +37,8 @@ class AgentPlace:
     home: Path
     """The daemon's data directory."""
     socket: Path
+    environments_max_bytes: int = ENVIRONMENTS_MAX_BYTES
+    """Built environments that it keeps."""
 
     @property
     def lock(self) -> Path:
@@ -56,6 +59,8 @@ class AgentPlace:
             str(self.socket),
             "--blobs",
             str(self.home / "blobs"),
+            "--environments-max-bytes",
+            str(self.environments_max_bytes),
         ]
 
 

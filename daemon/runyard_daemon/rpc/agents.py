@@ -64,6 +64,7 @@ class AgentService(AgentServiceServicer):
         session = AgentSession(
             parts.greeter.node_of(hello),
             context,
+            parts.greeter,
             parts.reports,
             parts.collector,
             parts.live.journal,

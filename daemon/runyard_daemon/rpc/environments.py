@@ -53,7 +53,7 @@ class EnvironmentService(EnvironmentServiceServicer):
             return kept, environments.locks(conn, hashed)
 
         found = await self._live.store.write(write)
-        return pb.CreateEnvironmentResponse(environment=to_environment_message(*found))
+        return pb.CreateEnvironmentResponse(environment=to_environment_message(*found, self._live))
 
     async def GetEnvironment(
         self, request: pb.GetEnvironmentRequest, context: Context
@@ -67,7 +67,7 @@ class EnvironmentService(EnvironmentServiceServicer):
             return found, environments.locks(conn, found.spec_hash)
 
         found = await self._live.store.read(look)
-        return pb.GetEnvironmentResponse(environment=to_environment_message(*found))
+        return pb.GetEnvironmentResponse(environment=to_environment_message(*found, self._live))
 
     async def ListEnvironments(
         self, request: pb.ListEnvironmentsRequest, context: Context
@@ -85,6 +85,6 @@ class EnvironmentService(EnvironmentServiceServicer):
         rows = await self._live.store.read(look)
         shown, token = self._pager.cut(page, rows, [(row.name,) for row, _ in rows])
         return pb.ListEnvironmentsResponse(
-            environments=[to_environment_message(*found) for found in shown],
+            environments=[to_environment_message(*found, self._live) for found in shown],
             next_page_token=token,
         )

@@ -8,12 +8,19 @@ from dataclasses import dataclass, field
 
 from runyard_contract.errors import RunyardError, SessionSuperseded, SpecInvalid
 from runyard_daemon.control.collect import Collected, Collector
+from runyard_daemon.control.hello import Greeter
 from runyard_daemon.control.orders import Forget, Goodbye, Lease, Order
 from runyard_daemon.control.reported import AttemptReport
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.core.types import NodeId
 from runyard_daemon.journal import Journal
-from runyard_daemon.rpc.convert.agents import gather, to_message, to_report, to_target
+from runyard_daemon.rpc.convert.agents import (
+    gather,
+    to_builds,
+    to_message,
+    to_report,
+    to_target,
+)
 from runyard_daemon.rpc.convert.specs import resolve_environment
 from runyard_daemon.rpc.idle import Duplex, incoming
 from runyardpb.agent.v1 import agent_pb2 as pb
@@ -56,6 +63,7 @@ class AgentSession:
         self,
         node: NodeId,
         context: Context,
+        greeter: Greeter,
         reports: Reports,
         collector: Collector,
         journal: Journal,
@@ -63,6 +71,7 @@ class AgentSession:
     ) -> None:
         self._node = node
         self._context = context
+        self._greeter = greeter
         self._reports = reports
         self._collector = collector
         self._journal = journal
@@ -173,12 +182,21 @@ class AgentSession:
                 self._collector.answered(self._node, answer.request_id, collected)
             elif kind is not None:
                 self._fault(f"a second {kind} in one session")
+            if request.HasField("environments"):
+                self._take_builds(request.environments)
             if request.reports or request.returned:
                 await self._turns.acquire()
                 group.create_task(self._take(request), name="session-reports")
             else:
                 self._done(request.sequence)
         raise SessionOver
+
+    def _take_builds(self, message: pb.BuiltEnvironments) -> None:
+        """Takes what is built on the node; a fault where it makes no sense."""
+        try:
+            self._greeter.built(self, to_builds(message))
+        except SpecInvalid as error:
+            self._fault(error.message)
 
     async def _take(self, request: pb.SessionRequest) -> None:
         """Applies the reports of a message; an error of the store ends the session, so that they

@@ -24,6 +24,9 @@ UPLOAD_BATCH_BYTES = 1 << 20
 LOG_CHUNK_BYTES = 1 << 20
 ERROR_STATUS_BYTES = 4096  # of grpc-status-details-bin: trailers over 8 KiB are dropped
 
+# ---- what an agent tells
+BUILT_ENVIRONMENTS_MAX = 10_000  # those used longest ago are left out
+
 # ---- lists
 PAGE_SIZE_DEFAULT = 50
 PAGE_SIZE_MAX = 1000

@@ -1,8 +1,10 @@
 import asyncio
+import dataclasses
 from pathlib import Path
 
 from runyard_agent.attempt import Attempt
 from runyard_agent.bundles import Bundle, Key
+from runyard_agent.environments.cache import Found, Record
 from runyard_agent.outbox import BUSY_REPORTS, Outbox
 from runyardpb.agent.v1 import agent_pb2 as pb
 
@@ -200,3 +202,52 @@ def test_attempt_keeps_a_bounded_number_of_warnings() -> None:
     assert len(run.warnings) == 21
     assert run.warnings[-1] == "more warnings were left out"
     assert Path(run.bundle.path).name == "nowhere"
+
+
+BUILT = Found(Record("ab" * 32, "linux-64", 1_000, 42, "3.11.7", 2), 2_000, 3)
+
+
+def test_outbox_says_what_is_built_when_that_changes_and_in_each_session() -> None:
+    outbox = Outbox()
+    assert said(outbox) == []
+
+    outbox.say_built([BUILT])
+    first = said(outbox)
+    outbox.say_built([BUILT])
+    again = said(outbox)
+    outbox.new_session()
+    in_new_session = said(outbox)
+    outbox.say_built([])
+    last = said(outbox)
+
+    (build,) = first[0].environments.builds
+    assert (build.lock_hash, build.size_bytes, build.hits) == ("ab" * 32, 42, 3)
+    assert build.create_time.ToNanoseconds() == 1_000
+    assert build.last_use_time.ToNanoseconds() == 2_000
+    assert again == []
+    assert in_new_session[0].environments == first[0].environments
+    assert last[0].HasField("environments")
+    assert not last[0].environments.builds
+
+
+def test_outbox_says_what_is_built_with_the_end_of_its_build() -> None:
+    outbox = Outbox()
+    run = attempt(outbox)
+
+    outbox.say_built([BUILT])
+    run.advance(pb.AttemptReport.PHASE_ENDED)
+
+    (message,) = said(outbox)
+    assert message.environments.builds
+    assert message.reports
+
+
+def test_outbox_says_no_more_builds_than_the_daemon_takes() -> None:
+    outbox = Outbox()
+    many = [dataclasses.replace(BUILT, last_used_unix_ns=n) for n in range(10_005)]
+
+    outbox.say_built(many)
+
+    builds = said(outbox)[0].environments.builds
+    assert len(builds) == 10_000
+    assert builds[0].last_use_time.ToNanoseconds() == 10_004

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from contract.environment_builder_suite import Log
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
 from runyard_agent.environments.lock import make_lock
 from runyard_agent.environments.protocol import EnvironmentFailed, ProvidedEnvironment
@@ -28,6 +29,7 @@ BROKEN = "def before_wheel():\n    raise SystemExit('gcc: command not found')\n"
 KILLED = """
 import asyncio
 from pathlib import Path
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
 from runyardpb.v1.environments_pb2 import EnvironmentSpec
 
@@ -36,7 +38,7 @@ class Log:
         pass
 
 spec = EnvironmentSpec.FromString({spec!r})
-builder = CondaBuilder(Path({root!r}), {environ!r})
+builder = CondaBuilder(EnvironmentCache(Path({root!r})), {environ!r})
 asyncio.run(builder.provide(spec, (), log=Log(), progress=lambda doing: None))
 """
 
@@ -60,7 +62,7 @@ class Bench:
             "RATTLER_CACHE_DIR": str(cache or folder / "cache"),
             "UV_CACHE_DIR": os.environ["UV_CACHE_DIR"],
         }
-        self.builder = CondaBuilder(self.root, self.environ)
+        self.builder = CondaBuilder(EnvironmentCache(self.root), self.environ)
 
     async def provide(
         self, *packages: str, locks: tuple[EnvironmentLock, ...] = (), **more: Any

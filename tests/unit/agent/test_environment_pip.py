@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.pip import PipBuilder
 from runyard_agent.environments.protocol import EnvironmentFailed, ProvidedEnvironment
 from runyard_agent.environments.uv import variables
@@ -58,7 +59,7 @@ class Bench:
         self, spec: EnvironmentSpec, locks: Sequence[EnvironmentLock] = ()
     ) -> ProvidedEnvironment:
         """What a new builder on this node gives."""
-        builder = PipBuilder(self.root, self.environ)
+        builder = PipBuilder(EnvironmentCache(self.root), self.environ)
         work = builder.provide(spec, locks, log=self.log, progress=lambda doing: None)
         return asyncio.run(asyncio.wait_for(work, 100))
 
@@ -301,7 +302,7 @@ def test_given_interpreter_that_is_gone_is_named_where_no_version_is_asked_for(
 def test_status_line_names_the_step(bench: Bench) -> None:
     make_sdist(bench.links, "rysource", "1.0", PLAIN)
     doing: list[str] = []
-    builder = PipBuilder(bench.root, bench.environ)
+    builder = PipBuilder(EnvironmentCache(bench.root), bench.environ)
 
     work = builder.provide(bench.spec("rysource"), (), log=bench.log, progress=doing.append)
     asyncio.run(work)
@@ -358,7 +359,7 @@ def test_built_environment_is_given_within_a_millisecond(bench: Bench) -> None:
     spec = bench.spec("ryleaf")
     lock = bench.provide(spec).lock
     assert lock is not None
-    builder = PipBuilder(bench.root, bench.environ)
+    builder = PipBuilder(EnvironmentCache(bench.root), bench.environ)
 
     async def fastest_s() -> float:
         taken = []

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.protocol import EnvironmentBuilder
 from runyard_agent.environments.registry import GROUP, BuilderContext, load_builders
 
@@ -34,7 +35,7 @@ def _entry(kind: str, value: str) -> EntryPoint:
 
 @pytest.fixture
 def context(tmp_path: Path) -> BuilderContext:
-    return BuilderContext(tmp_path, {"PATH": "/usr/bin"})
+    return BuilderContext(EnvironmentCache(tmp_path), {"PATH": "/usr/bin"})
 
 
 def test_built_in_kinds_are_there_and_know_their_names(context: BuilderContext) -> None:

@@ -13,6 +13,7 @@ from runyard.cli.command_line import Group, json_option, output_of
 from runyard.cli.options import option
 from runyard.cli.output import STDOUT_FD, Output
 from runyard.cli.render.amounts import local_time, message_time, utc_time
+from runyard.cli.render.builds import BUILD_COLUMNS, build_cells, build_json, build_text
 from runyard.cli.render.table import print_table
 from runyard.cli.render.text import clean
 from runyard.cli.session import open_workspace
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from runyard_contract.ids import RunName
     from runyardpb.v1 import environments_pb2
 
-_COLUMNS = ("NAME", "VERSION", "KIND", "LOCKED FOR", "MADE", "WHAT")
+_COLUMNS = ("NAME", "VERSION", "KIND", "LOCKED FOR", "MADE", *BUILD_COLUMNS, "WHAT")
 _SHOWN_REQUIREMENTS = 4
 
 
@@ -39,7 +40,10 @@ def environment() -> None:
 @json_option
 @click.pass_context
 def list_command(ctx: click.Context) -> None:
-    """List stored environments, the newest version of each."""
+    """List stored environments, the newest version of each, and where they are built.
+
+    SIZE and HITS (runs that were given it without building it) are those of all nodes together.
+    """
     output = output_of(ctx)
     found = _environments(open_workspace())
     if output.is_json:
@@ -60,7 +64,7 @@ def list_command(ctx: click.Context) -> None:
 @json_option
 @click.pass_context
 def show(ctx: click.Context, name: str) -> None:
-    """Show a stored environment: what it asks for, and its locks with exact versions."""
+    """Show a stored environment: what it asks for, where it is built, its exact versions."""
     output = output_of(ctx)
     found = _get(open_workspace(), name)
     if output.is_json:
@@ -80,6 +84,8 @@ def show(ctx: click.Context, name: str) -> None:
         output.fact("package", package)
     for requirement in (*found.spec.pip.requirements, *conda.pip_requirements):
         output.fact("requirement", requirement)
+    for built in found.builds:
+        output.fact("built on", build_text(built))
     for lock in found.locks:
         output.fact("locked for", f"{lock.platform} ({lock.hash[:16]})")
         for line in _lock_lines(lock.text):
@@ -200,6 +206,7 @@ def _row(found: environments_pb2.Environment) -> tuple[str, ...]:
         _kind(found),
         ", ".join(lock.platform for lock in found.locks),
         local_time(message_time(found, "create_time")),
+        *build_cells(found.builds),
         asked,
     )
 
@@ -229,4 +236,5 @@ def _environment_json(found: environments_pb2.Environment) -> dict[str, Any]:
             }
             for lock in found.locks
         ],
+        "builds": [build_json(build) for build in found.builds],
     }

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from runyard_contract.digest import is_digest
 from runyard_contract.errors import NameInvalid, SpecInvalid
 from runyard_contract.ids import RunName
+from runyard_contract.limits import BUILT_ENVIRONMENTS_MAX
 from runyard_contract.paths import shown
 from runyard_daemon.control import orders
 from runyard_daemon.control.orders import RunRef
-from runyard_daemon.control.reported import AttemptReport, Hello, ReportedPiece
+from runyard_daemon.control.reported import (
+    AttemptReport,
+    EnvironmentBuild,
+    Hello,
+    ReportedPiece,
+)
 from runyard_daemon.core.attempts import AttemptPhase
 from runyard_daemon.core.end import EndReason
 from runyard_daemon.core.phases import Phase
@@ -224,6 +231,26 @@ def to_hello(hello: pb.Hello) -> Hello:
         pid=hello.pid,
         max_ahead=_within(hello.max_leases_ahead, AHEAD_MAX),
     )
+
+
+def to_builds(message: pb.BuiltEnvironments) -> dict[str, EnvironmentBuild]:
+    """What is built on a node, by the hash of its lock. Raises SpecInvalid for too many."""
+    count = len(message.builds)
+    if count > BUILT_ENVIRONMENTS_MAX:
+        raise SpecInvalid(
+            violations=[("environments", f"{count} builds are over {BUILT_ENVIRONMENTS_MAX}")]
+        )
+    return {
+        build.lock_hash: EnvironmentBuild(
+            lock_hash=build.lock_hash,
+            size_bytes=_amount(build.size_bytes),
+            create_time_us=from_timestamp(build.create_time),
+            last_use_time_us=from_timestamp(build.last_use_time),
+            hits=_amount(build.hits),
+        )
+        for build in message.builds
+        if is_digest(build.lock_hash)
+    }
 
 
 def _within(amount: int, limit: int) -> int:

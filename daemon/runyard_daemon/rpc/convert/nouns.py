@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from runyard_daemon.control.live import Live
+from runyard_daemon.control.reported import EnvironmentBuild
 from runyard_daemon.core.types import NO_RESOURCES, NodeId
 from runyard_daemon.rpc.convert.specs import from_resources
 from runyard_daemon.rpc.convert.times import to_timestamp
@@ -33,9 +34,10 @@ def to_experiment(record: ExperimentRecord) -> experiments_pb2.Experiment:
 
 
 def to_environment_message(
-    record: EnvironmentRecord, locks: Iterable[LockRecord]
+    record: EnvironmentRecord, locks: Sequence[LockRecord], live: Live
 ) -> environments_pb2.Environment:
-    """A version of an environment with its locks."""
+    """A version of an environment with its locks, and where they are built now."""
+    builds = [_to_build(*found) for lock in locks for found in live.builds_of(lock.hash)]
     return environments_pb2.Environment(
         name=(
             f"workspaces/{record.workspace}/environments/{record.name}/versions/{record.version}"
@@ -53,6 +55,18 @@ def to_environment_message(
             for lock in locks
         ],
         version=record.version,
+        builds=sorted(builds, key=lambda build: (build.node, build.lock_hash)),
+    )
+
+
+def _to_build(node: str, build: EnvironmentBuild) -> environments_pb2.EnvironmentBuild:
+    return environments_pb2.EnvironmentBuild(
+        lock_hash=build.lock_hash,
+        node=node,
+        size_bytes=build.size_bytes,
+        create_time=to_timestamp(build.create_time_us),
+        last_use_time=to_timestamp(build.last_use_time_us),
+        hits=build.hits,
     )
 
 

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frunyardpb/v1/environments.proto\x12\x0crunyardpb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x01\n\x0f\x45nvironmentSpec\x12\x37\n\x0cuser_managed\x18\x01 \x01(\x0b\x32\x1f.runyardpb.v1.UserManagedPythonH\x00\x12(\n\x03pip\x18\x02 \x01(\x0b\x32\x19.runyardpb.v1.PipPackagesH\x00\x12,\n\x05\x63onda\x18\x03 \x01(\x0b\x32\x1b.runyardpb.v1.CondaPackagesH\x00\x42\t\n\x07\x62\x61\x63kend\"-\n\x11UserManagedPython\x12\x18\n\x10interpreter_path\x18\x01 \x01(\x0c\"\x86\x01\n\x0bPipPackages\x12\x16\n\x0epython_version\x18\x01 \x01(\t\x12\x14\n\x0crequirements\x18\x02 \x03(\t\x12\x13\n\x0b\x63onstraints\x18\x03 \x03(\t\x12\x15\n\rindex_options\x18\x04 \x03(\t\x12\x1d\n\x15\x62\x61se_interpreter_path\x18\x05 \x01(\x0c\"\x99\x01\n\rCondaPackages\x12\x16\n\x0epython_version\x18\x01 \x01(\t\x12\x10\n\x08packages\x18\x02 \x03(\t\x12\x10\n\x08\x63hannels\x18\x03 \x03(\t\x12\x18\n\x10pip_requirements\x18\x04 \x03(\t\x12\x17\n\x0fpip_constraints\x18\x05 \x03(\t\x12\x19\n\x11pip_index_options\x18\x06 \x03(\t\"p\n\x0f\x45nvironmentLock\x12\x10\n\x08platform\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcb\x01\n\x0b\x45nvironment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.runyardpb.v1.EnvironmentSpec\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tspec_hash\x18\x04 \x01(\t\x12,\n\x05locks\x18\x05 \x03(\x0b\x32\x1d.runyardpb.v1.EnvironmentLock\x12\x0f\n\x07version\x18\x06 \x01(\x05\"\x83\x01\n\x18\x43reateEnvironmentRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0e\x65nvironment_id\x18\x02 \x01(\t\x12+\n\x04spec\x18\x03 \x01(\x0b\x32\x1d.runyardpb.v1.EnvironmentSpec\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"K\n\x19\x43reateEnvironmentResponse\x12.\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\x19.runyardpb.v1.Environment\"%\n\x15GetEnvironmentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x16GetEnvironmentResponse\x12.\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\x19.runyardpb.v1.Environment\"P\n\x17ListEnvironmentsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x18ListEnvironmentsResponse\x12/\n\x0c\x65nvironments\x18\x01 \x03(\x0b\x32\x19.runyardpb.v1.Environment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xba\x02\n\x12\x45nvironmentService\x12\x64\n\x11\x43reateEnvironment\x12&.runyardpb.v1.CreateEnvironmentRequest\x1a\'.runyardpb.v1.CreateEnvironmentResponse\x12[\n\x0eGetEnvironment\x12#.runyardpb.v1.GetEnvironmentRequest\x1a$.runyardpb.v1.GetEnvironmentResponse\x12\x61\n\x10ListEnvironments\x12%.runyardpb.v1.ListEnvironmentsRequest\x1a&.runyardpb.v1.ListEnvironmentsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frunyardpb/v1/environments.proto\x12\x0crunyardpb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x01\n\x0f\x45nvironmentSpec\x12\x37\n\x0cuser_managed\x18\x01 \x01(\x0b\x32\x1f.runyardpb.v1.UserManagedPythonH\x00\x12(\n\x03pip\x18\x02 \x01(\x0b\x32\x19.runyardpb.v1.PipPackagesH\x00\x12,\n\x05\x63onda\x18\x03 \x01(\x0b\x32\x1b.runyardpb.v1.CondaPackagesH\x00\x42\t\n\x07\x62\x61\x63kend\"-\n\x11UserManagedPython\x12\x18\n\x10interpreter_path\x18\x01 \x01(\x0c\"\x86\x01\n\x0bPipPackages\x12\x16\n\x0epython_version\x18\x01 \x01(\t\x12\x14\n\x0crequirements\x18\x02 \x03(\t\x12\x13\n\x0b\x63onstraints\x18\x03 \x03(\t\x12\x15\n\rindex_options\x18\x04 \x03(\t\x12\x1d\n\x15\x62\x61se_interpreter_path\x18\x05 \x01(\x0c\"\x99\x01\n\rCondaPackages\x12\x16\n\x0epython_version\x18\x01 \x01(\t\x12\x10\n\x08packages\x18\x02 \x03(\t\x12\x10\n\x08\x63hannels\x18\x03 \x03(\t\x12\x18\n\x10pip_requirements\x18\x04 \x03(\t\x12\x17\n\x0fpip_constraints\x18\x05 \x03(\t\x12\x19\n\x11pip_index_options\x18\x06 \x03(\t\"p\n\x0f\x45nvironmentLock\x12\x10\n\x08platform\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfb\x01\n\x0b\x45nvironment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.runyardpb.v1.EnvironmentSpec\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tspec_hash\x18\x04 \x01(\t\x12,\n\x05locks\x18\x05 \x03(\x0b\x32\x1d.runyardpb.v1.EnvironmentLock\x12\x0f\n\x07version\x18\x06 \x01(\x05\x12.\n\x06\x62uilds\x18\x07 \x03(\x0b\x32\x1e.runyardpb.v1.EnvironmentBuild\"\xb9\x01\n\x10\x45nvironmentBuild\x12\x11\n\tlock_hash\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04hits\x18\x06 \x01(\x03\"\x83\x01\n\x18\x43reateEnvironmentRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0e\x65nvironment_id\x18\x02 \x01(\t\x12+\n\x04spec\x18\x03 \x01(\x0b\x32\x1d.runyardpb.v1.EnvironmentSpec\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"K\n\x19\x43reateEnvironmentResponse\x12.\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\x19.runyardpb.v1.Environment\"%\n\x15GetEnvironmentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x16GetEnvironmentResponse\x12.\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\x19.runyardpb.v1.Environment\"P\n\x17ListEnvironmentsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x18ListEnvironmentsResponse\x12/\n\x0c\x65nvironments\x18\x01 \x03(\x0b\x32\x19.runyardpb.v1.Environment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xba\x02\n\x12\x45nvironmentService\x12\x64\n\x11\x43reateEnvironment\x12&.runyardpb.v1.CreateEnvironmentRequest\x1a\'.runyardpb.v1.CreateEnvironmentResponse\x12[\n\x0eGetEnvironment\x12#.runyardpb.v1.GetEnvironmentRequest\x1a$.runyardpb.v1.GetEnvironmentResponse\x12\x61\n\x10ListEnvironments\x12%.runyardpb.v1.ListEnvironmentsRequest\x1a&.runyardpb.v1.ListEnvironmentsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,19 +33,21 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_ENVIRONMENTLOCK']._serialized_start=598
   _globals['_ENVIRONMENTLOCK']._serialized_end=710
   _globals['_ENVIRONMENT']._serialized_start=713
-  _globals['_ENVIRONMENT']._serialized_end=916
-  _globals['_CREATEENVIRONMENTREQUEST']._serialized_start=919
-  _globals['_CREATEENVIRONMENTREQUEST']._serialized_end=1050
-  _globals['_CREATEENVIRONMENTRESPONSE']._serialized_start=1052
-  _globals['_CREATEENVIRONMENTRESPONSE']._serialized_end=1127
-  _globals['_GETENVIRONMENTREQUEST']._serialized_start=1129
-  _globals['_GETENVIRONMENTREQUEST']._serialized_end=1166
-  _globals['_GETENVIRONMENTRESPONSE']._serialized_start=1168
-  _globals['_GETENVIRONMENTRESPONSE']._serialized_end=1240
-  _globals['_LISTENVIRONMENTSREQUEST']._serialized_start=1242
-  _globals['_LISTENVIRONMENTSREQUEST']._serialized_end=1322
-  _globals['_LISTENVIRONMENTSRESPONSE']._serialized_start=1324
-  _globals['_LISTENVIRONMENTSRESPONSE']._serialized_end=1424
-  _globals['_ENVIRONMENTSERVICE']._serialized_start=1427
-  _globals['_ENVIRONMENTSERVICE']._serialized_end=1741
+  _globals['_ENVIRONMENT']._serialized_end=964
+  _globals['_ENVIRONMENTBUILD']._serialized_start=967
+  _globals['_ENVIRONMENTBUILD']._serialized_end=1152
+  _globals['_CREATEENVIRONMENTREQUEST']._serialized_start=1155
+  _globals['_CREATEENVIRONMENTREQUEST']._serialized_end=1286
+  _globals['_CREATEENVIRONMENTRESPONSE']._serialized_start=1288
+  _globals['_CREATEENVIRONMENTRESPONSE']._serialized_end=1363
+  _globals['_GETENVIRONMENTREQUEST']._serialized_start=1365
+  _globals['_GETENVIRONMENTREQUEST']._serialized_end=1402
+  _globals['_GETENVIRONMENTRESPONSE']._serialized_start=1404
+  _globals['_GETENVIRONMENTRESPONSE']._serialized_end=1476
+  _globals['_LISTENVIRONMENTSREQUEST']._serialized_start=1478
+  _globals['_LISTENVIRONMENTSREQUEST']._serialized_end=1558
+  _globals['_LISTENVIRONMENTSRESPONSE']._serialized_start=1560
+  _globals['_LISTENVIRONMENTSRESPONSE']._serialized_end=1660
+  _globals['_ENVIRONMENTSERVICE']._serialized_start=1663
+  _globals['_ENVIRONMENTSERVICE']._serialized_end=1977
 # @@protoc_insertion_point(module_scope)

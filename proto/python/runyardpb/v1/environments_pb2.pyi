@@ -206,6 +206,7 @@ class Environment(google.protobuf.message.Message):
     SPEC_HASH_FIELD_NUMBER: builtins.int
     LOCKS_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    BUILDS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """`workspaces/{workspace}/environments/{environment}/versions/{version}`. Output only."""
     spec_hash: builtins.str
@@ -224,6 +225,10 @@ class Environment(google.protobuf.message.Message):
     def locks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EnvironmentLock]:
         """The locks made so far, one a platform. Output only."""
 
+    @property
+    def builds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EnvironmentBuild]:
+        """Where `locks` are built, of the nodes that are connected now; by node, then lock. Output only."""
+
     def __init__(
         self,
         *,
@@ -233,11 +238,55 @@ class Environment(google.protobuf.message.Message):
         spec_hash: builtins.str = ...,
         locks: collections.abc.Iterable[global___EnvironmentLock] | None = ...,
         version: builtins.int = ...,
+        builds: collections.abc.Iterable[global___EnvironmentBuild] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "locks", b"locks", "name", b"name", "spec", b"spec", "spec_hash", b"spec_hash", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["builds", b"builds", "create_time", b"create_time", "locks", b"locks", "name", b"name", "spec", b"spec", "spec_hash", b"spec_hash", "version", b"version"]) -> None: ...
 
 global___Environment = Environment
+
+@typing.final
+class EnvironmentBuild(google.protobuf.message.Message):
+    """An environment as it is built on one node."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOCK_HASH_FIELD_NUMBER: builtins.int
+    NODE_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    LAST_USE_TIME_FIELD_NUMBER: builtins.int
+    HITS_FIELD_NUMBER: builtins.int
+    lock_hash: builtins.str
+    """As in `EnvironmentLock.hash`."""
+    node: builtins.str
+    """The node, as in `Run.node`. Set by the daemon."""
+    size_bytes: builtins.int
+    """Sum of the lengths of its files, those that it shares with others on the disk included. In bytes."""
+    hits: builtins.int
+    """Runs that were given it since without building it."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was built."""
+
+    @property
+    def last_use_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When a run last had it, by the node's clock; told within seconds."""
+
+    def __init__(
+        self,
+        *,
+        lock_hash: builtins.str = ...,
+        node: builtins.str = ...,
+        size_bytes: builtins.int = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        last_use_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        hits: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "last_use_time", b"last_use_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "hits", b"hits", "last_use_time", b"last_use_time", "lock_hash", b"lock_hash", "node", b"node", "size_bytes", b"size_bytes"]) -> None: ...
+
+global___EnvironmentBuild = EnvironmentBuild
 
 @typing.final
 class CreateEnvironmentRequest(google.protobuf.message.Message):

@@ -43,7 +43,7 @@ def test_the_agent_gets_no_variable_that_changes_what_python_imports() -> None:
 
 
 def test_the_agent_is_started_isolated_from_the_callers_folder() -> None:
-    command = AgentPlace(Path("/home/d"), Path("/home/d/daemon.sock")).command()
+    command = AgentPlace(Path("/home/d"), Path("/home/d/daemon.sock"), 7 << 30).command()
 
     assert command[:4] == [sys.executable, "-P", "-m", "runyard_agent"]
     assert command[4:] == [
@@ -51,6 +51,7 @@ def test_the_agent_is_started_isolated_from_the_callers_folder() -> None:
         "--home", "/home/d/agent",
         "--daemon-socket", "/home/d/daemon.sock",
         "--blobs", "/home/d/blobs",
+        "--environments-max-bytes", "7516192768",
     ]  # fmt: skip
 
 

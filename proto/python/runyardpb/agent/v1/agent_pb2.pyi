@@ -62,6 +62,7 @@ class SessionRequest(google.protobuf.message.Message):
     WORKDIR_COLLECTED_FIELD_NUMBER: builtins.int
     REPORTS_FIELD_NUMBER: builtins.int
     RETURNED_FIELD_NUMBER: builtins.int
+    ENVIRONMENTS_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Number of this message in this session, from 1."""
     acknowledged: builtins.int
@@ -82,6 +83,12 @@ class SessionRequest(google.protobuf.message.Message):
     def returned(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AttemptRef]:
         """Leases sent ahead that were not begun and never will be: their runs wait again, in their old places."""
 
+    @property
+    def environments(self) -> global___BuiltEnvironments:
+        """All environments that are built on the node. Not set: nothing is new. Told early in each session, after builds and
+        removals with or before the report that tells of their end, and within seconds after uses.
+        """
+
     def __init__(
         self,
         *,
@@ -91,9 +98,10 @@ class SessionRequest(google.protobuf.message.Message):
         workdir_collected: global___WorkdirCollected | None = ...,
         reports: collections.abc.Iterable[global___AttemptReport] | None = ...,
         returned: collections.abc.Iterable[global___AttemptRef] | None = ...,
+        environments: global___BuiltEnvironments | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["hello", b"hello", "message", b"message", "workdir_collected", b"workdir_collected"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "hello", b"hello", "message", b"message", "reports", b"reports", "returned", b"returned", "sequence", b"sequence", "workdir_collected", b"workdir_collected"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["environments", b"environments", "hello", b"hello", "message", b"message", "workdir_collected", b"workdir_collected"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "environments", b"environments", "hello", b"hello", "message", b"message", "reports", b"reports", "returned", b"returned", "sequence", b"sequence", "workdir_collected", b"workdir_collected"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "workdir_collected"] | None: ...
 
 global___SessionRequest = SessionRequest
@@ -157,6 +165,26 @@ class SessionResponse(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "cancel", "collect_workdir", "goodbye"] | None: ...
 
 global___SessionResponse = SessionResponse
+
+@typing.final
+class BuiltEnvironments(google.protobuf.message.Message):
+    """The environments that are built on a node."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BUILDS_FIELD_NUMBER: builtins.int
+    @property
+    def builds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyardpb.v1.environments_pb2.EnvironmentBuild]:
+        """One for each lock, without `node`; up to 10,000, those that were used longest ago left out."""
+
+    def __init__(
+        self,
+        *,
+        builds: collections.abc.Iterable[runyardpb.v1.environments_pb2.EnvironmentBuild] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["builds", b"builds"]) -> None: ...
+
+global___BuiltEnvironments = BuiltEnvironments
 
 @typing.final
 class Hello(google.protobuf.message.Message):

@@ -1,0 +1,50 @@
+"""Where an environment is built: node, size, age, last use, hits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runyard.cli.render.amounts import count_text, local_time, message_time, utc_time
+from runyard.snapshot.limits import size_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runyardpb.v1.environments_pb2 import EnvironmentBuild
+
+BUILD_COLUMNS = ("BUILT ON", "SIZE", "LAST USE", "HITS")
+
+
+def build_cells(builds: Sequence[EnvironmentBuild]) -> tuple[str, ...]:
+    """All builds of an environment in one row: sizes and hits together, the newest use."""
+    if not builds:
+        return ("", "", "", "")
+    times = [time for build in builds if (time := message_time(build, "last_use_time"))]
+    return (
+        ", ".join(dict.fromkeys(build.node for build in builds)),
+        size_text(sum(build.size_bytes for build in builds)),
+        local_time(max(times, default=None)),
+        str(sum(build.hits for build in builds)),
+    )
+
+
+def build_text(build: EnvironmentBuild) -> str:
+    """One build in a line."""
+    return (
+        f"{build.node} ({build.lock_hash[:16]}): {size_text(build.size_bytes)},"
+        f" built {local_time(message_time(build, 'create_time'))},"
+        f" last used {local_time(message_time(build, 'last_use_time'))},"
+        f" {count_text(build.hits, 'hit')}"
+    )
+
+
+def build_json(build: EnvironmentBuild) -> dict[str, Any]:
+    """One build as scripts read it."""
+    return {
+        "node": build.node,
+        "lock_hash": build.lock_hash,
+        "size_bytes": build.size_bytes,
+        "create_time": utc_time(message_time(build, "create_time")),
+        "last_use_time": utc_time(message_time(build, "last_use_time")),
+        "hits": build.hits,
+    }
