@@ -222,7 +222,7 @@ def test_sec_42_a_rolled_back_database_starts_no_run_again_and_fences_all_epochs
     def busy(conn: sqlite3.Connection) -> None:
         add_run(conn, 1)
         for _ in range(3):
-            meta.next_epoch(conn)
+            meta.next_epochs(conn, 1)
 
     packed = archive((DATABASE, database(tmp_path, busy)))
     first = attempt(tmp_path, packed)
@@ -254,7 +254,7 @@ def test_sec_42_a_run_that_was_sent_ahead_waits_again_only_where_nothing_was_exe
             AttemptRecord(
                 run_id=run_id(1),
                 attempt=1,
-                epoch=meta.next_epoch(conn),
+                epoch=meta.next_epochs(conn, 1)[0],
                 node_id="local/n",
                 grant_time_us=NOW_US,
                 phase="AHEAD",

@@ -33,7 +33,7 @@ class AttemptRecord:
     attempt: int
     """From 1."""
     epoch: int
-    """Grows with every grant of the data directory (`meta.next_epoch`)."""
+    """Grows with every grant of the data directory (`meta.next_epochs`)."""
     node_id: str
     grant_time_us: int
     phase: str = "GRANTED"

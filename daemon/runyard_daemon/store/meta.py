@@ -32,11 +32,6 @@ def get(conn: sqlite3.Connection) -> MetaRecord:
     return MetaRecord(*row)
 
 
-def next_epoch(conn: sqlite3.Connection) -> int:
-    """Counts a grant: an epoch above all that were given in this data directory before."""
-    return next_epochs(conn, 1)[0]
-
-
 def next_epochs(conn: sqlite3.Connection, count: int) -> range:
     """Counts several grants: epochs above all that were given in this data directory before."""
     # Two statements: RETURNING costs as much as several.

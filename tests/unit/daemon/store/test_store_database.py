@@ -126,9 +126,9 @@ def test_read_sees_one_state_while_others_write(tmp_path: Path) -> None:
 def test_epochs_grow_over_restarts_and_restores(tmp_path: Path) -> None:
     conn = fresh_database(tmp_path / "runyard.db")
 
-    first, second = meta.next_epoch(conn), meta.next_epoch(conn)
+    first, second = meta.next_epochs(conn, 1)[0], meta.next_epochs(conn, 1)[0]
     meta.raise_incarnation(conn, 1)
-    restored = meta.next_epoch(conn)
+    restored = meta.next_epochs(conn, 1)[0]
 
     assert 0 < first < second < restored
     conn.close()

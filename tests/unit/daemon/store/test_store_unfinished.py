@@ -27,7 +27,7 @@ def grant(conn: sqlite3.Connection, run: RunRecord, attempt: int = 1) -> Attempt
     record = AttemptRecord(
         run_id=run.run_id,
         attempt=attempt,
-        epoch=meta.next_epoch(conn),
+        epoch=meta.next_epochs(conn, 1)[0],
         node_id="node1",
         grant_time_us=NOW_US,
         held=HELD_THERE,
@@ -43,7 +43,7 @@ def send_ahead(conn: sqlite3.Connection, run: RunRecord) -> AttemptRef:
     record = AttemptRecord(
         run_id=run.run_id,
         attempt=1,
-        epoch=meta.next_epoch(conn),
+        epoch=meta.next_epochs(conn, 1)[0],
         node_id="node1",
         grant_time_us=NOW_US,
         phase="AHEAD",
