@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from support.conda_channel import CondaChannel, make_channel
+from support.docker_engine import DockerEngine, start_engine
 
 # What a shell may carry that would change what is tested. PYTHONUNBUFFERED hides missing flushes.
 LEAKY_VARIABLES = (
@@ -42,6 +43,12 @@ def conda_channel(tmp_path_factory: pytest.TempPathFactory) -> CondaChannel:
     """A channel on disk, made once: packing CPython takes a second."""
     folder = tmp_path_factory.mktemp("channel")
     return make_channel(folder, tmp_path_factory.mktemp("python"))
+
+
+@pytest.fixture(scope="session")
+def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
+    """A Docker engine with the images of the tests, started once."""
+    yield from start_engine(tmp_path_factory.mktemp("docker"))
 
 
 @pytest.hookimpl(wrapper=True)

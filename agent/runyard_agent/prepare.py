@@ -26,7 +26,7 @@ from runyard_agent.workdir import (
 )
 from runyard_agent.workfiles import SMALL_FILES
 from runyard_contract.digest import is_digest
-from runyard_contract.environment_spec import spec_hash
+from runyard_contract.environment_spec import packages_hash
 from runyard_contract.errors import RunyardError
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec
@@ -205,7 +205,7 @@ def _resolved(node: Node, lease: pb.Lease) -> EnvironmentSpec:
 
 async def _keep_lock(node: Node, spec: EnvironmentSpec, lock: EnvironmentLock) -> EnvironmentLock:
     """Has the daemon keep a lock; gives the one that counts, or ours while it can't be asked."""
-    request = pb.KeepLockRequest(spec_hash=spec_hash(spec), lock=lock)
+    request = pb.KeepLockRequest(spec_hash=packages_hash(spec), lock=lock)
 
     async def keep(stubs: Stubs) -> pb.KeepLockResponse:
         response: pb.KeepLockResponse = await stubs.agent.KeepLock(request, metadata=stubs.metadata)

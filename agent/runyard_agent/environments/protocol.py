@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec
+from runyardpb.v1.environments_pb2 import DockerImage, EnvironmentLock, EnvironmentSpec
 
 Progress = Callable[[str], None]
 """Told in a few words what is being done now, for people; an empty text clears it."""
@@ -21,20 +21,40 @@ class TextSink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Container:
+    """A container image that a job is started in.
+
+    Args:
+        engine: path of the engine's socket on the node.
+        image: id of the image, "sha256:…", which nobody can give to another one.
+        shell: path of its sh. Empty: it has none, so that output comes from the engine's log.
+        options: how jobs run in it; what is built of it no longer matters.
+    """
+
+    engine: str
+    image: str
+    shell: str
+    options: DockerImage
+
+
+@dataclass(frozen=True, slots=True)
 class ProvidedEnvironment:
     """An environment that a job can be started in.
 
     Args:
-        python: absolute path of its interpreter, as bytes of the node's file system. Its folder
-            comes first on the job's PATH.
+        python: absolute path of its interpreter, as bytes of the node's file system (of the
+            container's, if there is one; empty there: it has none). Its folder comes first on the
+            job's PATH.
         env: variables that the job gets over those of its caller; such as VIRTUAL_ENV.
         lock: what was resolved, where this kind of environment has a lock. One that the daemon
             did not know yet is kept there, so that every node gets the same packages.
+        container: where the job is to run. None: on the node itself.
     """
 
     python: bytes
     env: Mapping[bytes, bytes] = field(default_factory=dict)
     lock: EnvironmentLock | None = None
+    container: Container | None = None
 
 
 class EnvironmentFailed(Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runyard_contract.environment_spec import spec_hash
+from runyard_contract.environment_spec import packages_hash, spec_hash
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.ids import WorkspaceName, check_environment_name
 from runyard_daemon.control import catalog
@@ -50,7 +50,7 @@ class EnvironmentService(EnvironmentServiceServicer):
             data = request.spec.SerializeToString(deterministic=True)
             hashed = spec_hash(request.spec)
             kept = environments.put(conn, workspace, name, hashed, data, self._live.now_us())
-            return kept, environments.locks(conn, hashed)
+            return _with_locks(conn, kept)
 
         found = await self._live.store.write(write)
         return pb.CreateEnvironmentResponse(environment=to_environment_message(*found, self._live))
@@ -64,7 +64,7 @@ class EnvironmentService(EnvironmentServiceServicer):
         def look(conn: Connection) -> Found:
             workspace = catalog.workspace(conn, parent).name
             found = catalog.environment(conn, workspace, name, version)
-            return found, environments.locks(conn, found.spec_hash)
+            return _with_locks(conn, found)
 
         found = await self._live.store.read(look)
         return pb.GetEnvironmentResponse(environment=to_environment_message(*found, self._live))
@@ -80,7 +80,7 @@ class EnvironmentService(EnvironmentServiceServicer):
         def look(conn: Connection) -> list[Found]:
             workspace = catalog.workspace(conn, parent).name
             rows = environments.page(conn, workspace, after, page.size + 1)
-            return [(row, environments.locks(conn, row.spec_hash)) for row in rows]
+            return [_with_locks(conn, row) for row in rows]
 
         rows = await self._live.store.read(look)
         shown, token = self._pager.cut(page, rows, [(row.name,) for row, _ in rows])
@@ -88,3 +88,9 @@ class EnvironmentService(EnvironmentServiceServicer):
             environments=[to_environment_message(*found, self._live) for found in shown],
             next_page_token=token,
         )
+
+
+def _with_locks(conn: Connection, record: EnvironmentRecord) -> Found:
+    """A version of an environment with all that was resolved for it."""
+    resolved = packages_hash(pb.EnvironmentSpec.FromString(record.spec))
+    return record, environments.locks(conn, resolved)

@@ -71,19 +71,42 @@ def match_spec_fault(text: str) -> str:
 
 
 def spec_hash(spec: EnvironmentSpec) -> str:
-    """The hash by which an environment's specification is known, and its locks are kept.
+    """The hash by which an environment's specification is known: the same content has the same.
 
     It is the digest of the canonical (deterministic) encoding without the path of the interpreter
     to build on: a lock's platform names the Python, and the path may differ between callers who
     ask for the same packages.
     """
+    hashed = type(spec)()
+    hashed.CopyFrom(spec)
+    _clear_base_interpreter(hashed)
+    return _digest(hashed)
+
+
+def packages_hash(spec: EnvironmentSpec) -> str:
+    """The hash that locks of a specification are kept under: of what there is to resolve.
+
+    Variables of jobs and how a container is run change nothing of it.
+    """
+    hashed = type(spec)()
+    hashed.CopyFrom(spec)
+    _clear_base_interpreter(hashed)
+    del hashed.variables[:]
+    if hashed.WhichOneof("backend") == "docker":
+        for name in ("interpreter_path", "shm_bytes", "network", "mounts", "arguments"):
+            hashed.docker.ClearField(name)
+    return _digest(hashed)
+
+
+def _clear_base_interpreter(spec: EnvironmentSpec) -> None:
+    """Takes out where the Python to build on lies."""
+    if spec.WhichOneof("backend") == "pip":
+        spec.pip.ClearField("base_interpreter_path")
+
+
+def _digest(spec: EnvironmentSpec) -> str:
     from runyard_contract.digest import digest_bytes
 
-    if spec.WhichOneof("backend") == "pip" and spec.pip.base_interpreter_path:
-        hashed = type(spec)()
-        hashed.CopyFrom(spec)
-        hashed.pip.ClearField("base_interpreter_path")
-        spec = hashed
     return digest_bytes(spec.SerializeToString(deterministic=True))
 
 

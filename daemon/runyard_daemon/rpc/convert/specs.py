@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 
 from runyard_contract.digest import is_digest
-from runyard_contract.environment_spec import spec_hash
+from runyard_contract.environment_spec import packages_hash
 from runyard_contract.errors import EnvironmentNotFound, NameInvalid, SpecInvalid
 from runyard_contract.ids import check_environment_name
 from runyard_contract.limits import TAGS_MAX
@@ -165,9 +165,9 @@ def environment_hash(environment: bytes) -> str:
     """The hash that locks of a serialized environment are kept under; empty where the backend has
     no locks."""
     spec = environments_pb2.EnvironmentSpec.FromString(environment)
-    if spec.WhichOneof("backend") not in ("pip", "conda"):
+    if spec.WhichOneof("backend") in (None, "user_managed"):
         return ""
-    return spec_hash(spec)
+    return packages_hash(spec)
 
 
 def resolve_environment(

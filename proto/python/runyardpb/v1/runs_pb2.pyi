@@ -122,6 +122,22 @@ class Run(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class ExecutionEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     NAME_FIELD_NUMBER: builtins.int
     SPEC_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
@@ -142,6 +158,7 @@ class Run(google.protobuf.message.Message):
     NUMBER_FIELD_NUMBER: builtins.int
     TRANSITIONS_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
+    EXECUTION_FIELD_NUMBER: builtins.int
     name: builtins.str
     """`workspaces/{workspace}/experiments/{experiment}/runs/{run}`. Output only."""
     state: global___Run.State.ValueType
@@ -206,6 +223,12 @@ class Run(google.protobuf.message.Message):
     def usage(self) -> global___Usage:
         """What it used; absent before its first attempt ended. Output only."""
 
+    @property
+    def execution(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """How the newest attempt is executed, as far as nodes differ in it: "limits" (how its limits are kept), "output" (where its
+        output comes from, if not from pipes), "container" (its id), "environment" (the hash of its lock). Output only.
+        """
+
     def __init__(
         self,
         *,
@@ -229,11 +252,34 @@ class Run(google.protobuf.message.Message):
         number: builtins.int = ...,
         transitions: collections.abc.Iterable[global___Transition] | None = ...,
         usage: global___Usage | None = ...,
+        execution: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end", b"end", "end_time", b"end_time", "spec", b"spec", "start_time", b"start_time", "usage", b"usage", "workdir", b"workdir"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "create_time", b"create_time", "display_name", b"display_name", "end", b"end", "end_time", b"end_time", "etag", b"etag", "name", b"name", "node", b"node", "number", b"number", "phases", b"phases", "properties", b"properties", "spec", b"spec", "start_time", b"start_time", "state", b"state", "status_message", b"status_message", "tags", b"tags", "transitions", b"transitions", "usage", b"usage", "warnings", b"warnings", "workdir", b"workdir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "create_time", b"create_time", "display_name", b"display_name", "end", b"end", "end_time", b"end_time", "etag", b"etag", "execution", b"execution", "name", b"name", "node", b"node", "number", b"number", "phases", b"phases", "properties", b"properties", "spec", b"spec", "start_time", b"start_time", "state", b"state", "status_message", b"status_message", "tags", b"tags", "transitions", b"transitions", "usage", b"usage", "warnings", b"warnings", "workdir", b"workdir"]) -> None: ...
 
 global___Run = Run
+
+@typing.final
+class Limits(google.protobuf.message.Message):
+    """What a run may use at most. Not what it needs: that is `Resources`."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CPU_MILLICORES_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    cpu_millicores: builtins.int
+    """Processor share of all its processes together, in thousandths of a core. 0: no limit."""
+    memory_bytes: builtins.int
+    """Memory of all its processes together, in bytes. 0: no limit."""
+    def __init__(
+        self,
+        *,
+        cpu_millicores: builtins.int = ...,
+        memory_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cpu_millicores", b"cpu_millicores", "memory_bytes", b"memory_bytes"]) -> None: ...
+
+global___Limits = Limits
 
 @typing.final
 class Usage(google.protobuf.message.Message):
@@ -326,6 +372,9 @@ class RunSpec(google.protobuf.message.Message):
     MERGE_STDERR_FIELD_NUMBER: builtins.int
     RUN_DEFINITION_JSON_FIELD_NUMBER: builtins.int
     CALLER_INTERPRETER_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    REFRESH_ENVIRONMENT_FIELD_NUMBER: builtins.int
+    SEAL_ENVIRONMENT_FIELD_NUMBER: builtins.int
     kind: global___RunSpec.Kind.ValueType
     """What it is for."""
     compute_target: builtins.str
@@ -342,6 +391,10 @@ class RunSpec(google.protobuf.message.Message):
     """The run configuration as the client knows it, JSON of up to 256 KiB; shown, never read."""
     caller_interpreter: builtins.bytes
     """The interpreter of the caller, for the local target."""
+    refresh_environment: builtins.bool
+    """For ENVIRONMENT_BUILD: resolve the packages anew; the lock made now counts from then on."""
+    seal_environment: builtins.bool
+    """For ENVIRONMENT_BUILD: seal what was built, however small."""
     @property
     def script(self) -> global___Script:
         """A Python script, started with the environment's interpreter."""
@@ -374,6 +427,10 @@ class RunSpec(google.protobuf.message.Message):
     def cancel_grace(self) -> google.protobuf.duration_pb2.Duration:
         """Time between SIGTERM and SIGKILL, 0 to 1 h. Default 30 s."""
 
+    @property
+    def limits(self) -> global___Limits:
+        """What it may use at most. Not more than a node has: no node could keep that promise."""
+
     def __init__(
         self,
         *,
@@ -393,9 +450,12 @@ class RunSpec(google.protobuf.message.Message):
         merge_stderr: builtins.bool = ...,
         run_definition_json: builtins.str = ...,
         caller_interpreter: builtins.bytes = ...,
+        limits: global___Limits | None = ...,
+        refresh_environment: builtins.bool = ...,
+        seal_environment: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["cancel_grace", b"cancel_grace", "command", b"command", "environment", b"environment", "max_duration", b"max_duration", "program", b"program", "resources", b"resources", "script", b"script"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["caller_environment", b"caller_environment", "caller_interpreter", b"caller_interpreter", "cancel_grace", b"cancel_grace", "command", b"command", "compute_target", b"compute_target", "environment", b"environment", "environment_name", b"environment_name", "environment_variables", b"environment_variables", "kind", b"kind", "max_duration", b"max_duration", "merge_stderr", b"merge_stderr", "priority", b"priority", "program", b"program", "resources", b"resources", "run_definition_json", b"run_definition_json", "script", b"script", "snapshot", b"snapshot"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["cancel_grace", b"cancel_grace", "command", b"command", "environment", b"environment", "limits", b"limits", "max_duration", b"max_duration", "program", b"program", "resources", b"resources", "script", b"script"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["caller_environment", b"caller_environment", "caller_interpreter", b"caller_interpreter", "cancel_grace", b"cancel_grace", "command", b"command", "compute_target", b"compute_target", "environment", b"environment", "environment_name", b"environment_name", "environment_variables", b"environment_variables", "kind", b"kind", "limits", b"limits", "max_duration", b"max_duration", "merge_stderr", b"merge_stderr", "priority", b"priority", "program", b"program", "refresh_environment", b"refresh_environment", "resources", b"resources", "run_definition_json", b"run_definition_json", "script", b"script", "seal_environment", b"seal_environment", "snapshot", b"snapshot"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["program", b"program"]) -> typing.Literal["script", "command"] | None: ...
 
 global___RunSpec = RunSpec
@@ -478,6 +538,10 @@ class End(google.protobuf.message.Message):
         """The node restarted while the run was active."""
         CLASS_INFRASTRUCTURE: End._Class.ValueType  # 10
         """Something else of runyard or the machine failed."""
+        CLASS_OUT_OF_MEMORY: End._Class.ValueType  # 11
+        """Memory was short: of its own limit, of the machine or of a GPU; metadata "memory" says which: limit, host or gpu."""
+        CLASS_DISK_FULL: End._Class.ValueType  # 12
+        """The disk that it wrote to was full."""
 
     class Class(_Class, metaclass=_ClassEnumTypeWrapper):
         """What kind of end."""
@@ -504,6 +568,10 @@ class End(google.protobuf.message.Message):
     """The node restarted while the run was active."""
     CLASS_INFRASTRUCTURE: End.Class.ValueType  # 10
     """Something else of runyard or the machine failed."""
+    CLASS_OUT_OF_MEMORY: End.Class.ValueType  # 11
+    """Memory was short: of its own limit, of the machine or of a GPU; metadata "memory" says which: limit, host or gpu."""
+    CLASS_DISK_FULL: End.Class.ValueType  # 12
+    """The disk that it wrote to was full."""
 
     @typing.final
     class MetadataEntry(google.protobuf.message.Message):

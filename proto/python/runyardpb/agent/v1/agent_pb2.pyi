@@ -60,6 +60,7 @@ class SessionRequest(google.protobuf.message.Message):
     ACKNOWLEDGED_FIELD_NUMBER: builtins.int
     HELLO_FIELD_NUMBER: builtins.int
     WORKDIR_COLLECTED_FIELD_NUMBER: builtins.int
+    BUILT_PRUNED_FIELD_NUMBER: builtins.int
     REPORTS_FIELD_NUMBER: builtins.int
     RETURNED_FIELD_NUMBER: builtins.int
     ENVIRONMENTS_FIELD_NUMBER: builtins.int
@@ -74,6 +75,10 @@ class SessionRequest(google.protobuf.message.Message):
     @property
     def workdir_collected(self) -> global___WorkdirCollected:
         """A working folder was collected."""
+
+    @property
+    def built_pruned(self) -> global___BuiltPruned:
+        """Built environments were removed."""
 
     @property
     def reports(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AttemptReport]:
@@ -96,13 +101,14 @@ class SessionRequest(google.protobuf.message.Message):
         acknowledged: builtins.int = ...,
         hello: global___Hello | None = ...,
         workdir_collected: global___WorkdirCollected | None = ...,
+        built_pruned: global___BuiltPruned | None = ...,
         reports: collections.abc.Iterable[global___AttemptReport] | None = ...,
         returned: collections.abc.Iterable[global___AttemptRef] | None = ...,
         environments: global___BuiltEnvironments | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["environments", b"environments", "hello", b"hello", "message", b"message", "workdir_collected", b"workdir_collected"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "environments", b"environments", "hello", b"hello", "message", b"message", "reports", b"reports", "returned", b"returned", "sequence", b"sequence", "workdir_collected", b"workdir_collected"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "workdir_collected"] | None: ...
+    def HasField(self, field_name: typing.Literal["built_pruned", b"built_pruned", "environments", b"environments", "hello", b"hello", "message", b"message", "workdir_collected", b"workdir_collected"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "built_pruned", b"built_pruned", "environments", b"environments", "hello", b"hello", "message", b"message", "reports", b"reports", "returned", b"returned", "sequence", b"sequence", "workdir_collected", b"workdir_collected"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "workdir_collected", "built_pruned"] | None: ...
 
 global___SessionRequest = SessionRequest
 
@@ -118,6 +124,7 @@ class SessionResponse(google.protobuf.message.Message):
     CANCEL_FIELD_NUMBER: builtins.int
     COLLECT_WORKDIR_FIELD_NUMBER: builtins.int
     GOODBYE_FIELD_NUMBER: builtins.int
+    PRUNE_BUILT_FIELD_NUMBER: builtins.int
     LEASES_FIELD_NUMBER: builtins.int
     FORGETS_FIELD_NUMBER: builtins.int
     sequence: builtins.int
@@ -141,6 +148,10 @@ class SessionResponse(google.protobuf.message.Message):
         """The daemon ends; come back."""
 
     @property
+    def prune_built(self) -> global___PruneBuilt:
+        """Remove built environments."""
+
+    @property
     def leases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Lease]:
         """Execute these, in the order in which they are to begin."""
 
@@ -157,12 +168,13 @@ class SessionResponse(google.protobuf.message.Message):
         cancel: global___CancelAttempt | None = ...,
         collect_workdir: global___CollectAttemptWorkdir | None = ...,
         goodbye: global___Goodbye | None = ...,
+        prune_built: global___PruneBuilt | None = ...,
         leases: collections.abc.Iterable[global___Lease] | None = ...,
         forgets: collections.abc.Iterable[global___ForgetAttempt] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["cancel", b"cancel", "collect_workdir", b"collect_workdir", "goodbye", b"goodbye", "message", b"message", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "collect_workdir", b"collect_workdir", "forgets", b"forgets", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "sequence", b"sequence", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "cancel", "collect_workdir", "goodbye"] | None: ...
+    def HasField(self, field_name: typing.Literal["cancel", b"cancel", "collect_workdir", b"collect_workdir", "goodbye", b"goodbye", "message", b"message", "prune_built", b"prune_built", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "collect_workdir", b"collect_workdir", "forgets", b"forgets", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "prune_built", b"prune_built", "sequence", b"sequence", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "cancel", "collect_workdir", "goodbye", "prune_built"] | None: ...
 
 global___SessionResponse = SessionResponse
 
@@ -185,6 +197,68 @@ class BuiltEnvironments(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["builds", b"builds"]) -> None: ...
 
 global___BuiltEnvironments = BuiltEnvironments
+
+@typing.final
+class PruneBuilt(google.protobuf.message.Message):
+    """Asks to remove environments that are built and that no run has."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    OLDER_THAN_FIELD_NUMBER: builtins.int
+    MAX_SIZE_BYTES_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """To match the answer."""
+    max_size_bytes: builtins.int
+    """Only until all have at most this size together. Not set: no bound."""
+    dry_run: builtins.bool
+    """Only say what would be removed."""
+    @property
+    def older_than(self) -> google.protobuf.duration_pb2.Duration:
+        """Only what no run has had for this long. Not set: however lately."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        older_than: google.protobuf.duration_pb2.Duration | None = ...,
+        max_size_bytes: builtins.int | None = ...,
+        dry_run: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_size_bytes", b"_max_size_bytes", "max_size_bytes", b"max_size_bytes", "older_than", b"older_than"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_size_bytes", b"_max_size_bytes", "dry_run", b"dry_run", "max_size_bytes", b"max_size_bytes", "older_than", b"older_than", "request_id", b"request_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_max_size_bytes", b"_max_size_bytes"]) -> typing.Literal["max_size_bytes"] | None: ...
+
+global___PruneBuilt = PruneBuilt
+
+@typing.final
+class BuiltPruned(google.protobuf.message.Message):
+    """Answers PruneBuilt."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    REMOVED_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """As asked."""
+    error: builtins.str
+    """Why not; empty: it worked."""
+    @property
+    def removed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyardpb.v1.environments_pb2.EnvironmentBuild]:
+        """What was, or would be, removed, without `node`."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        removed: collections.abc.Iterable[runyardpb.v1.environments_pb2.EnvironmentBuild] | None = ...,
+        error: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "removed", b"removed", "request_id", b"request_id"]) -> None: ...
+
+global___BuiltPruned = BuiltPruned
 
 @typing.final
 class Hello(google.protobuf.message.Message):
@@ -337,6 +411,22 @@ class AttemptReport(google.protobuf.message.Message):
     PHASE_ENDED: AttemptReport.Phase.ValueType  # 5
     """All logs and outputs are durable at the daemon."""
 
+    @typing.final
+    class ExecutionEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     REF_FIELD_NUMBER: builtins.int
     PHASE_FIELD_NUMBER: builtins.int
     STATUS_MESSAGE_FIELD_NUMBER: builtins.int
@@ -347,6 +437,7 @@ class AttemptReport(google.protobuf.message.Message):
     WORKDIR_FIELD_NUMBER: builtins.int
     LENGTHS_FIELD_NUMBER: builtins.int
     PIECES_FIELD_NUMBER: builtins.int
+    EXECUTION_FIELD_NUMBER: builtins.int
     phase: global___AttemptReport.Phase.ValueType
     """How far."""
     status_message: builtins.str
@@ -385,6 +476,10 @@ class AttemptReport(google.protobuf.message.Message):
         them before it applies the report; what it has already is passed over.
         """
 
+    @property
+    def execution(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """As in `Run.execution`."""
+
     def __init__(
         self,
         *,
@@ -398,9 +493,10 @@ class AttemptReport(google.protobuf.message.Message):
         workdir: runyardpb.v1.runs_pb2.WorkdirSummary | None = ...,
         lengths: collections.abc.Iterable[global___FileLength] | None = ...,
         pieces: collections.abc.Iterable[global___FilePiece] | None = ...,
+        execution: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["end", b"end", "ref", b"ref", "start_time", b"start_time", "workdir", b"workdir"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["end", b"end", "lengths", b"lengths", "phase", b"phase", "phases", b"phases", "pieces", b"pieces", "ref", b"ref", "start_time", b"start_time", "status_message", b"status_message", "warnings", b"warnings", "workdir", b"workdir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end", b"end", "execution", b"execution", "lengths", b"lengths", "phase", b"phase", "phases", b"phases", "pieces", b"pieces", "ref", b"ref", "start_time", b"start_time", "status_message", b"status_message", "warnings", b"warnings", "workdir", b"workdir"]) -> None: ...
 
 global___AttemptReport = AttemptReport
 
@@ -540,6 +636,29 @@ class AttemptEnd(google.protobuf.message.Message):
     STOPPED_BY_SUPERVISOR_LOST: AttemptEnd.StoppedBy.ValueType  # 3
     """The end of its supervisor."""
 
+    class _OutOfMemory:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _OutOfMemoryEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[AttemptEnd._OutOfMemory.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        OUT_OF_MEMORY_UNSPECIFIED: AttemptEnd._OutOfMemory.ValueType  # 0
+        """Not set: nobody's, as far as the node knows."""
+        OUT_OF_MEMORY_LIMIT: AttemptEnd._OutOfMemory.ValueType  # 1
+        """The run's own limit, or its container's."""
+        OUT_OF_MEMORY_HOST: AttemptEnd._OutOfMemory.ValueType  # 2
+        """The machine's."""
+
+    class OutOfMemory(_OutOfMemory, metaclass=_OutOfMemoryEnumTypeWrapper):
+        """Whose memory was short."""
+
+    OUT_OF_MEMORY_UNSPECIFIED: AttemptEnd.OutOfMemory.ValueType  # 0
+    """Not set: nobody's, as far as the node knows."""
+    OUT_OF_MEMORY_LIMIT: AttemptEnd.OutOfMemory.ValueType  # 1
+    """The run's own limit, or its container's."""
+    OUT_OF_MEMORY_HOST: AttemptEnd.OutOfMemory.ValueType  # 2
+    """The machine's."""
+
     @typing.final
     class MetadataEntry(google.protobuf.message.Message):
         DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -568,6 +687,8 @@ class AttemptEnd(google.protobuf.message.Message):
     CPU_TIME_FIELD_NUMBER: builtins.int
     PEAK_MEMORY_BYTES_FIELD_NUMBER: builtins.int
     WORKING_DIRECTORY_FIELD_NUMBER: builtins.int
+    OUT_OF_MEMORY_FIELD_NUMBER: builtins.int
+    IS_DISK_FULL_FIELD_NUMBER: builtins.int
     reason: global___AttemptEnd.Reason.ValueType
     """What ended it."""
     exit_code: builtins.int
@@ -584,6 +705,10 @@ class AttemptEnd(google.protobuf.message.Message):
     """Largest resident set that any one of its processes had, in bytes."""
     working_directory: builtins.bytes
     """Folder that the program was started in, as bytes of the node's file system."""
+    out_of_memory: global___AttemptEnd.OutOfMemory.ValueType
+    """Whose memory was short, where the node knows that this ended processes of the run."""
+    is_disk_full: builtins.bool
+    """The disk that its folder lies on had no room left when it ended."""
     @property
     def metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """The values that message and advice show, such as "package"."""
@@ -615,9 +740,11 @@ class AttemptEnd(google.protobuf.message.Message):
         cpu_time: google.protobuf.duration_pb2.Duration | None = ...,
         peak_memory_bytes: builtins.int = ...,
         working_directory: builtins.bytes = ...,
+        out_of_memory: global___AttemptEnd.OutOfMemory.ValueType = ...,
+        is_disk_full: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["cpu_time", b"cpu_time", "duration", b"duration", "end_time", b"end_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["advice", b"advice", "cpu_time", b"cpu_time", "duration", b"duration", "end_time", b"end_time", "exit_code", b"exit_code", "message", b"message", "metadata", b"metadata", "peak_memory_bytes", b"peak_memory_bytes", "reason", b"reason", "signal", b"signal", "stopped_by", b"stopped_by", "working_directory", b"working_directory"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["advice", b"advice", "cpu_time", b"cpu_time", "duration", b"duration", "end_time", b"end_time", "exit_code", b"exit_code", "is_disk_full", b"is_disk_full", "message", b"message", "metadata", b"metadata", "out_of_memory", b"out_of_memory", "peak_memory_bytes", b"peak_memory_bytes", "reason", b"reason", "signal", b"signal", "stopped_by", b"stopped_by", "working_directory", b"working_directory"]) -> None: ...
 
 global___AttemptEnd = AttemptEnd
 
@@ -634,6 +761,7 @@ class Lease(google.protobuf.message.Message):
     ENVIRONMENT_FIELD_NUMBER: builtins.int
     LOCKS_FIELD_NUMBER: builtins.int
     IS_AHEAD_FIELD_NUMBER: builtins.int
+    SEALED_FIELD_NUMBER: builtins.int
     is_ahead: builtins.bool
     """Sent before the node has room, so that the next short run starts without a round trip. The agent begins it when a slot is
     free and returns it when it could not begin within a second.
@@ -664,6 +792,10 @@ class Lease(google.protobuf.message.Message):
     def locks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyardpb.v1.environments_pb2.EnvironmentLock]:
         """All locks of the environment that the daemon keeps, where `lock` is not set."""
 
+    @property
+    def sealed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyardpb.v1.environments_pb2.SealedEnvironment]:
+        """What of `lock` or `locks` is sealed."""
+
     def __init__(
         self,
         *,
@@ -674,9 +806,10 @@ class Lease(google.protobuf.message.Message):
         environment: runyardpb.v1.environments_pb2.EnvironmentSpec | None = ...,
         locks: collections.abc.Iterable[runyardpb.v1.environments_pb2.EnvironmentLock] | None = ...,
         is_ahead: builtins.bool = ...,
+        sealed: collections.abc.Iterable[runyardpb.v1.environments_pb2.SealedEnvironment] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["environment", b"environment", "lock", b"lock", "ref", b"ref", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["environment", b"environment", "is_ahead", b"is_ahead", "lock", b"lock", "locks", b"locks", "manifests", b"manifests", "ref", b"ref", "spec", b"spec"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["environment", b"environment", "is_ahead", b"is_ahead", "lock", b"lock", "locks", b"locks", "manifests", b"manifests", "ref", b"ref", "sealed", b"sealed", "spec", b"spec"]) -> None: ...
 
 global___Lease = Lease
 
@@ -979,8 +1112,11 @@ class KeepLockRequest(google.protobuf.message.Message):
 
     SPEC_HASH_FIELD_NUMBER: builtins.int
     LOCK_FIELD_NUMBER: builtins.int
+    IS_REFRESH_FIELD_NUMBER: builtins.int
     spec_hash: builtins.str
-    """As in `Environment.spec_hash`."""
+    """Hash of what of the specification a lock depends on, hexadecimal."""
+    is_refresh: builtins.bool
+    """It was resolved anew because somebody asked for that: it takes the place of the one that was kept."""
     @property
     def lock(self) -> runyardpb.v1.environments_pb2.EnvironmentLock:
         """The lock."""
@@ -990,9 +1126,10 @@ class KeepLockRequest(google.protobuf.message.Message):
         *,
         spec_hash: builtins.str = ...,
         lock: runyardpb.v1.environments_pb2.EnvironmentLock | None = ...,
+        is_refresh: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lock", b"lock"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["lock", b"lock", "spec_hash", b"spec_hash"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["is_refresh", b"is_refresh", "lock", b"lock", "spec_hash", b"spec_hash"]) -> None: ...
 
 global___KeepLockRequest = KeepLockRequest
 
@@ -1016,3 +1153,51 @@ class KeepLockResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["lock", b"lock"]) -> None: ...
 
 global___KeepLockResponse = KeepLockResponse
+
+@typing.final
+class KeepSealedRequest(google.protobuf.message.Message):
+    """An environment that an agent has built and packed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOCK_FIELD_NUMBER: builtins.int
+    SEALED_FIELD_NUMBER: builtins.int
+    @property
+    def lock(self) -> runyardpb.v1.environments_pb2.EnvironmentLock:
+        """Its lock, which the daemon may not know."""
+
+    @property
+    def sealed(self) -> runyardpb.v1.environments_pb2.SealedEnvironment:
+        """What is kept, without `create_time`."""
+
+    def __init__(
+        self,
+        *,
+        lock: runyardpb.v1.environments_pb2.EnvironmentLock | None = ...,
+        sealed: runyardpb.v1.environments_pb2.SealedEnvironment | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lock", b"lock", "sealed", b"sealed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lock", b"lock", "sealed", b"sealed"]) -> None: ...
+
+global___KeepSealedRequest = KeepSealedRequest
+
+@typing.final
+class KeepSealedResponse(google.protobuf.message.Message):
+    """Answers KeepSealed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEALED_FIELD_NUMBER: builtins.int
+    @property
+    def sealed(self) -> runyardpb.v1.environments_pb2.SealedEnvironment:
+        """What counts."""
+
+    def __init__(
+        self,
+        *,
+        sealed: runyardpb.v1.environments_pb2.SealedEnvironment | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["sealed", b"sealed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["sealed", b"sealed"]) -> None: ...
+
+global___KeepSealedResponse = KeepSealedResponse
