@@ -47,6 +47,8 @@ class EndClass(StrEnum):
     SUPERVISOR_LOST = "SUPERVISOR_LOST"
     NODE_RESTARTED = "NODE_RESTARTED"
     INFRASTRUCTURE = "INFRASTRUCTURE"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    DISK_FULL = "DISK_FULL"
 
 
 _V1_WORDS = {state: "".join(part.title() for part in state.split("_")) for state in RunState}
