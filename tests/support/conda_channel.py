@@ -129,6 +129,22 @@ class CondaChannel:
             link={"noarch": {"type": "python"}, "package_metadata_version": 1},
         )
 
+    def add_installed(self, name: str, version: str, folder: Path) -> Path:
+        """Adds a package of pure Python from the folder that an installer put it into."""
+        files: dict[str, Content] = {
+            f"site-packages/{path.relative_to(folder)}": path
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and "__pycache__" not in path.parts and path.parts[-2] != "bin"
+        }
+        return self._write(
+            {
+                **{"name": name, "version": version, "subdir": "noarch", "noarch": "python"},
+                "depends": ["python"],
+            },
+            files,
+            link={"noarch": {"type": "python"}, "package_metadata_version": 1},
+        )
+
     def _write(
         self,
         about: Mapping[str, Any],

@@ -108,7 +108,7 @@ class UvPip:
         hashes = ["--require-hashes"] if is_hashed(text) else []
         await self._run(
             (
-                *("pip", "install", "--no-deps", "--compile-bytecode", *hashes, *wish.options),
+                *("pip", "install", "--no-deps", *hashes, *wish.options),
                 *("--python", str(folder / "bin" / "python"), "-r", str(lock_file)),
             ),
             steps.hear,
@@ -198,8 +198,6 @@ class Steps:
                 self._audience.progress(f"installing {self._packages}: {step}")
             elif step.startswith("Prepared"):
                 self._audience.progress(f"installing {self._packages}")
-            elif step.startswith("Installed"):
-                self._audience.progress(f"compiling {self._packages} to bytecode")
 
 
 def index_options(pip: PipPackages, environ: Mapping[str, str]) -> tuple[str, ...]:

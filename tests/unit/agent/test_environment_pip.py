@@ -312,7 +312,6 @@ def test_status_line_names_the_step(bench: Bench) -> None:
         "installing 1 package",
         "installing 1 package: Building rysource==1.0",
         "installing 1 package",
-        "compiling 1 package to bytecode",
     ]
 
 

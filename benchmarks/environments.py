@@ -1,0 +1,278 @@
+"""What an environment costs: the first run in a new one, and each later run in it.
+
+Whole runs over the SDK, from submit to final state, beside the same done by hand: the installers
+alone, then the script. Package caches are warm on both sides. pip packages come from the package
+index that uv is set to, conda packages from a channel made here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from machine import row, temporary_home
+
+if TYPE_CHECKING:
+    from runyard import Environment, Experiment, Run
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+PAIRS = 30
+BUILDS = 5
+PIP_BUILDS = 1
+"""`python -m venv` and pip take tens of seconds."""
+AT_ONCE = 8
+WHAT = "scikit-learn"
+AGAIN_BUDGET_MS = 5.0
+BUILD_BUDGET = 1.3
+PIP_BUDGET = 5.0
+UV = str(Path(sys.executable).with_name("uv"))
+
+
+def timed(work: Callable[[], object]) -> float:
+    """How long it takes, in seconds."""
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def command(*words: str | Path) -> None:
+    """Runs a program that has to succeed."""
+    subprocess.run(words, check=True, capture_output=True)
+
+
+class Bench:
+    """A project with an empty script, and runs of it."""
+
+    def __init__(self, root: Path, experiment: Experiment) -> None:
+        self.root = root
+        self.folder = root / "project"
+        self.folder.mkdir()
+        (self.folder / "train.py").write_text("pass\n")
+        self._experiment = experiment
+
+    def submit(self, environment: Environment) -> Run:
+        """A run in an environment."""
+        from runyard import ScriptRunConfig
+
+        config = ScriptRunConfig(
+            source_directory=str(self.folder), script="train.py", environment=environment
+        )
+        return self._experiment.submit(config)
+
+    def run(self, environment: Environment) -> None:
+        """A run from submit to its end."""
+        self.submit(environment).wait_for_completion()
+
+    def by_hand(self, *words: str | Path) -> None:
+        """The script, started by hand."""
+        subprocess.run([*words, "train.py"], cwd=self.folder, check=True)
+
+    def built(self) -> list[Path]:
+        """The environments that are built on the node."""
+        folder = Path(os.environ["RUNYARD_HOME"]) / "agent" / "environments"
+        return [ready.parent for ready in folder.glob("*/ready.json")]
+
+    def forget_built(self) -> None:
+        """Removes them; the packages stay in the installers' caches."""
+        for folder in self.built():
+            shutil.rmtree(folder)
+
+
+def pip_environment(number: int, *requirements: str) -> Environment:
+    """An environment that no other number has, though the same packages come of it."""
+    from runyard import Environment
+    from runyard.conda_dependencies import CondaDependencies
+
+    made = Environment(f"bench-{number}")
+    bounds = [f"{name}>=0.{number}" for name in requirements]
+    made.python.conda_dependencies = CondaDependencies.create(pip_packages=bounds)
+    return made
+
+
+def conda_environment(number: int, channel: str) -> Environment:
+    """The same of conda packages."""
+    from runyard import Environment
+    from runyard.conda_dependencies import CondaDependencies
+
+    made = Environment(f"bench-conda-{number}")
+    packages = CondaDependencies.create(conda_packages=["python", f"rytop>=0.{number}"])
+    packages.add_channel(channel)
+    made.python.conda_dependencies = packages
+    return made
+
+
+def again(bench: Bench) -> None:
+    """Later runs in an environment, beside runs that are given its interpreter."""
+    from runyard import Environment
+
+    environment = pip_environment(0, "six")
+    bench.run(environment)
+    (folder,) = bench.built()
+    given = Environment("given")
+    given.python.user_managed_dependencies = True
+    given.python.interpreter_path = str(folder / "bin" / "python")
+    bench.run(given)
+    more_ms, alone_ms = [], []
+    for _ in range(PAIRS):
+        alone = timed(lambda: bench.run(given))
+        more_ms.append((timed(lambda: bench.run(environment)) - alone) * 1e3)
+        alone_ms.append(alone * 1e3)
+    more = statistics.median(more_ms)
+    row(
+        "later run in an unchanged environment, more than a user-managed one",
+        f"p50 of {PAIRS} differences {more:+.1f} ms",
+        f"user-managed run: p50 {statistics.median(alone_ms):.1f} ms",
+        None,
+        f"{AGAIN_BUDGET_MS:+.0f} ms",
+        more < AGAIN_BUDGET_MS,
+    )
+
+
+def pip_packages(bench: Bench) -> None:
+    """First runs in an environment of pip packages."""
+    ours, uv, pip = [], [], []
+
+    def with_uv(folder: Path) -> None:
+        command(UV, "venv", "--python", sys.executable, folder)
+        command(UV, "pip", "install", "--python", folder / "bin" / "python", WHAT)
+        bench.by_hand(folder / "bin" / "python")
+
+    def with_pip(folder: Path) -> None:
+        command(sys.executable, "-m", "venv", folder)
+        command(folder / "bin" / "python", "-m", "pip", "install", WHAT)
+        bench.by_hand(folder / "bin" / "python")
+
+    with_uv(bench.root / "warm")
+    bench.run(pip_environment(99, WHAT))
+    for number in range(BUILDS):
+        bench.forget_built()
+        environment = pip_environment(number, WHAT)
+        folder = bench.root / f"uv-{number}"
+        uv.append(timed(lambda folder=folder: with_uv(folder)))  # type: ignore[misc]
+        ours.append(timed(lambda made=environment: bench.run(made)))  # type: ignore[misc]
+        shutil.rmtree(folder)
+    with_pip(bench.root / "pip-warm")
+    for number in range(PIP_BUILDS):
+        folder = bench.root / f"pip-{number}"
+        pip.append(timed(lambda folder=folder: with_pip(folder)))  # type: ignore[misc]
+        shutil.rmtree(folder)
+    first, floor, slow = map(statistics.median, (ours, uv, pip))
+    row(
+        f"first run with {WHAT} of pip, resolved and built",
+        f"p50 {first * 1e3:.0f} ms",
+        f"`uv venv` + `uv pip install` + script: {floor * 1e3:.0f} ms",
+        first / floor,
+        f"{BUILD_BUDGET}",
+        first / floor <= BUILD_BUDGET,
+    )
+    row(
+        "the same beside pip",
+        f"p50 {first * 1e3:.0f} ms",
+        f"`python -m venv` + `pip install` + script: {slow * 1e3:.0f} ms",
+        slow / first,
+        f"at least {PIP_BUDGET:.0f} times as fast",
+        slow / first >= PIP_BUDGET,
+    )
+
+
+def conda_packages(bench: Bench) -> None:
+    """First runs in an environment of conda packages of a local channel."""
+    from rattler import Gateway, VirtualPackage, install, solve
+
+    from support.conda_channel import make_channel
+
+    for name in ("channel", "python"):
+        (bench.root / name).mkdir()
+    channel = make_channel(bench.root / "channel", bench.root / "python")
+    cache = Path(os.environ["RATTLER_CACHE_DIR"])
+
+    async def alone(folder: Path) -> None:
+        records = await solve(
+            sources=[channel.url],
+            specs=["python", "rytop"],
+            gateway=Gateway(cache_dir=cache / "repodata"),
+            platforms=["linux-64", "noarch"],
+            virtual_packages=VirtualPackage.detect(),
+        )
+        await install(records, target_prefix=folder, cache_dir=cache / "pkgs", show_progress=False)
+
+    def by_hand(folder: Path) -> None:
+        asyncio.run(alone(folder))
+        bench.by_hand(folder / "bin" / "python")
+
+    by_hand(bench.root / "conda-warm")
+    bench.run(conda_environment(99, channel.url))
+    ours, floor = [], []
+    for number in range(BUILDS):
+        bench.forget_built()
+        environment = conda_environment(number, channel.url)
+        folder = bench.root / f"conda-{number}"
+        floor.append(timed(lambda folder=folder: by_hand(folder)))  # type: ignore[misc]
+        ours.append(timed(lambda made=environment: bench.run(made)))  # type: ignore[misc]
+    first, least = statistics.median(ours), statistics.median(floor)
+    row(
+        "first run with conda packages of a local channel, resolved and built",
+        f"p50 {first * 1e3:.0f} ms",
+        f"rattler's solver and installer in a warm process + script: {least * 1e3:.0f} ms",
+        first / least,
+        f"{BUILD_BUDGET}",
+        first / least <= BUILD_BUDGET,
+    )
+
+
+def at_once(bench: Bench) -> None:
+    """Runs that need one new environment at the same time."""
+    bench.forget_built()
+    environment = pip_environment(50, WHAT)
+    runs = [bench.submit(environment) for _ in range(AT_ONCE)]
+    for run in runs:
+        run.wait_for_completion()
+    builds = len(bench.built())
+    record = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("runyard")),
+            "runs",
+            "logs",
+            "--environment",
+            runs[0].id,
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    is_one = builds == 1 and "Built in" in record.stdout
+    row(
+        f"{AT_ONCE} runs at once that need one new environment",
+        f"{builds} build",
+        "",
+        None,
+        "1 build",
+        is_one,
+    )
+
+
+def main() -> None:
+    with temporary_home() as root, tempfile.TemporaryDirectory(dir="/tmp") as cache:
+        os.environ["RATTLER_CACHE_DIR"] = cache
+        from runyard import Experiment, Workspace
+
+        bench = Bench(root, Experiment(Workspace(), "environments"))
+        again(bench)
+        bench.forget_built()
+        pip_packages(bench)
+        at_once(bench)
+        conda_packages(bench)
+
+
+if __name__ == "__main__":
+    main()
