@@ -30,6 +30,7 @@ BENCHMARKS = (
     "idle",
     "agents",
     "backlog",
+    "environments",
 )
 SCALE = ("scale", "bigdb")
 PEERS = ("hyperqueue", "dask", "ray", "mlflow", "slurm")

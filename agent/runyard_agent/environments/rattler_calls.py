@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -13,12 +14,16 @@ from typing import Any
 
 from runyard_agent.environments.conda_diagnosis import explain
 from runyard_agent.environments.conda_lock import CondaLock, CondaPackage
-from runyard_agent.environments.programs import run_program
+from runyard_agent.environments.conversation import Conversation
 from runyard_agent.environments.protocol import EnvironmentFailed
 
 PROGRAM = "runyard_agent.environments.rattler_program"
 _SUBDIRS = {"x86_64": "linux-64", "aarch64": "linux-aarch64", "ppc64le": "linux-ppc64le"}
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+IDLE_S = 5.0
+"""How long a process waits for the installation that mostly follows a solution: it takes longer to
+start than to answer."""
 
 Hear = Callable[[bytes], None]
 
@@ -45,6 +50,8 @@ class Rattler:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
+        self._idle: dict[Conversation, asyncio.TimerHandle] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def solve(self, specs: Sequence[str], channels: Sequence[str], hear: Hear) -> CondaLock:
         """The packages that fit match specs, from these channels, on this node.
@@ -81,13 +88,15 @@ class Rattler:
                 " is installed in",
                 {"package": "py-rattler"},
             )
-        outcome = await run_program(
-            (sys.executable, "-P", "-m", PROGRAM),
-            given=json.dumps({"action": action, **request}),
-            hear=hear,
-            env=self._environ,
-            kept_fds=kept_fds,
+        process = self._taken() or await Conversation.start(
+            (sys.executable, "-P", "-m", PROGRAM), self._environ
         )
+        question = json.dumps({"action": action, **request}).encode()
+        outcome = await process.ask(question, hear, kept_fds)
+        if outcome.returncode == 0 and not kept_fds:
+            self._keep(process)
+        else:
+            await process.close()
         if outcome.returncode != 0:
             last = outcome.said.strip().rpartition("\n")[2]
             said = last or f"it ended with {outcome.returncode}"
@@ -98,3 +107,24 @@ class Rattler:
                 return answer
             fault = explain({**request, **answer["fault"]})
         raise EnvironmentFailed(fault.message, fault.advice, fault.metadata)
+
+    def _taken(self) -> Conversation | None:
+        """A process that waits for a request, if there is one."""
+        while self._idle:
+            process, timer = self._idle.popitem()
+            timer.cancel()
+            if not process.has_ended:
+                return process
+        return None
+
+    def _keep(self, process: Conversation) -> None:
+        """Lets a process wait for the next request, for a while."""
+        loop = asyncio.get_running_loop()
+        self._idle[process] = loop.call_later(IDLE_S, self._end, process)
+
+    def _end(self, process: Conversation) -> None:
+        """Nothing came."""
+        del self._idle[process]
+        task = asyncio.get_running_loop().create_task(process.close(), name="rattler ends")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)

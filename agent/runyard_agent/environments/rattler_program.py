@@ -1,7 +1,8 @@
 """The program that solves and installs conda packages with rattler, apart from the agent.
 
-rattler's threads can't be cancelled; a process can be killed. The request is JSON on standard
-input, the answer JSON on standard output, and what people may read goes to standard error.
+rattler's threads can't be cancelled; a process can be killed. Requests are lines of JSON that come
+by a socket, with descriptors that this process is to keep; answers are lines of JSON on standard
+output. What people may read goes to standard error, with a NUL after all about a request.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -198,19 +200,41 @@ ACTIONS: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[Answer]]] = {
 }
 
 
-async def serve(given: TextIO, to: TextIO) -> NoReturn:
-    """Answers the one request, and ends the process."""
-    request = json.load(given)
-    try:
-        answer = await ACTIONS[request["action"]](request)
-    except Failed as failed:
-        print(failed.fault["said"].rstrip(), file=sys.stderr, flush=True)
-        answer = {"fault": failed.fault}
-    json.dump(answer, to)
-    to.flush()
+class Requests:
+    """Lines from a socket, and the descriptors that come with them."""
+
+    def __init__(self, source: socket.socket) -> None:
+        self._source = source
+        self._data = b""
+        self.kept_fds: list[int] = []
+        """Open for as long as this process lives: the lock of a folder is on them."""
+
+    def next(self) -> bytes:
+        """The next line; empty when no more comes."""
+        while b"\n" not in self._data:
+            data, fds, _, _ = socket.recv_fds(self._source, 1 << 16, 16)
+            self.kept_fds += fds
+            if not data:
+                return b""
+            self._data += data
+        line, _, self._data = self._data.partition(b"\n")
+        return line
+
+
+async def serve(requests: Requests, to: TextIO) -> NoReturn:
+    """Answers requests until no more come, and ends the process."""
+    while line := await asyncio.to_thread(requests.next):
+        request = json.loads(line)
+        try:
+            answer = await ACTIONS[request["action"]](request)
+        except Failed as failed:
+            print(failed.fault["said"].rstrip(), file=sys.stderr)
+            answer = {"fault": failed.fault}
+        print("", end="\0", file=sys.stderr, flush=True)
+        print(json.dumps(answer), file=to, flush=True)
     # Not by the interpreter's own end, which rattler's threads don't always survive.
     os._exit(0)
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.stdin, sys.stdout))
+    asyncio.run(serve(Requests(socket.socket(fileno=0)), sys.stdout))
