@@ -219,13 +219,6 @@ def test_version_that_does_not_exist_is_told_with_the_newest(bench: Bench) -> No
     assert b"Failed: there is no version ryleaf==9" in bench.log.data
 
 
-def test_packages_are_compiled_to_bytecode(bench: Bench) -> None:
-    provided = bench.provide(bench.spec("ryleaf"))
-
-    prefix = Path(os.fsdecode(provided.env[b"VIRTUAL_ENV"]))
-    assert len(list(prefix.rglob("__pycache__/ryleaf.*.pyc"))) == 1
-
-
 def test_package_replaced_after_it_was_locked_is_refused(bench: Bench) -> None:
     lock = bench.provide(bench.spec("ryleaf==1.0")).lock
     assert lock is not None
