@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from support.conda_channel import CondaChannel, make_channel
-from support.docker_engine import PYTHON_IMAGE, DockerEngine
 from support.house import House
 
 pytestmark = pytest.mark.slow
@@ -20,10 +18,6 @@ pytestmark = pytest.mark.slow
 EXAMPLE = Path(__file__).parents[2] / "examples" / "environments"
 UV = str(Path(sys.executable).with_name("uv"))
 TQDM = "tqdm==4.67.1"
-BASE_IMAGE = """
-FROM {image}
-RUN python -m ensurepip && ln -s pip3 /usr/local/bin/pip
-"""
 
 
 @pytest.fixture
