@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 
 from runyard_agent import journal
 from runyard_agent.attempt import Attempt, Stopwatch
@@ -183,6 +184,9 @@ async def _provide(node: Node, attempt: Attempt, log: EnvironmentLog) -> Provide
             provided = await builder.provide(spec, [kept], log=log, progress=attempt.say)
             uses.has(user, _hash_of(provided))
     attempt.say("")
+    if spec.variables:
+        variables = {one.name: one.value for one in spec.variables}
+        provided = replace(provided, env={**provided.env, **variables})
     return provided
 
 

@@ -16,25 +16,52 @@ def environment(message: environments_pb2.Environment) -> Environment:
     # workspaces/W/environments/E/versions/V
     found = Environment(message.name.split("/")[3], str(message.version))
     spec = message.spec
+    found.environment_variables = {
+        os.fsdecode(one.name): os.fsdecode(one.value) for one in spec.variables
+    }
     if spec.WhichOneof("backend") == "user_managed":
         found.python.user_managed_dependencies = True
         found.python.interpreter_path = os.fsdecode(spec.user_managed.interpreter_path) or "python"
         return found
-    if spec.WhichOneof("backend") == "conda":
-        conda = spec.conda
-        found.python.conda_dependencies = CondaDependencies.from_requirements(
-            _requirements(conda.pip_requirements, conda.pip_constraints, conda.pip_index_options),
-            conda.python_version or None,
-            conda.packages,
-            conda.channels,
-        )
+    if spec.WhichOneof("backend") == "docker":
+        _read_docker(found, spec.docker)
+    elif spec.WhichOneof("backend") == "conda":
+        found.python.conda_dependencies = _conda(spec.conda)
     else:
-        pip = spec.pip
-        found.python.conda_dependencies = CondaDependencies.from_requirements(
-            _requirements(pip.requirements, pip.constraints, pip.index_options),
-            pip.python_version or None,
-        )
+        found.python.conda_dependencies = _pip(spec.pip)
     return found
+
+
+def _read_docker(found: Environment, docker: environments_pb2.DockerImage) -> None:
+    """Takes over an image, and what is put on top of it."""
+    found.docker.enabled = True
+    found.docker.base_image = docker.image or None
+    found.docker.base_dockerfile = docker.dockerfile or None
+    found.docker.shm_size = str(docker.shm_bytes) if docker.shm_bytes else None
+    found.docker.arguments = list(docker.arguments)
+    if docker.WhichOneof("packages") == "conda":
+        found.python.conda_dependencies = _conda(docker.conda)
+    elif docker.WhichOneof("packages") == "pip":
+        found.python.conda_dependencies = _pip(docker.pip)
+    else:
+        found.python.user_managed_dependencies = True
+        found.python.interpreter_path = docker.interpreter_path or "python"
+
+
+def _conda(conda: environments_pb2.CondaPackages) -> CondaDependencies:
+    return CondaDependencies.from_requirements(
+        _requirements(conda.pip_requirements, conda.pip_constraints, conda.pip_index_options),
+        conda.python_version or None,
+        conda.packages,
+        conda.channels,
+    )
+
+
+def _pip(pip: environments_pb2.PipPackages) -> CondaDependencies:
+    return CondaDependencies.from_requirements(
+        _requirements(pip.requirements, pip.constraints, pip.index_options),
+        pip.python_version or None,
+    )
 
 
 def _requirements(

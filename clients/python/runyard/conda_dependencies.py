@@ -51,6 +51,7 @@ class CondaDependencies:
         self._conda: list[str] = []
         self._pip: list[tuple[Place, str]] = []
         self._constraints: list[tuple[Place, str]] = []
+        self._variables: dict[str, str] = {}
         self._folder = Path()
         if conda_dependencies_file_path is not None:
             path = Path(conda_dependencies_file_path)
@@ -144,6 +145,11 @@ class CondaDependencies:
     def pip_options(self) -> list[str]:
         """The pip options, such as `--extra-index-url https://…`."""
         return [line for _, line in self._pip if line.startswith("-")]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables that the file sets."""
+        return dict(self._variables)
 
     @property
     def python_version(self) -> str | None:
@@ -279,7 +285,8 @@ class CondaDependencies:
 
     def to_plain(self) -> Any:
         """The content of the YAML file; None where there is nothing."""
-        if not (self._conda or self._pip or self._channels or self._constraints):
+        kept = (self._conda, self._pip, self._channels, self._constraints, self._variables)
+        if not any(kept):
             return None
         dependencies: list[Any] = list(self._conda)
         if self._pip:
@@ -289,6 +296,8 @@ class CondaDependencies:
             found["channels"] = list(self._channels)
         if self._constraints:
             found["constraints"] = [line for _, line in self._constraints]
+        if self._variables:
+            found["variables"] = dict(self._variables)
         return found
 
     def serialize_to_string(self) -> str:
@@ -352,11 +361,13 @@ class CondaDependencies:
             elif key in ("name", "channels", "dependencies", "constraints"):
                 if not (isinstance(value, Text) and value.is_null):
                     raise invalid(source, value.line, f"{key} is not of the form that conda has")
+            elif key == "variables" and isinstance(value, Table):
+                self._variables = {
+                    name: _text(one, source, f"the variable {name}")
+                    for name, one in value.entries.items()
+                }
             elif key == "variables" and not (isinstance(value, Text) and value.is_null):
-                raise Unsupported(
-                    f"{source}:{value.line}: variables of a conda file are not served",
-                    hint="set them on the run: --env-var NAME=VALUE, or environment_variables",
-                )
+                raise invalid(source, value.line, "variables must have a value for each name")
             elif key not in ("prefix", "variables"):
                 raise invalid(
                     source,

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from runyard.conda_dependencies import CondaDependencies
+from runyard.docker_section import DockerSection, DockerSpecification
 from runyard.schema import seldom
 from runyard_contract.errors import SpecInvalid, Unsupported
 
-DEFAULT_CPU_IMAGE = "mcr.microsoft.com/azureml/base:intelmpi2018.3-ubuntu16.04"
-DEFAULT_GPU_IMAGE = "mcr.microsoft.com/azureml/base-gpu:intelmpi2018.3-cuda9.0-cudnn7-ubuntu16.04"
 DEFAULT_INTERPRETER = "python"
 
 
@@ -31,6 +30,8 @@ class EnvironmentSpecification:
     index_options: `--index-url URL`, `--extra-index-url URL`, `--find-links URL`, `--pre`,
         `--no-index`; no credentials.
     environment_variables: for the job, over those of the caller.
+    docker: the container image that it is in; its packages are put on top, and an interpreter is
+        one of the image.
     """
 
     kind: Literal["user_managed", "pip", "conda"]
@@ -42,6 +43,7 @@ class EnvironmentSpecification:
     constraints: tuple[str, ...] = ()
     index_options: tuple[str, ...] = ()
     environment_variables: Mapping[str, str] = field(default_factory=dict)
+    docker: DockerSpecification | None = None
 
 
 @dataclass(slots=True)
@@ -59,29 +61,6 @@ class PythonSection:
     conda_dependencies: CondaDependencies = field(
         default_factory=CondaDependencies, metadata=seldom()
     )
-
-
-@dataclass(slots=True)
-class ContainerRegistry:
-    """Where a Docker image comes from, with the credentials to fetch it."""
-
-    address: str | None = None
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-
-@dataclass(slots=True)
-class DockerSection:
-    """Docker: read and kept. Enabling it is refused until runs in containers are served."""
-
-    enabled: bool = False
-    base_image: str | None = DEFAULT_CPU_IMAGE
-    base_dockerfile: str | None = field(default=None, metadata=seldom())
-    shared_volumes: bool = True
-    gpu_support: bool = False
-    shm_size: str | None = "1g"
-    arguments: list[str] = field(default_factory=list)
-    base_image_registry: ContainerRegistry = field(default_factory=ContainerRegistry)
 
 
 @dataclass(slots=True)
@@ -162,19 +141,79 @@ class Environment:
         """
         made = cls(name)
         made.python.conda_dependencies = CondaDependencies(file_path)
+        made.environment_variables = made.python.conda_dependencies.variables
         return made
+
+    @classmethod
+    def from_docker_image(
+        cls,
+        name: str,
+        image: str,
+        conda_specification: str | os.PathLike[str] | None = None,
+        pip_requirements: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """An environment in a container image, such as "python:3.12-slim", as the node's Docker
+        engine knows or finds it.
+
+        With a conda YAML file or a requirements.txt their packages are put on top, once; else the
+        image is taken as it is. Raises `SpecInvalid` for both at once, and as the readers of files.
+        """
+        made = cls(name)
+        made.docker.base_image = image
+        made._put_on_image(conda_specification, pip_requirements)
+        return made
+
+    @classmethod
+    def from_dockerfile(
+        cls,
+        name: str,
+        dockerfile: str | os.PathLike[str],
+        conda_specification: str | os.PathLike[str] | None = None,
+        pip_requirements: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """An environment in an image that the node builds of a Dockerfile, given by its path or as
+        text. The snapshot of the run is the folder that it copies from.
+
+        The rest is as in `from_docker_image`.
+        """
+        made = cls(name)
+        made.docker.base_image = None
+        made.docker.base_dockerfile = os.fspath(dockerfile)
+        made._put_on_image(conda_specification, pip_requirements)
+        return made
+
+    def _put_on_image(
+        self,
+        conda_specification: str | os.PathLike[str] | None,
+        pip_requirements: str | os.PathLike[str] | None,
+    ) -> None:
+        """Enables the image, with the packages of at most one file."""
+        self.docker.enabled = True
+        if conda_specification is not None and pip_requirements is not None:
+            raise SpecInvalid(
+                "conda_specification and pip_requirements can't both be put on one image",
+                hint="list the pip packages in the pip section of the conda file",
+            )
+        if conda_specification is not None:
+            self.python.conda_dependencies = CondaDependencies(conda_specification)
+            self.environment_variables = self.python.conda_dependencies.variables
+        elif pip_requirements is not None:
+            packages = CondaDependencies.from_requirements_file(pip_requirements)
+            self.python.conda_dependencies = packages
+        else:
+            self.python.user_managed_dependencies = True
 
     @property
     def is_unset(self) -> bool:
         """Whether nothing is asked for, so that the run gets the caller's Python."""
         python = self.python
+        if self.docker.enabled:
+            return False
         return not (python.user_managed_dependencies or python.conda_dependencies.has_packages)
 
     def unserved(self) -> list[tuple[str, str]]:
         """(key, why) of each setting that would change the run and is not served yet."""
-        found = []
-        if self.docker.enabled:
-            found.append(("docker.enabled", "runs in containers come later"))
+        found = self.docker.unserved() if self.docker.enabled else []
         if self.python.base_conda_environment:
             found.append(
                 ("python.baseCondaEnvironment", "an environment is built from packages alone")
@@ -192,15 +231,17 @@ class Environment:
             name: _checked_variable(name, str(value))
             for name, value in self.environment_variables.items()
         }
+        docker = self.docker.to_specification() if self.docker.enabled else None
         python = self.python
-        if python.user_managed_dependencies or self.is_unset:
+        packages = python.conda_dependencies
+        if python.user_managed_dependencies or not packages.has_packages:
             path = python.interpreter_path if python.user_managed_dependencies else ""
             return EnvironmentSpecification(
                 "user_managed",
                 "" if path == DEFAULT_INTERPRETER else path,
                 environment_variables=variables,
+                docker=docker,
             )
-        packages = python.conda_dependencies
         packages.check_served(f'environment "{self.name}"' if self.name else "the environment")
         found = packages.to_requirements()
         version, conda_packages = packages.wanted_conda()
@@ -214,6 +255,7 @@ class Environment:
             constraints=found.constraints,
             index_options=found.index_options,
             environment_variables=variables,
+            docker=docker,
         )
 
 

@@ -99,6 +99,8 @@ def environment_message(
     specification: EnvironmentSpecification, base_interpreter: bytes
 ) -> environments_pb2.EnvironmentSpec | None:
     """The message of an environment; None for one that asks for nothing."""
+    if specification.docker is not None:
+        return _docker_message(specification)
     if specification.kind == "user_managed":
         if not specification.interpreter_path:
             return None
@@ -106,27 +108,57 @@ def environment_message(
         return environments_pb2.EnvironmentSpec(
             user_managed=environments_pb2.UserManagedPython(interpreter_path=path)
         )
-    index_options = [option.replace(" ", "=", 1) for option in specification.index_options]
     if specification.kind == "conda":
-        return environments_pb2.EnvironmentSpec(
-            conda=environments_pb2.CondaPackages(
-                python_version=specification.python_version or "",
-                packages=specification.conda_packages,
-                channels=specification.channels,
-                pip_requirements=specification.requirements,
-                pip_constraints=specification.constraints,
-                pip_index_options=index_options,
-            )
-        )
-    return environments_pb2.EnvironmentSpec(
-        pip=environments_pb2.PipPackages(
-            python_version=specification.python_version or "",
-            requirements=specification.requirements,
-            constraints=specification.constraints,
-            index_options=index_options,
-            base_interpreter_path=base_interpreter,
-        )
+        return environments_pb2.EnvironmentSpec(conda=_conda_message(specification))
+    pip = _pip_message(specification)
+    pip.base_interpreter_path = base_interpreter
+    return environments_pb2.EnvironmentSpec(pip=pip)
+
+
+def _docker_message(
+    specification: EnvironmentSpecification,
+) -> environments_pb2.EnvironmentSpec | None:
+    """The same of one in a container image."""
+    docker = specification.docker
+    if docker is None:
+        return None
+    message = environments_pb2.DockerImage(
+        image=docker.image,
+        dockerfile=docker.dockerfile,
+        interpreter_path=specification.interpreter_path,
+        shm_bytes=docker.shm_bytes,
+        network=docker.network,
+        arguments=docker.arguments,
     )
+    if specification.kind == "conda":
+        message.conda.CopyFrom(_conda_message(specification))
+    elif specification.kind == "pip":
+        message.pip.CopyFrom(_pip_message(specification))
+    return environments_pb2.EnvironmentSpec(docker=message)
+
+
+def _conda_message(specification: EnvironmentSpecification) -> environments_pb2.CondaPackages:
+    return environments_pb2.CondaPackages(
+        python_version=specification.python_version or "",
+        packages=specification.conda_packages,
+        channels=specification.channels,
+        pip_requirements=specification.requirements,
+        pip_constraints=specification.constraints,
+        pip_index_options=_index_options(specification),
+    )
+
+
+def _pip_message(specification: EnvironmentSpecification) -> environments_pb2.PipPackages:
+    return environments_pb2.PipPackages(
+        python_version=specification.python_version or "",
+        requirements=specification.requirements,
+        constraints=specification.constraints,
+        index_options=_index_options(specification),
+    )
+
+
+def _index_options(specification: EnvironmentSpecification) -> list[str]:
+    return [option.replace(" ", "=", 1) for option in specification.index_options]
 
 
 def _merge(config: ScriptRunConfig, script: str) -> _Wanted:

@@ -2,75 +2,30 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from runyard_contract import limits
-from runyard_contract.environment_spec import (
-    channel_fault,
-    has_credentials,
-    is_python_version,
-    match_spec_fault,
-)
 from runyard_contract.errors import NameInvalid, UnsafePath
 from runyard_contract.ids import check_tag_key
 from runyard_contract.paths import split_rel
 from runyard_contract.record import record
+from runyard_daemon.control.environment_rules import (
+    ARGUMENT_BYTES,
+    BACKENDS,
+    Environment,
+    Variables,
+    Violation,
+    environment_violations,
+    variable_violations,
+)
 from runyard_daemon.core.types import Resources
 
-ARGUMENT_BYTES = 131_071
-"""Longest single argument or NAME=VALUE that Linux starts a program with."""
-VARIABLE_NAME_BYTES = 1024
-REQUIREMENTS_MAX = 2000
-REQUIREMENT_BYTES = 4096
-CHANNELS_MAX = 100
-BACKENDS = "user_managed, pip or conda"
 DEFINITION_BYTES = 256 << 10
 SPEC_BYTES = 3 << 20
 """It travels in the lease, beside others of the same message."""
 DISPLAY_NAME_BYTES = 255
 GRACE_MAX_S = 3600.0
 DEFAULT_GRACE_S = 30.0
-
-Violation = tuple[str, str]
-"""Path of a field and what is wrong with it."""
-
-Variables = tuple[tuple[bytes, bytes], ...]
-
-_INDEX_OPTION = re.compile(r"--(?:index-url|extra-index-url|find-links)=\S+|--pre|--no-index")
-
-
-@record
-class PipEnvironment:
-    """Packages to install with pip semantics."""
-
-    python_version: str
-    requirements: tuple[str, ...]
-    constraints: tuple[str, ...]
-    index_options: tuple[str, ...]
-    base_interpreter: bytes
-
-
-@record
-class CondaEnvironment:
-    """Packages to install from conda channels, and with pip semantics among them."""
-
-    python_version: str
-    packages: tuple[str, ...]
-    channels: tuple[str, ...]
-    pip_requirements: tuple[str, ...]
-    pip_constraints: tuple[str, ...]
-    pip_index_options: tuple[str, ...]
-
-
-@record
-class UserEnvironment:
-    """A Python that exists on the node; an empty path is the node's own."""
-
-    interpreter: bytes
-
-
-Environment = PipEnvironment | CondaEnvironment | UserEnvironment
 
 
 @record
@@ -93,6 +48,7 @@ class RunWish:
     environment_version: int | None
     """None: the newest."""
     variables: Variables
+    variables_of_environment: Variables
     caller_variables: Variables
     resources: Resources
     priority: int
@@ -110,9 +66,11 @@ def violations(wish: RunWish) -> list[Violation]:
         return [("spec", f"has {wish.size_bytes} bytes; at most {SPEC_BYTES}")]
     found = list(_program(wish))
     found += _environment_choice(wish)
-    found += _variables("spec.environment_variables", wish.variables)
-    found += _variables("spec.caller_environment", wish.caller_variables)
-    total = sum(len(name) + len(value) for name, value in wish.variables + wish.caller_variables)
+    found += variable_violations("spec.environment_variables", wish.variables)
+    found += variable_violations("spec.environment.variables", wish.variables_of_environment)
+    found += variable_violations("spec.caller_environment", wish.caller_variables)
+    every = wish.variables + wish.variables_of_environment + wish.caller_variables
+    total = sum(len(name) + len(value) for name, value in every)
     if total > limits.ENV_BYTES:
         found.append(
             (
@@ -186,89 +144,6 @@ def _environment_choice(wish: RunWish) -> Iterator[Violation]:
         if wish.environment_name:
             yield "spec.environment_name", "set it or environment, not both"
         yield from environment_violations("spec.environment", wish.environment)
-
-
-def environment_violations(field: str, environment: Environment) -> Iterator[Violation]:
-    """What is wrong with an environment's specification."""
-    if isinstance(environment, UserEnvironment):
-        if b"\0" in environment.interpreter:
-            yield f"{field}.user_managed.interpreter_path", "holds a NUL byte"
-        return
-    if isinstance(environment, CondaEnvironment):
-        yield from _conda(f"{field}.conda", environment)
-    else:
-        yield from _pip(f"{field}.pip", environment)
-
-
-def _pip(field: str, pip: PipEnvironment) -> Iterator[Violation]:
-    yield from _python_version(f"{field}.python_version", pip.python_version)
-    if b"\0" in pip.base_interpreter:
-        yield f"{field}.base_interpreter_path", "holds a NUL byte"
-    if not pip.requirements and not pip.python_version:
-        yield f"{field}.requirements", "is empty; name at least one package, or python_version"
-    yield from _lines(f"{field}.requirements", pip.requirements)
-    yield from _lines(f"{field}.constraints", pip.constraints)
-    yield from _index_options(f"{field}.index_options", pip.index_options)
-
-
-def _conda(field: str, conda: CondaEnvironment) -> Iterator[Violation]:
-    yield from _python_version(f"{field}.python_version", conda.python_version)
-    if not conda.packages and not conda.python_version:
-        yield f"{field}.packages", "is empty; name at least one package, or python_version"
-    yield from _lines(f"{field}.packages", conda.packages, match_spec_fault)
-    if not 1 <= len(conda.channels) <= CHANNELS_MAX:
-        yield f"{field}.channels", f"has {len(conda.channels)} channels; 1 to {CHANNELS_MAX}"
-    else:
-        yield from _lines(f"{field}.channels", conda.channels, channel_fault)
-    yield from _lines(f"{field}.pip_requirements", conda.pip_requirements)
-    yield from _lines(f"{field}.pip_constraints", conda.pip_constraints)
-    yield from _index_options(f"{field}.pip_index_options", conda.pip_index_options)
-
-
-def _python_version(field: str, version: str) -> Iterator[Violation]:
-    if version and not is_python_version(version):
-        yield field, f"{version[:40]!a} is no version of Python 3, such as 3.11"
-
-
-def _index_options(field: str, options: Sequence[str]) -> Iterator[Violation]:
-    for index, option in enumerate(options):
-        if not _INDEX_OPTION.fullmatch(option):
-            yield f"{field}[{index}]", f"{option[:60]!a} is no option that is served"
-        elif has_credentials(option):
-            yield f"{field}[{index}]", "holds credentials, which would be stored"
-
-
-def _lines(
-    field: str, lines: Sequence[str], fault_of: Callable[[str], str] = lambda line: ""
-) -> Iterator[Violation]:
-    """What is wrong with lines; `fault_of` judges one that is a line at all."""
-    if len(lines) > REQUIREMENTS_MAX:
-        yield field, f"has {len(lines)} lines; at most {REQUIREMENTS_MAX}"
-        return
-    for index, line in enumerate(lines):
-        if not line.strip() or not line.isprintable():
-            yield f"{field}[{index}]", "is empty or holds a control character"
-        elif len(line.encode("utf-8", "replace")) > REQUIREMENT_BYTES:
-            yield f"{field}[{index}]", f"is over {REQUIREMENT_BYTES} bytes"
-        elif fault := fault_of(line):
-            yield f"{field}[{index}]", fault
-
-
-def _variables(field: str, variables: Variables) -> Iterator[Violation]:
-    if len(variables) > limits.ENV_VARS_MAX:
-        yield field, f"has {len(variables)} variables; at most {limits.ENV_VARS_MAX}"
-        return
-    for index, (name, value) in enumerate(variables):
-        if not 1 <= len(name) <= VARIABLE_NAME_BYTES or b"=" in name or b"\0" in name:
-            yield (
-                f"{field}[{index}].name",
-                f"must have 1 to {VARIABLE_NAME_BYTES} bytes, without '=' and NUL",
-            )
-        elif b"\0" in value or len(name) + len(value) + 1 > ARGUMENT_BYTES:
-            yield (
-                f"{field}[{index}].value",
-                f"must have no NUL and, with its name, at most {ARGUMENT_BYTES} bytes",
-            )
 
 
 def _resources(wanted: Resources) -> Iterator[Violation]:

@@ -12,6 +12,7 @@ from runyard_contract.record import record, replace
 from runyard_contract.states import RunState
 from runyard_daemon.content import Content
 from runyard_daemon.control import catalog, spec
+from runyard_daemon.control.environment_rules import Violation
 from runyard_daemon.control.grants import Booked, Granted, Grants, NewRun
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.snapshots import find_file, nearest_file
@@ -292,7 +293,7 @@ def _refuse_invalid(submissions: Sequence[Submission]) -> None:
         raise SpecInvalid(violations=found, hint="correct the fields named, then submit again")
 
 
-def _violations(asked: Submission) -> list[spec.Violation]:
+def _violations(asked: Submission) -> list[Violation]:
     found = list(spec.violations(asked.wish))
     found += spec.label_violations("tags", asked.tags)
     found += spec.label_violations("properties", asked.properties)

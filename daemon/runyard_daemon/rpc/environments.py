@@ -6,8 +6,12 @@ from runyard_contract.environment_spec import packages_hash, spec_hash
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.ids import WorkspaceName, check_environment_name
 from runyard_daemon.control import catalog
+from runyard_daemon.control.environment_rules import (
+    BACKENDS,
+    environment_violations,
+    variable_violations,
+)
 from runyard_daemon.control.live import Live
-from runyard_daemon.control.spec import BACKENDS, environment_violations
 from runyard_daemon.rpc.convert.nouns import to_environment_message
 from runyard_daemon.rpc.convert.specs import parse_environment_name, to_environment
 from runyard_daemon.rpc.edge import Context
@@ -41,7 +45,11 @@ class EnvironmentService(EnvironmentServiceServicer):
         environment = to_environment(request.spec)
         if environment is None:
             raise SpecInvalid(violations=[("spec", f"names no backend; set {BACKENDS}")])
-        faults = list(environment_violations("spec", environment))
+        variables = tuple((one.name, one.value) for one in request.spec.variables)
+        faults = [
+            *environment_violations("spec", environment),
+            *variable_violations("spec.variables", variables),
+        ]
         if faults:
             raise SpecInvalid(violations=faults)
 

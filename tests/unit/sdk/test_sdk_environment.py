@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -235,11 +236,14 @@ def test_conda_package_or_channel_that_is_none_is_named(
     assert "pw" not in e.value.message
 
 
-def test_variables_of_a_conda_file_are_refused_with_their_line(tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match=r"env\.yml:2: variables of a conda file"):
-        _conda(tmp_path, "dependencies: [numpy]\nvariables:\n  A: b\n")
+def test_variables_of_a_conda_file_are_the_jobs(tmp_path: Path) -> None:
+    found = _conda(tmp_path, "dependencies: [numpy]\nvariables:\n  A: b\n  N: 1\n")
 
+    assert found.to_specification().environment_variables == {"A": "b", "N": "1"}
+    assert "variables" in found.python.conda_dependencies.serialize_to_string()
     assert _conda(tmp_path, "dependencies: [numpy]\nvariables:\n").to_specification()
+    with pytest.raises(SpecInvalid, match=r"env\.yml:2: variables must have a value"):
+        _conda(tmp_path, "dependencies: [numpy]\nvariables: [A]\n")
 
 
 def test_python_2_is_refused_among_conda_packages_too(tmp_path: Path) -> None:
@@ -291,15 +295,91 @@ def test_bad_conda_files_are_named_with_their_line(text: str, message: str, tmp_
         _conda(tmp_path, text).to_specification()
 
 
-def test_docker_and_base_conda_environment_are_refused_by_key() -> None:
+def test_vendors_image_credentials_and_base_conda_environment_are_refused_by_key() -> None:
     env = Environment("e")
     env.docker.enabled = True
+    env.docker.base_image_registry.username = "me"
     env.python.base_conda_environment = "base"
 
     with pytest.raises(Unsupported) as error:
         env.to_specification()
 
-    assert error.value.metadata["keys"] == "docker.enabled, python.baseCondaEnvironment"
+    assert error.value.metadata["keys"] == (
+        "docker.baseImage, docker.baseImageRegistry, python.baseCondaEnvironment"
+    )
+
+
+def _sent(env: Environment) -> environments_pb2.EnvironmentSpec:
+    """The environment as it goes over the wire, with the caller's Python beside it."""
+    message = environment_message(env.to_specification(), b"/usr/bin/python3")
+    assert message is not None
+    return message
+
+
+def test_docker_image_is_sent_with_how_it_runs_and_comes_back_the_same() -> None:
+    env = Environment.from_docker_image("e", "team/train:2")
+    env.docker.base_image_registry.address = "ghcr.io"
+    env.docker.shm_size = "2g"
+    env.docker.gpu_support = True
+    env.docker.arguments = ["--network=host"]
+
+    sent = _sent(env)
+    back = environment(
+        environments_pb2.Environment(name="workspaces/w/environments/e/versions/1", spec=sent)
+    )
+
+    assert sent.docker == environments_pb2.DockerImage(
+        image="ghcr.io/team/train:2",
+        shm_bytes=2 << 30,
+        network="host",
+        arguments=["--network=host", "--gpus=all"],
+    )
+    assert _sent(back) == sent
+
+
+def test_packages_are_put_on_a_docker_image(tmp_path: Path) -> None:
+    (tmp_path / "r.txt").write_text("six==1.16.0\n")
+    (tmp_path / "env.yml").write_text("dependencies: [numpy]\n")
+
+    pip = _sent(Environment.from_docker_image("e", "python:3.12", None, tmp_path / "r.txt"))
+    conda = _sent(Environment.from_docker_image("e", "debian:12", tmp_path / "env.yml"))
+
+    assert list(pip.docker.pip.requirements) == ["six==1.16.0"]
+    assert pip.docker.pip.base_interpreter_path == b""
+    assert list(conda.docker.conda.packages) == ["numpy"]
+    with pytest.raises(SpecInvalid, match="can't both be put on one image"):
+        Environment.from_docker_image("e", "x", tmp_path / "env.yml", tmp_path / "r.txt")
+
+
+def test_dockerfile_is_given_as_text_or_by_its_path(tmp_path: Path) -> None:
+    text = "# comment\nFROM python:3.12-slim\nRUN true\n"
+    (tmp_path / "Dockerfile").write_text(text)
+
+    by_path = _sent(Environment.from_dockerfile("e", tmp_path / "Dockerfile"))
+    by_text = _sent(Environment.from_dockerfile("e", text))
+
+    assert by_path == by_text
+    assert by_path.docker.dockerfile == text
+    assert by_path.docker.image == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"base_image": "Not An Image"}, "names no image"),
+        ({"shm_size": "much"}, "shm_size can't be used"),
+        ({"arguments": ["--memery=1g"]}, "did you mean --memory"),
+        ({"base_dockerfile": "/nowhere/Dockerfile"}, "/nowhere/Dockerfile can't be read"),
+        ({"base_dockerfile": "RUN true\n"}, "has no FROM"),
+    ],
+)
+def test_what_no_engine_could_be_asked_for_is_refused(change: dict[str, Any], says: str) -> None:
+    env = Environment.from_docker_image("e", "python:3.12")
+    for name, value in change.items():
+        setattr(env.docker, name, value)
+
+    with pytest.raises(SpecInvalid, match=says):
+        env.to_specification()
 
 
 @pytest.mark.parametrize("name", ["", "A=B", "A\0"])

@@ -267,7 +267,7 @@ def test_mistakes_in_a_file_are_named_with_their_line(
         ("framework: pyspark", "framework: PySpark"),
         ("communicator: IntelMpi", "communicator: IntelMpi"),
         ("nodeCount: '2'", "nodeCount: 2"),
-        ("environment: {docker: {enabled: true}}", "environment.docker.enabled"),
+        ("environment: {docker: {enabled: true}}", "environment.docker.baseImage"),
         ("target: amlcompute", "target: amlcompute"),
         ("dataReferences: {d: {dataStoreName: b}}", "dataReferences"),
         ("sourceDirectoryDataStore: b", "sourceDirectoryDataStore"),

@@ -178,7 +178,7 @@ def _name(found: environments_pb2.Environment) -> str:
 
 def _kind(found: environments_pb2.Environment) -> str:
     backend = found.spec.WhichOneof("backend")
-    return backend if backend in ("pip", "conda") else "user-managed"
+    return backend if backend in ("pip", "conda", "docker") else "user-managed"
 
 
 def _lock_lines(text: str) -> Iterator[str]:

@@ -26,7 +26,7 @@ def store_environment(workspace: Workspace, source: str, name: str) -> environme
     if spec is None:
         raise SpecInvalid(
             f"{source} is no file that an environment is read from",
-            hint="with --name give a requirements.txt or a conda YAML file",
+            hint="with --name give a requirements.txt, a conda YAML file or a Dockerfile",
             source=source,
         )
     answer = workspace.connection.unary(
@@ -75,13 +75,16 @@ def _from_file(source: str) -> environments_pb2.EnvironmentSpec | None:
     found = named_environment(source, os.curdir)
     if not isinstance(found, Environment):
         return None
-    message = environment_message(found.to_specification(), _caller_interpreter())
+    specification = found.to_specification()
+    message = environment_message(specification, _caller_interpreter())
     if message is None:
         raise SpecInvalid(
             f"{source} asks for nothing, so there is nothing to build",
             hint="list packages in it",
             source=source,
         )
+    for name, value in specification.environment_variables.items():
+        message.variables.add(name=os.fsencode(name), value=os.fsencode(value))
     return message
 
 

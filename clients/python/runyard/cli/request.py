@@ -48,6 +48,8 @@ class RunOptions:
     source: str | None = None
     config: str | None = None
     env: str | None = None
+    docker_image: str | None = None
+    docker_arguments: Sequence[str] = ()
     env_vars: Sequence[tuple[bytes, bytes | None]] = ()
     tags: Sequence[tuple[str, str]] = ()
     priority: int = 0
@@ -92,7 +94,7 @@ def prepare(
 
     base = _load_config(options)
     source = _find_source(options, base)
-    environment = named_environment(options.env, source.directory) if options.env else None
+    environment = _environment(options, source.directory)
     config = ScriptRunConfig(
         source_directory=source.directory,
         script=source.script or None,
@@ -197,6 +199,37 @@ def _command(options: RunOptions, base: RunConfiguration | None) -> list[bytes |
     return list(base.command) if base is not None and base.command and not options.words else None
 
 
+def _environment(options: RunOptions, source: str) -> Environment | str | None:
+    """The environment that options ask for; None: a run configuration or the default decides."""
+    named = named_environment(options.env, source) if options.env else None
+    if options.docker_image is None and not options.docker_arguments:
+        return named
+    from runyard.environment import Environment
+
+    if named is None and options.docker_image is not None:
+        named = Environment.from_docker_image(options.docker_image, options.docker_image)
+    if not isinstance(named, Environment):
+        raise UsageInvalid(
+            "--docker-image and --docker-arg go with no stored environment",
+            hint="give a file with --env, or only --docker-image",
+        )
+    if options.docker_image is not None:
+        if named.docker.base_dockerfile:
+            raise UsageInvalid(
+                "--docker-image and a Dockerfile are two images",
+                hint="name the image in the Dockerfile's FROM, or leave --env out",
+            )
+        named.docker.enabled = True
+        named.docker.base_image = options.docker_image
+    if not named.docker.enabled:
+        raise UsageInvalid(
+            "--docker-arg needs a container",
+            hint="add --docker-image IMAGE, or --env Dockerfile",
+        )
+    named.docker.arguments = [*named.docker.arguments, *options.docker_arguments]
+    return named
+
+
 def named_environment(named: str, source: str) -> Environment | str:
     """The environment that a text names: read from a file, or the name of a stored one.
 
@@ -206,25 +239,34 @@ def named_environment(named: str, source: str) -> Environment | str:
     path = next((p for p in (named, os.path.join(source, named)) if os.path.isfile(p)), None)
     if path is not None:
         return _from_file(path)
-    if os.path.sep in named or named.endswith((*_REQUIREMENTS_ENDINGS, *_YAML_ENDINGS)):
+    endings = (*_REQUIREMENTS_ENDINGS, *_YAML_ENDINGS)
+    if os.path.sep in named or named.endswith(endings) or _is_dockerfile(named):
         raise _no_environment_file(named)
     return check_environment_name(named)
 
 
 def _from_file(path: str) -> Environment:
-    """The environment of a requirements.txt or a conda YAML file."""
+    """The environment of a requirements.txt, a conda YAML file or a Dockerfile."""
     from runyard.environment import Environment
 
     name = os.path.basename(path)
+    if _is_dockerfile(name):
+        return Environment.from_dockerfile(name, path)
     if name.endswith(_YAML_ENDINGS):
         return Environment.from_conda_specification(name, path)
     if name.endswith(_REQUIREMENTS_ENDINGS):
         return Environment.from_pip_requirements(name, path)
     raise SpecInvalid(
         f"{shown(path)} is of no kind that an environment is read from",
-        hint="give a requirements file (.txt, .in) or a conda file (.yml, .yaml)",
+        hint="give a requirements file (.txt, .in), a conda file (.yml, .yaml) or a Dockerfile",
         path=shown(path),
     )
+
+
+def _is_dockerfile(name: str) -> bool:
+    """Whether a file of this name is one, such as "Dockerfile.gpu" or "train.dockerfile"."""
+    plain = os.path.basename(name).lower()
+    return plain.partition(".")[0] == "dockerfile" or plain.endswith(".dockerfile")
 
 
 def _no_environment_file(named: str) -> RunyardError:
@@ -240,7 +282,7 @@ def _no_environment_file(named: str) -> RunyardError:
     )
     return EnvironmentNotFound(
         f"there is no environment file {shown(named)}{suggestion}",
-        hint="give the path of a requirements.txt or conda YAML file, or a name that "
+        hint="give the path of a requirements.txt, conda YAML file or Dockerfile, or a name that "
         "`runyard environment list` shows",
         name=shown(named),
     )
@@ -248,13 +290,15 @@ def _no_environment_file(named: str) -> RunyardError:
 
 def _environment_words(options: RunOptions, base: RunConfiguration | None) -> str:
     """Which environment the run has, in words; empty: the caller's Python."""
-    if options.env is not None:
-        return options.env
+    if options.env is not None or options.docker_image is not None:
+        return " on ".join(filter(None, (options.env, options.docker_image)))
     if base is None or base.environment.is_unset:
         return ""
     from runyard.environment import DEFAULT_INTERPRETER
 
     python = base.environment.python
+    if base.environment.docker.enabled:
+        return f"of {options.config}"
     if not python.user_managed_dependencies:
         return f"of {options.config}"
     path = python.interpreter_path

@@ -82,7 +82,20 @@ class RunCommand(Command):
 @option(
     "--env",
     metavar="NAME|FILE",
-    help="Environment: a stored one's name, a requirements.txt or a conda YAML file. [your Python]",
+    help="Environment: a stored one's name, a requirements.txt, a conda YAML file or a Dockerfile. "
+    "[your Python]",
+)
+@option(
+    "--docker-image",
+    metavar="IMAGE",
+    help="Run in a container of this image; the packages of --env are put on top of it.",
+)
+@option(
+    "--docker-arg",
+    "docker_arguments",
+    metavar="OPTION",
+    multiple=True,
+    help="Option of docker run, such as --docker-arg=--ipc=host. Repeatable.",
 )
 @option(
     "--env-var",

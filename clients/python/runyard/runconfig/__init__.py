@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from runyard.environment import (
+from runyard.docker_section import (
     DEFAULT_CPU_IMAGE,
     DEFAULT_GPU_IMAGE,
     ContainerRegistry,
     DockerSection,
+)
+from runyard.environment import (
     Environment,
     PythonSection,
     SparkPackage,

@@ -223,6 +223,10 @@ def _load_conda_file(environment: Environment, file: files.ConfigFile) -> None:
     if python.conda_dependencies_file and not python.user_managed_dependencies:
         path = _conda_path(python.conda_dependencies_file, file)
         python.conda_dependencies = CondaDependencies(path)
+        environment.environment_variables = {
+            **python.conda_dependencies.variables,
+            **environment.environment_variables,
+        }
 
 
 def _save_conda_file(environment: Environment, file: files.ConfigFile) -> None:

@@ -10,16 +10,16 @@ from runyard_contract.environment_spec import packages_hash
 from runyard_contract.errors import EnvironmentNotFound, NameInvalid, SpecInvalid
 from runyard_contract.ids import check_environment_name
 from runyard_contract.limits import TAGS_MAX
-from runyard_daemon.control.finish import SpecFacts
-from runyard_daemon.control.spec import (
-    DEFAULT_GRACE_S,
+from runyard_daemon.control.environment_rules import (
     CondaEnvironment,
+    DockerEnvironment,
     Environment,
     PipEnvironment,
-    RunWish,
     UserEnvironment,
     Variables,
 )
+from runyard_daemon.control.finish import SpecFacts
+from runyard_daemon.control.spec import DEFAULT_GRACE_S, RunWish
 from runyard_daemon.core.types import Resources
 from runyard_daemon.rpc.convert.times import from_duration
 from runyard_daemon.store.environments import EnvironmentRecord
@@ -51,6 +51,7 @@ def to_wish(spec: runs_pb2.RunSpec, workspace: str) -> RunWish:
         environment_name=stored_name,
         environment_version=stored_version,
         variables=_variables(spec.environment_variables),
+        variables_of_environment=_variables(spec.environment.variables),
         caller_variables=_variables(spec.caller_environment),
         resources=to_resources(spec.resources),
         priority=spec.priority,
@@ -140,25 +141,49 @@ def to_environment(spec: environments_pb2.EnvironmentSpec) -> Environment | None
     if backend == "user_managed":
         return UserEnvironment(spec.user_managed.interpreter_path)
     if backend == "pip":
-        pip = spec.pip
-        return PipEnvironment(
-            python_version=pip.python_version,
-            requirements=tuple(pip.requirements),
-            constraints=tuple(pip.constraints),
-            index_options=tuple(pip.index_options),
-            base_interpreter=pip.base_interpreter_path,
-        )
+        return _pip(spec.pip)
     if backend == "conda":
-        conda = spec.conda
-        return CondaEnvironment(
-            python_version=conda.python_version,
-            packages=tuple(conda.packages),
-            channels=tuple(conda.channels),
-            pip_requirements=tuple(conda.pip_requirements),
-            pip_constraints=tuple(conda.pip_constraints),
-            pip_index_options=tuple(conda.pip_index_options),
-        )
-    return None
+        return _conda(spec.conda)
+    return _docker(spec.docker) if backend == "docker" else None
+
+
+def _pip(pip: environments_pb2.PipPackages) -> PipEnvironment:
+    return PipEnvironment(
+        python_version=pip.python_version,
+        requirements=tuple(pip.requirements),
+        constraints=tuple(pip.constraints),
+        index_options=tuple(pip.index_options),
+        base_interpreter=pip.base_interpreter_path,
+    )
+
+
+def _conda(conda: environments_pb2.CondaPackages) -> CondaEnvironment:
+    return CondaEnvironment(
+        python_version=conda.python_version,
+        packages=tuple(conda.packages),
+        channels=tuple(conda.channels),
+        pip_requirements=tuple(conda.pip_requirements),
+        pip_constraints=tuple(conda.pip_constraints),
+        pip_index_options=tuple(conda.pip_index_options),
+    )
+
+
+def _docker(docker: environments_pb2.DockerImage) -> DockerEnvironment:
+    packages: PipEnvironment | CondaEnvironment | None = None
+    if docker.WhichOneof("packages") == "pip":
+        packages = _pip(docker.pip)
+    elif docker.WhichOneof("packages") == "conda":
+        packages = _conda(docker.conda)
+    return DockerEnvironment(
+        image=docker.image,
+        dockerfile=docker.dockerfile,
+        packages=packages,
+        interpreter=docker.interpreter_path,
+        shm_bytes=docker.shm_bytes,
+        network=docker.network,
+        mounts=tuple((mount.source, mount.target) for mount in docker.mounts),
+        arguments=tuple(docker.arguments),
+    )
 
 
 def environment_hash(environment: bytes) -> str:

@@ -7,11 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runyard_contract import limits
-from runyard_daemon.control.spec import (
+from runyard_daemon.control.environment_rules import (
     CondaEnvironment,
+    DockerEnvironment,
     PipEnvironment,
-    RunWish,
     UserEnvironment,
+)
+from runyard_daemon.control.spec import (
+    RunWish,
     display_name_violations,
     label_violations,
     violations,
@@ -28,6 +31,7 @@ FINE = RunWish(
     environment=None,
     has_empty_environment=False,
     environment_name="",
+    variables_of_environment=(),
     environment_version=None,
     variables=((b"A", b"1"),),
     caller_variables=(),
@@ -149,3 +153,40 @@ def test_a_display_name_must_be_printable() -> None:
 def test_an_environment_may_ask_for_a_python_alone() -> None:
     for environment in (replace(PIP, requirements=()), replace(CONDA, packages=())):
         assert fields(replace(FINE, environment=environment)) == []
+
+
+DOCKER = DockerEnvironment("python:3.12-slim", "", None, "", 0, "", (), ())
+
+
+@pytest.mark.parametrize(
+    ("changed", "field", "says"),
+    [
+        ({"image": ""}, "image", "exactly one of image and dockerfile"),
+        ({"dockerfile": "FROM x"}, "image", "exactly one of image and dockerfile"),
+        ({"image": "Python Slim"}, "image", "names no image"),
+        ({"image": "", "dockerfile": "RUN true"}, "dockerfile", "has no FROM"),
+        ({"shm_bytes": -1}, "shm_bytes", "out of range"),
+        ({"network": "a b"}, "network", "names no network"),
+        ({"mounts": ((b"data", "/data"),)}, "mounts[0]", "'data' is no absolute path"),
+        ({"mounts": ((b"/data", "/runyard/work"),)}, "mounts[0]", "where runyard needs"),
+        ({"arguments": ("--memery=1g",)}, "arguments", "did you mean --memory?"),
+        ({"packages": PipEnvironment("", (), (), (), b"")}, "pip.requirements", "is empty"),
+    ],
+)
+def test_faults_of_a_container_image_are_named(
+    changed: dict[str, object], field: str, says: str
+) -> None:
+    wish = replace(FINE, environment=replace(DOCKER, **changed))  # type: ignore[arg-type]
+
+    ((found, message),) = violations(wish)
+
+    assert found == f"spec.environment.docker.{field}"
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["python", "python:3.12-slim", "ghcr.io/team/train@sha256:" + "a" * 64, "host:5000/a/b_c:V1"],
+)
+def test_images_that_an_engine_can_be_asked_for_are_taken(image: str) -> None:
+    assert not violations(replace(FINE, environment=replace(DOCKER, image=image)))
