@@ -28,6 +28,7 @@ _REASONS: Mapping[str, Reason.ValueType] = {
     "spawn_failed": pb.AttemptEnd.REASON_SPAWN_FAILED,
     "supervisor_lost": pb.AttemptEnd.REASON_SUPERVISOR_LOST,
     "never_started": pb.AttemptEnd.REASON_NEVER_STARTED,
+    "container_lost": pb.AttemptEnd.REASON_AGENT_FAILED,
 }
 _STOPPED_BY: Mapping[str, StoppedBy.ValueType] = {
     "cancel": pb.AttemptEnd.STOPPED_BY_CANCEL,
@@ -72,6 +73,8 @@ class Attempt:
         self.status_message = ""
         self.spans: list[Span] = []
         self.warnings: list[str] = []
+        self.execution: dict[str, str] = {}
+        """How it is executed, as in `Run.execution`."""
         self.started_at_unix_ns: int | None = None
         self.end: pb.AttemptEnd | None = None
         self.lengths: dict[File.ValueType, int] = {}
@@ -145,6 +148,7 @@ class Attempt:
             status_message=self.status_message,
             end=self.end,
             warnings=self.warnings,
+            execution=self.execution,
             workdir=self.workdir,
         )
         for span in self.spans:
@@ -177,15 +181,25 @@ def end_of(record: Mapping[str, Any], work: str) -> pb.AttemptEnd:
         peak_memory_bytes=record.get("max_rss_bytes") or 0,
         working_directory=os.fsencode(work),
     )
+    if record.get("oom"):
+        is_limit = record["oom"] == "limit"
+        end.out_of_memory = (
+            pb.AttemptEnd.OUT_OF_MEMORY_LIMIT if is_limit else pb.AttemptEnd.OUT_OF_MEMORY_HOST
+        )
     _set_ns(end.end_time, record.get("ended_at_unix_ns") or clock.unix_ns())
     _set_ns(end.duration, max(0, record.get("duration_ns") or 0))
     cpu_s = float(record.get("user_cpu_s") or 0) + float(record.get("system_cpu_s") or 0)
     _set_ns(end.cpu_time, max(0, int(cpu_s * 1e9)))
     error = record.get("error")
     if end.reason == pb.AttemptEnd.REASON_SPAWN_FAILED and isinstance(error, dict):
-        end.message = f"the program could not be started: {error.get('message', '')}"
-        end.advice = "see whether it exists on the node and may be executed"
+        end.message = str(error.get("message", ""))
+        if "advice" not in error:
+            end.message = f"the program could not be started: {end.message}"
+        end.advice = error.get("advice") or "see whether it exists on the node and may be executed"
         end.metadata["errno"] = str(error.get("errno", ""))
+    elif record.get("reason") == "container_lost" and isinstance(error, dict):
+        end.message = str(error.get("message", ""))
+        end.advice = str(error.get("advice", ""))
     elif end.reason == pb.AttemptEnd.REASON_SUPERVISOR_LOST and not record.get("stopped_by"):
         end.reason = pb.AttemptEnd.REASON_NODE_RESTARTED
         end.message = "the node was restarted while the run was active"

@@ -77,6 +77,12 @@ class Execution:
 
     def stuck(self, pids: tuple[int, ...]) -> None:
         """See Follower."""
+        if not pids:
+            self.attempt.warn(
+                "the container engine does not answer: the slot is held until it is certain that "
+                "the run's container is gone"
+            )
+            return
         shown = ", ".join(str(pid) for pid in pids[:10])
         self.attempt.warn(f"processes that can't be killed hold the slot: {shown}")
 
@@ -256,6 +262,7 @@ class Execution:
         spec = self.attempt.bundle.read_spec() or {}
         kept = spec.get("agent") or {}
         self.attempt.spans.extend(Span(*values) for values in kept.get("spans", ()))
+        self.attempt.execution.update(kept.get("execution") or {})
         for warning in kept.get("warnings", ()):
             self.attempt.warn(str(warning))
         state = self.attempt.bundle.read_state() or {}

@@ -7,8 +7,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from runyard_agent import launch_container as inside
 from runyard_agent.bundles import FORMAT, Bundle
-from runyard_agent.environments.protocol import ProvidedEnvironment
+from runyard_agent.environments.protocol import (
+    Container,
+    EnvironmentFailed,
+    ProvidedEnvironment,
+)
 from runyard_contract.ids import RunName
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import runs_pb2
@@ -74,6 +79,7 @@ class Specs:
         """`library` is the path of the job library; a local job gets its caller's variables."""
         self._is_local = is_local
         self._library = os.fsencode(library)
+        self._library_path = library
         self._spool_bound_bytes = spool_bound_bytes
         self._shared: dict[_Shared, bytes] = {}
 
@@ -85,7 +91,10 @@ class Specs:
         gpus: tuple[int, ...],
         agent: Mapping[str, Any],
     ) -> bytes:
-        """The content of spec.json. `agent` is what only the agent reads again, after a restart."""
+        """The content of spec.json. `agent` is what only the agent reads again, after a restart.
+
+        Raises EnvironmentFailed for what a container can't have.
+        """
         own = {
             "format": FORMAT,
             "run_id": bundle.key.run_id,
@@ -97,6 +106,12 @@ class Specs:
         name = RunName.parse(lease.ref.run)
         values = (name.run, name.experiment, name.workspace, str(lease.ref.attempt), bundle.job)
         variables = dict(zip(_OWN_VARIABLES, values, strict=True))
+        if environment.container is not None:
+            variables["RUNYARD_JOB_DIR"] = inside.JOB
+            part = self._contained(
+                lease, bundle, environment, environment.container, gpus, variables
+            )
+            return _json(own | part)
         shared = self._shared_part(lease.spec, environment, gpus)
         return b"%b, %b, %b}" % (_json(own)[:-1], shared, _json(variables)[1:])
 
@@ -120,16 +135,69 @@ class Specs:
     ) -> bytes:
         """JSON without its outer brackets, and without the last one of `env`."""
         variables = self._variables(spec, environment, gpus)
-        limit_s = seconds(spec.max_duration) if spec.HasField("max_duration") else None
         content = {
             "argv": [_text(item) for item in arguments(spec, environment.python)],
+            **self._limits(spec),
+            "env": {_text(name): _text(value) for name, value in variables.items()},
+        }
+        return _json(content)[1:-2]
+
+    def _limits(self, spec: runs_pb2.RunSpec) -> dict[str, Any]:
+        """What the supervisor keeps to, whatever it executes."""
+        limit_s = seconds(spec.max_duration) if spec.HasField("max_duration") else None
+        return {
             "merge_stderr": spec.merge_stderr,
             "grace_s": grace_s(spec),
             "max_duration_s": limit_s,
             "spool_bound_bytes": self._spool_bound_bytes,
-            "env": {_text(name): _text(value) for name, value in variables.items()},
         }
-        return _json(content)[1:-2]
+
+    def _contained(
+        self,
+        lease: pb.Lease,
+        bundle: Bundle,
+        environment: ProvidedEnvironment,
+        container: Container,
+        gpus: tuple[int, ...],
+        own: Mapping[str, str],
+    ) -> dict[str, Any]:
+        """What stands for the program where that runs in a container."""
+        spec = lease.spec
+        if not environment.python and spec.WhichOneof("program") != "command":
+            raise EnvironmentFailed(
+                "the image has no Python, which the script needs",
+                "name one with interpreter_path, add packages to the environment, or run a command",
+            )
+        argv = arguments(spec, environment.python)
+        variables = self._contained_variables(spec, environment)
+        variables.update((name.encode(), os.fsencode(value)) for name, value in own.items())
+        request = inside.request(
+            lease, bundle, container, argv, variables, gpus, self._library_path
+        )
+        marks = {name: own[name] for name in ("RUNYARD_RUN_ID", "RUNYARD_ATTEMPT")}
+        return {
+            **self._limits(spec),
+            "argv": inside.client_arguments(bundle, "client"),
+            "end_argv": inside.client_arguments(bundle, "ending"),
+            "env": marks,
+            "container": {
+                "engine": container.engine,
+                "name": inside.container_name(lease, bundle),
+                "has_shell": bool(container.shell),
+                "request": request,
+            },
+        }
+
+    def _contained_variables(
+        self, spec: runs_pb2.RunSpec, environment: ProvidedEnvironment
+    ) -> dict[bytes, bytes]:
+        """As `_variables`; what the node has by path stays outside."""
+        composed = inside.caller_variables(spec) if self._is_local else {}
+        if os.geteuid() != 0:
+            composed[b"HOME"] = inside.HOME.encode()
+        composed.update(environment.env)
+        composed.update((v.name, v.value) for v in spec.environment_variables)
+        return self._with_ours(composed, inside.LIBRARY.encode())
 
     def _variables(
         self, spec: runs_pb2.RunSpec, environment: ProvidedEnvironment, gpus: tuple[int, ...]
@@ -145,11 +213,14 @@ class Specs:
             composed[b"PATH"] = _path(composed.get(b"PATH") or DEFAULT_PATH, environment.python)
         if gpus and b"CUDA_VISIBLE_DEVICES" not in chosen:
             composed[b"CUDA_VISIBLE_DEVICES"] = b",".join(b"%d" % index for index in gpus)
+        return self._with_ours(composed, self._library)
+
+    @staticmethod
+    def _with_ours(composed: dict[bytes, bytes], library: bytes) -> dict[bytes, bytes]:
+        """With the variables that all jobs get, whatever they run in."""
         composed.setdefault(b"PYTHONUNBUFFERED", b"1")
         python_path = composed.get(b"PYTHONPATH", b"")
-        composed[b"PYTHONPATH"] = (
-            python_path + b":" + self._library if python_path else self._library
-        )
+        composed[b"PYTHONPATH"] = python_path + b":" + library if python_path else library
         composed.update(
             {
                 b"RUNYARD_NODE_RANK": b"0",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import replace
+from typing import Any
 
 from runyard_agent import journal
 from runyard_agent.attempt import Attempt, Stopwatch
 from runyard_agent.environments.protocol import EnvironmentFailed, ProvidedEnvironment
 from runyard_agent.laid import LaidOut
+from runyard_agent.launch_container import container_name, execution_facts
 from runyard_agent.link import Stubs
 from runyard_agent.node import Node
 from runyard_agent.shipping.growing import GrowingFiles
@@ -227,12 +229,20 @@ async def _keep_lock(node: Node, spec: EnvironmentSpec, lock: EnvironmentLock) -
 def write_spec(
     node: Node, attempt: Attempt, environment: ProvidedEnvironment, gpus: tuple[int, ...]
 ) -> None:
-    """Writes what the supervisor executes, and what this agent wants to know after a restart."""
-    kept = {
+    """Writes what the supervisor executes, and what this agent wants to know after a restart.
+
+    Raises EnvironmentFailed for what a container can't have.
+    """
+    kept: dict[str, Any] = {
         "spans": attempt.spans,
         "warnings": attempt.warnings,
         "gpus": gpus,
         "environment": _hash_of(environment),
     }
     bundle = attempt.bundle
+    if environment.container is not None:
+        attempt.laid = None  # what mounts were made of is not used for another run
+        name = container_name(attempt.lease, bundle)
+        kept["execution"] = execution_facts(environment.container, name)
+        attempt.execution.update(kept["execution"])
     bundle.write_spec(node.specs.content(attempt.lease, bundle, environment, gpus, kept))

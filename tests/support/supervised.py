@@ -221,7 +221,7 @@ class Node:
         self.ask(op="shutdown")
         for pid in (self.parent_pid, *fresh):
             wait_gone(pid)
-        for bundle in self.root.glob("run_*"):
+        for bundle in self.root.glob("*.1"):
             state = bundle / "state.json"
             if state.exists():
                 pid = json.loads(state.read_bytes()).get("pid")

@@ -199,7 +199,8 @@ class Children:
         sweep.storm(self._on_child, self._living)
 
     def _living(self) -> frozenset[int]:
-        return frozenset(child.pid for child in self._by_slot.values())
+        slots = frozenset(child.pid for child in self._by_slot.values())
+        return slots | {lost.outside.pid for lost in self.lost.values() if lost.outside.pid}
 
     def next_deadline_ns(self) -> int | None:
         """When `step_lost` wants to be called next."""

@@ -7,6 +7,7 @@ import signal
 
 from runyard_agent.supervisor import record, streams, sweep
 from runyard_agent.supervisor.clock import boot_ns, unix_ns
+from runyard_agent.supervisor.outside import Outside
 from runyard_agent.supervisor.spawn import NotStarted, spawn
 
 TYPE_CHECKING = False
@@ -41,6 +42,7 @@ class Job:
         "duration_ns",
         "ended_at_unix_ns",
         "error",
+        "outside",
         "pid",
         "spec",
         "spool",
@@ -58,6 +60,7 @@ class Job:
         content = record.state("spawning", self.started_at_unix_ns, None, None)
         self._state_fd = record.claim(bundle, content)
         self._is_noted = False
+        self.outside = Outside(bundle, spec.end_argv)
         self.pid = 0
         self._spawned_boot_ns = (0, 0)
         self.spool: streams.Spool | None = None
@@ -134,7 +137,9 @@ class Job:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether its processes have resisted SIGKILL for seconds."""
+        """Whether its processes have resisted SIGKILL for seconds, or its container an end."""
+        if self.outside.is_ending:
+            return self.outside.is_stuck
         return self._passes > 0 and boot_ns() - self._swept_since_ns > STUCK_AFTER_NS
 
     def stop(self, by: str, grace_s: float) -> None:
@@ -197,12 +202,16 @@ class Job:
 
     def next_deadline_ns(self) -> int | None:
         """When `on_time` wants to be called next."""
+        if self.outside.is_ending:
+            return self.outside.next_at_ns
         times = [self._sweep_at_ns] if self.is_sweeping else [self._stop_at_ns, self._kill_at_ns]
         due = [at for at in times if at is not None]
         return min(due) if due else None
 
     def on_time(self, now_ns: int) -> None:
         """Does what is due: the time limit, the end of the grace period, the next pass."""
+        if self.outside.is_ending:  # all its processes are gone
+            return
         if self._stop_at_ns is not None and now_ns >= self._stop_at_ns:
             self.stop("timeout", self.spec.grace_s)
         deadline = self._sweep_at_ns if self.is_sweeping else self._kill_at_ns
@@ -219,10 +228,18 @@ class Job:
             code, signum = (result, None) if result >= 0 else (None, -result)
         spool = self.spool
         lengths = spool.lengths() if spool else (0, 0)
+        values: Record = {
+            "reason": reason,
+            "exit_code": code,
+            "error": self.error and {"errno": self.error.errno, "message": self.error.strerror},
+        }
+        if not self.spec.end_argv:  # of a container, what its client used says nothing
+            values["user_cpu_s"] = round(self._user_cpu_s, 6)
+            values["system_cpu_s"] = round(self._system_cpu_s, 6)
+            values["max_rss_bytes"] = self._max_rss_bytes
         return record.exit_record(
             self.spec.identity,
-            reason,
-            exit_code=code,
+            **(values | self.outside.result()),
             signal=signum,
             stopped_by=self.stopped_by,
             started_at_unix_ns=self.started_at_unix_ns,
@@ -232,10 +249,6 @@ class Job:
             stdout_bytes=lengths[0],
             stderr_bytes=lengths[1],
             order_bytes=spool.order_bytes if spool else 0,
-            user_cpu_s=round(self._user_cpu_s, 6),
-            system_cpu_s=round(self._system_cpu_s, 6),
-            max_rss_bytes=self._max_rss_bytes,
-            error=self.error and {"errno": self.error.errno, "message": self.error.strerror},
         )
 
     def close(self, stash: Stash) -> None:

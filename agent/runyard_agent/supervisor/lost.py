@@ -6,6 +6,7 @@ import os
 
 from runyard_agent.supervisor import record, streams, sweep
 from runyard_agent.supervisor.clock import boot_ns, unix_ns
+from runyard_agent.supervisor.outside import Outside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 CLEAN_SCANS = 2
 """A listing of /proc is not one instant: that nothing is left is believed the second time."""
 PASS_NS = 2_000_000
+OUTSIDE_NS = 10_000_000
 STUCK_AFTER_NS = 5_000_000_000
 
 
@@ -37,6 +39,7 @@ class LostRun:
         "bundle",
         "exit",
         "next_at_ns",
+        "outside",
         "survivors",
     )
 
@@ -59,6 +62,8 @@ class LostRun:
         self._state = record.read(bundle, record.STATE) or {}
         spec = record.read(bundle, record.SPEC) or {}
         self._run_id, self._attempt = str(spec.get("run_id") or ""), spec.get("attempt")
+        end_argv = [os.fsencode(str(item)) for item in spec.get("end_argv") or ()]
+        self.outside = Outside(bundle, end_argv)
         self._fifo_fds = _open_fifos(bundle) if fifo_fds is None else fifo_fds
         self._orphans = orphans
         self._storm = storm
@@ -81,11 +86,12 @@ class LostRun:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether its processes have resisted SIGKILL for seconds."""
-        return bool(self.survivors) and boot_ns() - self._since_ns > STUCK_AFTER_NS
+        """Whether its processes have resisted SIGKILL for seconds, or its container an end."""
+        has_survivors = bool(self.survivors) and boot_ns() - self._since_ns > STUCK_AFTER_NS
+        return has_survivors or (self.outside.is_stuck and not self.outside.is_gone)
 
     def step(self) -> None:
-        """Kills what is left, then saves the output, then writes the exit record."""
+        """Kills what is left, here and outside, then saves the output, then records the end."""
         if self.exit is not None:
             self.close()
             return
@@ -99,6 +105,9 @@ class LostRun:
             self._clean_scans = 0 if alive else self._clean_scans + 1
             if self._clean_scans < CLEAN_SCANS:
                 return
+        if self.outside.is_running or not self.outside.end():
+            self.next_at_ns = boot_ns() + OUTSIDE_NS
+            return
         self.next_at_ns = boot_ns() + streams.DISK_RETRY_NS  # should the disk be full
         try:
             self._save()

@@ -121,6 +121,9 @@ class Parent:
             stuck = [pid for run in runs if run.is_stuck for pid in run.survivors]
             if stuck:
                 client.connection.send({"ok": False, "why": "processes don't die", "pids": stuck})
+            elif any(run.is_stuck for run in runs):
+                why = "the container engine does not answer"
+                client.connection.send({"ok": False, "why": why, "pids": []})
             elif any(run.exit is None for run in runs):
                 break
             else:

@@ -38,6 +38,7 @@ class Spec:
         "argv",
         "attempt",
         "cwd",
+        "end_argv",
         "env",
         "epoch",
         "grace_s",
@@ -54,6 +55,7 @@ class Spec:
         self.argv = _all_bytes(_require(record, "argv", list))
         if not self.argv or not self.argv[0]:
             raise SpecInvalid("argv names no program")
+        self.end_argv = _all_bytes(record.get("end_argv") or ())
         env: Record = _require(record, "env", dict)
         self.env = dict(zip(_all_bytes(env), _all_bytes(env.values()), strict=True))
         self.cwd = _bytes(_require(record, "cwd", str))
@@ -228,6 +230,7 @@ def exit_record(identity: Record, reason: str, **values: Any) -> Record:
         "system_cpu_s": 0.0,
         "max_rss_bytes": 0,
         "survivors": 0,
+        "oom": None,
         "error": None,
     }
     content.update(values)

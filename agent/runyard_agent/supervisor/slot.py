@@ -214,8 +214,9 @@ class Slot:
             return
         is_alone = job.reap()
         if job.has_ended and is_alone:
-            self._drain(job)
-        elif job.has_ended and not job.is_sweeping:
+            if job.outside.end():
+                self._drain(job)
+        elif job.has_ended and not job.is_sweeping and not job.outside.is_ending:
             job.sweep()
 
     def _drain(self, job: Job) -> None:
@@ -350,12 +351,13 @@ class Slot:
             return
         if not self._is_draining:
             job.on_time(now_ns)
-            if job.is_sweeping:
+            if job.is_sweeping or job.outside.next_at_ns is not None:
                 self._on_child()  # a killing pass may have reaped by itself
         stuck_at_ns = self._stuck_at()
         if stuck_at_ns is not None and now_ns >= stuck_at_ns:
             self._stuck_at_ns = now_ns + STUCK_REPEAT_NS
-            pids = [process.pid for process in job.processes()]
+            is_outside = job.outside.is_ending
+            pids = [] if is_outside else [process.pid for process in job.processes()]
             self._agent.tell({"event": "stuck", "bundle": job.bundle, "pids": pids})
 
     def _retry_disk(self, job: Job) -> None:
