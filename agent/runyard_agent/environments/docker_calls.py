@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from runyard_agent.environments.diagnosis import Fault
 from runyard_agent.environments.docker_diagnosis import explain
 from runyard_agent.environments.programs import run_program
 from runyard_agent.environments.protocol import EnvironmentFailed
@@ -23,6 +24,7 @@ async def ask_engine(
     environ: Mapping[str, str],
     hear: Hear,
     kept_fds: Sequence[int] = (),
+    explained: Callable[[Mapping[str, Any]], Fault] = explain,
 ) -> Mapping[str, Any]:
     """What the SDK answers to a request; EnvironmentFailed for a fault that it tells of.
 
@@ -34,6 +36,7 @@ async def ask_engine(
         environ: variables; HOME says whose `docker login` counts.
         hear: gets what people may read.
         kept_fds: descriptors that the process inherits.
+        explained: puts a fault into words.
     """
     if importlib.util.find_spec("docker") is None:
         raise EnvironmentFailed(
@@ -57,5 +60,5 @@ async def ask_engine(
         answer: Mapping[str, Any] = json.loads(outcome.answer)
         if "fault" not in answer:
             return answer
-        fault = explain(answer["fault"])
+        fault = explained(answer["fault"])
     raise EnvironmentFailed(fault.message, fault.advice, fault.metadata)

@@ -8,8 +8,18 @@ from typing import Any
 
 from runyard_agent.environments.diagnosis import MESSAGE_CHARACTERS, Fault
 from runyard_agent.environments.docker_lock import repository_of
+from runyard_agent.environments.dockerfile import Instruction, instructions
 from runyard_contract.paths import shown
 
+TEXT_CHARACTERS = 200
+_DISK_FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_PARSE_ERROR = re.compile(
+    r"(?:parse error (?:on |at )?line|Syntax error on line|on line) (?P<line>\d+):? (?P<why>.*)",
+    re.IGNORECASE,
+)
+_NEEDS_BUILDKIT = re.compile(r"^(?:RUN|COPY|ADD) .*?(?:--(?:mount|network|security|link)\b|<<-?\w)")
+_NOISE = ("--->", "Removing intermediate container")
+_ENDED = re.compile(r"returned a non-zero code: (\d+)")
 _HOST = re.compile(r"https?://([^/\s\"]+)")
 
 
@@ -34,6 +44,72 @@ def explain(fault: Mapping[str, Any]) -> Fault:
         f"{what}: {said[:MESSAGE_CHARACTERS] or 'it said nothing'}",
         "see logs/environment.txt and the engine's log (journalctl -u docker)",
         _of(image),
+    )
+
+
+def explain_build(fault: Mapping[str, Any], dockerfile: str) -> Fault:
+    """The fault of a Dockerfile's build, with the line at fault.
+
+    Args:
+        fault: as for `explain`; of the kind "build" with "step", the number of the instruction,
+            and "tail", the last lines of its output.
+        dockerfile: its text.
+    """
+    said = " ".join(str(fault["said"]).split())
+    if fault["kind"] != "build" or _DISK_FULL.search(said):
+        return explain(fault)
+    found = instructions(dockerfile)
+    needs = next((one for one in found if _NEEDS_BUILDKIT.search(one.text)), None)
+    if needs is not None and ("BuildKit" in said or "heredoc" in said or "<<" in needs.text):
+        return Fault(
+            f"Dockerfile line {needs.line} needs BuildKit, which this engine's builder is not:"
+            f" {shown(needs.text)[:TEXT_CHARACTERS]}",
+            "write it without --mount and heredocs, or build the image elsewhere and name it",
+            {"line": str(needs.line), "instruction": shown(needs.text)},
+        )
+    syntax = _PARSE_ERROR.search(said)
+    if syntax is not None:
+        line = int(syntax["line"])
+        text = shown((dockerfile.splitlines() or [""])[min(line, dockerfile.count("\n") + 1) - 1])
+        return Fault(
+            f"Dockerfile line {line} can't be read: {syntax['why'][:MESSAGE_CHARACTERS]}",
+            f"correct it: {text[:TEXT_CHARACTERS]}",
+            {"line": str(line), "instruction": text},
+        )
+    step = int(fault.get("step") or 0)
+    if not 0 < step <= len(found):
+        return Fault(
+            f"the Dockerfile can't be built: {said[:MESSAGE_CHARACTERS]}",
+            "see logs/environment.txt",
+        )
+    return _failed_step(found[step - 1], said, [str(line) for line in fault.get("tail") or ()])
+
+
+def _failed_step(one: Instruction, said: str, tail: list[str]) -> Fault:
+    """The fault of an instruction that was read and then failed."""
+    text = shown(one.text)[:TEXT_CHARACTERS]
+    lines = [shown(line.strip()) for line in tail]
+    last = " | ".join(line for line in lines if line and not line.startswith(_NOISE))
+    ended = _ENDED.search(said)
+    why = f"it ended with {ended[1]}" if ended else said[:MESSAGE_CHARACTERS]
+    return Fault(
+        f"Dockerfile line {one.line} failed ({text}): {why}"
+        + (f"; it said: {last[-MESSAGE_CHARACTERS:]}" if last and ended else ""),
+        "correct it; the whole build is in logs/environment.txt"
+        if one.keyword not in ("COPY", "ADD")
+        else "check that the file is in the snapshot: .runyardignore, .gitignore and .dockerignore"
+        " leave files out",
+        {"line": str(one.line), "instruction": text},
+    )
+
+
+def no_context(one: Instruction) -> Fault:
+    """The fault of a build without a snapshot that needs one."""
+    return Fault(
+        f"Dockerfile line {one.line} takes files ({shown(one.text)[:TEXT_CHARACTERS]}), and this"
+        " build has no snapshot to take them from",
+        "let a run build it, or name the folder with --source",
+        {"line": str(one.line), "instruction": shown(one.text)},
     )
 
 
@@ -129,7 +205,7 @@ def _unreachable(image: str, said: str) -> Fault:
 
 _Meaning = Callable[[str, str], Fault]
 _RULES: tuple[tuple[re.Pattern[str], _Meaning], ...] = (
-    (re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE), _disk_full),
+    (_DISK_FULL, _disk_full),
     (re.compile(r"invalid reference format|repository name must be lowercase"), _bad_reference),
     (re.compile(r"toomanyrequests|rate limit", re.IGNORECASE), _too_many),
     (re.compile(r"no matching manifest|does not match the specified platform"), _other_platform),

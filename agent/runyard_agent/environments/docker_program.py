@@ -8,7 +8,9 @@ standard output, and what people may read goes to standard error.
 from __future__ import annotations
 
 import json
+import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
@@ -16,9 +18,14 @@ import docker
 import requests
 from docker.errors import APIError, DockerException
 from docker.utils import parse_repository_tag
+from urllib3.exceptions import HTTPError
+
+from runyard_agent.environments.docker_context import DOCKERFILE, write_context
 
 SILENCE_LIMIT_S = 24 * 3600
 """A step of a build may say nothing for long; an engine that dies closes the connection."""
+TAIL_LINES = 5
+_STEP = re.compile(r"Step (\d+)/\d+ : ")
 Answer = Mapping[str, Any]
 Request = Mapping[str, Any]
 Event = Mapping[str, Any]
@@ -48,6 +55,47 @@ def pull(client: docker.APIClient, request: Request) -> Answer:
     return {}
 
 
+def build(client: docker.APIClient, request: Request) -> Answer:
+    """Builds "dockerfile" over the files of "folder", if any; the tag is given last.
+
+    Gives "image", the id. A failure tells "step", the number of the instruction, and the "tail" of
+    its output.
+    """
+    step, image, tail = 0, "", list[str]()
+    with tempfile.TemporaryFile() as context:
+        write_context(request["folder"], request["dockerfile"], context)
+        context.seek(0)
+        try:
+            events = client.build(
+                fileobj=context,
+                custom_context=True,
+                dockerfile=DOCKERFILE,
+                decode=True,
+                rm=True,
+                forcerm=True,
+                labels=request["labels"],
+                network_mode=request["network"] or None,
+            )
+            for event in _checked(events):
+                text = event.get("stream", "")
+                started = _STEP.match(text)
+                if started:
+                    step, tail = int(started[1]), []
+                else:
+                    tail = [*tail, *text.splitlines()][-TAIL_LINES:]
+                print(text, end="", file=sys.stderr, flush=True)
+                image = (event.get("aux") or {}).get("ID", image)
+        except Failed as failed:
+            raise Failed("build", failed.fault["said"], step=step, tail=tail) from None
+        except APIError as error:
+            raise Failed("build", str(error.explanation or error), step=0, tail=[]) from None
+    if not image:  # the connection ended as if all was said
+        raise Failed("gone", "the engine ended before the build did")
+    repository, _, tag = request["tag"].partition(":")
+    client.tag(image, repository, tag)
+    return {"image": image}
+
+
 def _checked(events: Iterable[Event]) -> Iterator[Event]:
     """The events of the engine's answer; Failed for one that tells of a failure."""
     for event in events:
@@ -61,7 +109,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-ACTIONS: Mapping[str, Callable[[docker.APIClient, Request], Answer]] = {"pull": pull}
+ACTIONS: Mapping[str, Callable[[docker.APIClient, Request], Answer]] = {
+    "pull": pull,
+    "build": build,
+}
 
 
 def serve(given: TextIO, to: TextIO) -> None:
@@ -76,7 +127,7 @@ def serve(given: TextIO, to: TextIO) -> None:
         answer = {"fault": failed.fault}
     except APIError as error:
         answer = {"fault": {"kind": "engine", "said": str(error.explanation or error)}}
-    except (DockerException, requests.RequestException, OSError) as error:
+    except (DockerException, requests.RequestException, HTTPError, OSError) as error:
         answer = {"fault": {"kind": "gone", "said": str(error)}}
     if "fault" in answer:
         say(answer["fault"]["said"].rstrip())
