@@ -234,6 +234,8 @@ class Execution:
         attempt.advance(pb.AttemptReport.PHASE_PREPARING)
         log = prepare.EnvironmentLog(node, attempt, self._delivery.files)
         if spec.kind == runs_pb2.RunSpec.KIND_ENVIRONMENT_BUILD:
+            if prepare.needs_snapshot(node, attempt):
+                await prepare.lay_out_snapshot(node, attempt)
             await prepare.provide_environment(node, attempt, log)
             return facts.failed(pb.AttemptEnd.REASON_BUILT, "the environment is built")
         await prepare.lay_out_snapshot(node, attempt)

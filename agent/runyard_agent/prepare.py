@@ -9,7 +9,12 @@ from typing import Any
 
 from runyard_agent import journal
 from runyard_agent.attempt import Attempt, Stopwatch
-from runyard_agent.environments.protocol import EnvironmentFailed, ProvidedEnvironment
+from runyard_agent.environments.protocol import (
+    BuildContext,
+    EnvironmentFailed,
+    ProvidedEnvironment,
+    TakesContext,
+)
 from runyard_agent.laid import LaidOut
 from runyard_agent.launch_container import container_name, execution_facts
 from runyard_agent.link import Stubs
@@ -174,27 +179,25 @@ async def _provide(node: Node, attempt: Attempt, log: EnvironmentLog) -> Provide
             {"kind": kind},
         )
     lease = attempt.lease
+    root = lease.spec.snapshot.rpartition("/")[2]
+    if root and isinstance(builder, TakesContext):
+        builder = builder.within(BuildContext(attempt.bundle.work, root))
     locks = [lease.lock] if lease.HasField("lock") else list(lease.locks)
     uses, user = node.environments.uses, attempt.bundle.path
     uses.wait(user)
     provided = await builder.provide(spec, locks, log=log, progress=attempt.say)
-    uses.has(user, _hash_of(provided))
+    uses.has(user, provided.key)
     if provided.lock is not None and all(lock.hash != provided.lock.hash for lock in locks):
         kept = await _keep_lock(node, spec, provided.lock)
         if kept.hash != provided.lock.hash:  # another node was first
             uses.wait(user)
             provided = await builder.provide(spec, [kept], log=log, progress=attempt.say)
-            uses.has(user, _hash_of(provided))
+            uses.has(user, provided.key)
     attempt.say("")
     if spec.variables:
         variables = {one.name: one.value for one in spec.variables}
         provided = replace(provided, env={**provided.env, **variables})
     return provided
-
-
-def _hash_of(environment: ProvidedEnvironment) -> str | None:
-    """What names a built environment on this node; None for one that is not built."""
-    return environment.lock.hash if environment.lock is not None else None
 
 
 def _resolved(node: Node, lease: pb.Lease) -> EnvironmentSpec:
@@ -226,6 +229,15 @@ async def _keep_lock(node: Node, spec: EnvironmentSpec, lock: EnvironmentLock) -
     return response.lock if response.HasField("lock") else lock
 
 
+def needs_snapshot(node: Node, attempt: Attempt) -> bool:
+    """Whether the run's environment is built with the files of its snapshot."""
+    spec = _resolved(node, attempt.lease)
+    builder: object = node.builders.get(spec.WhichOneof("backend") or "")
+    if not isinstance(builder, TakesContext) or not attempt.lease.spec.snapshot:
+        return False
+    return builder.needs_context(spec)
+
+
 def write_spec(
     node: Node, attempt: Attempt, environment: ProvidedEnvironment, gpus: tuple[int, ...]
 ) -> None:
@@ -237,7 +249,7 @@ def write_spec(
         "spans": attempt.spans,
         "warnings": attempt.warnings,
         "gpus": gpus,
-        "environment": _hash_of(environment),
+        "environment": environment.key,
     }
     bundle = attempt.bundle
     if environment.container is not None:

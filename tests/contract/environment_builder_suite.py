@@ -127,9 +127,31 @@ async def provide_to(
 
 def execute(provided: ProvidedEnvironment, code: str) -> subprocess.CompletedProcess[str]:
     """Runs code as a job in the environment."""
+    if provided.container is not None:
+        return _execute_in_container(provided, code)
     return subprocess.run(
         [provided.python, "-c", code],
         env={b"PATH": os.path.dirname(provided.python), **provided.env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def _execute_in_container(
+    provided: ProvidedEnvironment, code: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs code as a job in a container of the environment's image, by Docker's own client."""
+    assert provided.container is not None
+    python = os.fsdecode(provided.python)
+    variables = [f"--env={os.fsdecode(b'='.join(pair))}" for pair in provided.env.items()]
+    return subprocess.run(
+        [
+            *("docker", "--host", f"unix://{provided.container.engine}", "run", "--rm"),
+            *("--network=none", f"--entrypoint={python}", *variables),
+            *(provided.container.image, "-c", code),
+        ],
         capture_output=True,
         text=True,
         timeout=60,

@@ -18,15 +18,18 @@ from contract.environment_builder_suite import (
 )
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
+from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.pip import PipBuilder
 from runyard_agent.environments.user_managed import UserManagedBuilder
 from runyardpb.v1.environments_pb2 import (
     CondaPackages,
+    DockerImage,
     EnvironmentSpec,
     PipPackages,
     UserManagedPython,
 )
 from support.conda_channel import CondaChannel
+from support.docker_engine import PYTHON_IMAGE, DockerEngine
 from support.packages import Gate, make_sdist, make_wheel
 
 BROKEN = "def before_wheel():\n    raise SystemExit('gcc: command not found')\n"
@@ -72,6 +75,20 @@ class TestUserManaged(EnvironmentBuilderSuite):
             good=spec(sys.executable),
             proof="import sys; assert sys.version_info >= (3, 11)",
             missing=spec(missing),
+            missing_name=missing,
+        )
+
+
+class TestDockerImage(EnvironmentBuilderSuite):
+    @pytest.fixture
+    def case(self, tmp_path: Path, docker_engine: DockerEngine) -> Case:
+        environ = {"PATH": os.environ["PATH"], "DOCKER_HOST": docker_engine.url}
+        missing = "runyard-test/nowhere:1"
+        return Case(
+            make=lambda: DockerBuilder(EnvironmentCache(tmp_path), environ),
+            good=EnvironmentSpec(docker=DockerImage(image=PYTHON_IMAGE)),
+            proof="import os, sys; assert sys.prefix == '/usr/local' and os.getpid() == 1",
+            missing=EnvironmentSpec(docker=DockerImage(image=missing)),
             missing_name=missing,
         )
 

@@ -14,10 +14,15 @@ from runyardpb.v1.environments_pb2 import EnvironmentLock
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What was put into an environment: the version of its Python, and how many packages."""
+    """What was put into an environment: the version of its Python, and how many packages.
+
+    Of a container image `image` is the id, and `size_bytes` what it takes of the engine's disk.
+    """
 
     python: str
     packages: int
+    image: str = ""
+    size_bytes: int = 0
 
 
 Fill = Callable[[Audience, int], Awaitable[Contents]]
@@ -42,7 +47,11 @@ class Builds:
                 lock.hash, lambda audience: self._build(lock, fill, audience), listener
             )
             return
-        found = f"Python {record.python}, {count_of(record.packages)}"
+        found = (
+            f"image {record.image[:19]}"
+            if record.image
+            else f"Python {record.python}, {count_of(record.packages)}"
+        )
         listener.log.write(f"Environment {lock.hash[:16]} is already built ({found}).\n".encode())
 
     async def _build(self, lock: EnvironmentLock, fill: Fill, audience: Audience) -> Record:
@@ -81,9 +90,11 @@ class Builds:
             lock_hash=lock.hash,
             platform=lock.platform,
             created_at_unix_ns=time.time_ns(),
-            size_bytes=await asyncio.to_thread(folder_bytes, self._cache.folder(lock.hash)),
+            size_bytes=contents.size_bytes
+            or await asyncio.to_thread(folder_bytes, self._cache.folder(lock.hash)),
             python=contents.python,
             packages=contents.packages,
+            image=contents.image,
         )
         self._cache.seal(record)
         audience.say(f"Built in {seconds_since(began_s)}, {record.size_bytes / 1e6:.1f} MB.")

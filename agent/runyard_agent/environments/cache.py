@@ -18,7 +18,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,7 +41,8 @@ class Record:
     """What ready.json says of an environment.
 
     `created_at_unix_ns` is wall clock, `size_bytes` the sum of its files' lengths, `python` the
-    version of its interpreter, `packages` their number.
+    version of its interpreter, `packages` their number, `image` the id of the container image that
+    it is; empty: the folder itself is the environment.
     """
 
     lock_hash: str
@@ -50,6 +51,7 @@ class Record:
     size_bytes: int
     python: str
     packages: int
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class EnvironmentCache:
         self._ready: dict[str, tuple[int, Record]] = {}
         self._making_room = asyncio.Lock()
         self._sweeping: asyncio.Task[None] | None = None
+        self.cleaners: list[Callable[[], Awaitable[None]]] = []
+        """Called with each sweep, to remove what lies elsewhere of environments that are gone."""
 
     def folder(self, lock_hash: str) -> Path:
         """Where the environment of a lock is, or will be."""
@@ -102,14 +106,14 @@ class EnvironmentCache:
         path = self.folder(lock_hash) / READY_NAME
         try:
             mtime_ns = path.stat().st_mtime_ns
-            os.stat(self.python(lock_hash))  # a link to the Python that it was built on
-            known = self._ready.get(lock_hash)
-            if known is not None and known[0] == mtime_ns:
-                return known[1]
         except OSError:
             return None
-        record = _read_record(path)
+        known = self._ready.get(lock_hash)
+        record = known[1] if known and known[0] == mtime_ns else _read_record(path)
         if record is None or record.lock_hash != lock_hash:
+            return None
+        # Its Python is a link to the one that it was built on; an image's is in the image.
+        if not record.image and not os.path.exists(self.python(lock_hash)):
             return None
         self._ready[lock_hash] = (mtime_ns, record)
         return record
@@ -171,6 +175,15 @@ class EnvironmentCache:
         """Removes what was thrown away, also what a killed agent had not finished removing."""
         for doomed in self.root.glob(f"{_TRASH}*"):
             await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
+        for clean in self.cleaners:
+            await clean()
+
+    def is_wanted(self, key: str) -> bool:
+        """Whether an environment's folder is there or being built, by the folder's name."""
+        if (self.folder(key) / READY_NAME).exists():
+            return True
+        with self._reserved_now(key) as is_mine:
+            return not is_mine
 
     async def _sweep_after(self, earlier: asyncio.Task[None] | None) -> None:
         """Sweeps once more when an earlier sweep is over: it may have missed the newest."""

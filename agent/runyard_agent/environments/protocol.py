@@ -49,12 +49,32 @@ class ProvidedEnvironment:
         lock: what was resolved, where this kind of environment has a lock. One that the daemon
             did not know yet is kept there, so that every node gets the same packages.
         container: where the job is to run. None: on the node itself.
+        built_as: names it among what is built on this node. Empty: its lock's hash does.
     """
 
     python: bytes
     env: Mapping[bytes, bytes] = field(default_factory=dict)
     lock: EnvironmentLock | None = None
     container: Container | None = None
+    built_as: str = ""
+
+    @property
+    def key(self) -> str | None:
+        """What names it among what is built on this node; None for one that is not built."""
+        return self.built_as or (self.lock.hash if self.lock is not None else None)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """The files that a Dockerfile can copy.
+
+    Args:
+        folder: a run's snapshot, laid out.
+        digest: of the snapshot; another one makes another image.
+    """
+
+    folder: str
+    digest: str
 
 
 class EnvironmentFailed(Exception):
@@ -105,3 +125,14 @@ class EnvironmentBuilder(Protocol):
 
         Raises EnvironmentFailed. Anything else that it raises is a fault of the agent's own.
         """
+
+
+@runtime_checkable
+class TakesContext(Protocol):
+    """A builder that may need the run's snapshot."""
+
+    def needs_context(self, spec: EnvironmentSpec) -> bool:
+        """Whether this specification can't be built without one."""
+
+    def within(self, context: BuildContext) -> EnvironmentBuilder:
+        """The builder for a run with this snapshot; without, it refuses what needs one."""

@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from runyard_agent import journal
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
+from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.pip import PipBuilder
 from runyard_agent.environments.protocol import EnvironmentBuilder
 from runyard_agent.environments.user_managed import UserManagedBuilder
@@ -51,10 +52,15 @@ def _conda(context: BuilderContext) -> EnvironmentBuilder:
     return CondaBuilder(context.cache, context.environ)
 
 
+def _docker(context: BuilderContext) -> EnvironmentBuilder:
+    return DockerBuilder(context.cache, context.environ)
+
+
 BUILT_IN: Mapping[str, BuilderFactory] = {
     "user_managed": _user_managed,
     "pip": _pip,
     "conda": _conda,
+    "docker": _docker,
 }
 
 

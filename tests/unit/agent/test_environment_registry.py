@@ -12,16 +12,16 @@ from runyard_agent.environments.protocol import EnvironmentBuilder
 from runyard_agent.environments.registry import GROUP, BuilderContext, load_builders
 
 
-class Docker:
+class Apptainer:
     """A builder of another distribution."""
 
-    kind = "docker"
+    kind = "apptainer"
 
     def __init__(self, context: BuilderContext) -> None:
         self.context = context
 
 
-class Taken(Docker):
+class Taken(Apptainer):
     kind = "pip"
 
 
@@ -41,14 +41,14 @@ def context(tmp_path: Path) -> BuilderContext:
 def test_built_in_kinds_are_there_and_know_their_names(context: BuilderContext) -> None:
     builders = load_builders(context)
 
-    assert {"conda", "pip", "user_managed"} <= set(builders)
+    assert {"conda", "docker", "pip", "user_managed"} <= set(builders)
     assert all(builder.kind == kind for kind, builder in builders.items())
 
 
 def test_plug_in_is_made_with_the_context(context: BuilderContext) -> None:
-    builder = load_builders(context, [_entry("docker", f"{__name__}:Docker")])["docker"]
+    builder = load_builders(context, [_entry("apptainer", f"{__name__}:Apptainer")])["apptainer"]
 
-    assert isinstance(builder, Docker)
+    assert isinstance(builder, Apptainer)
     assert builder.context is context
 
 
@@ -64,7 +64,7 @@ def test_plug_ins_that_cannot_be_used_are_left_out_and_named(
     with caplog.at_level(logging.WARNING, "runyard_agent"):
         builders = load_builders(context, entries)
 
-    assert set(builders) == {"conda", "pip", "user_managed"}
-    assert not isinstance(builders["pip"], Docker)
+    assert set(builders) == {"conda", "docker", "pip", "user_managed"}
+    assert not isinstance(builders["pip"], Apptainer)
     said = json.dumps([record.__dict__["values"] for record in caplog.records])
     assert all(name in said for name in ("pip", "gone", "broken"))
