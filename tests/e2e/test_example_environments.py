@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support.conda_channel import CondaChannel
+from support.docker_engine import PYTHON_IMAGE, DockerEngine
 from support.house import House
 
 pytestmark = pytest.mark.slow
@@ -18,6 +20,13 @@ pytestmark = pytest.mark.slow
 EXAMPLE = Path(__file__).parents[2] / "examples" / "environments"
 UV = str(Path(sys.executable).with_name("uv"))
 TQDM = "tqdm==4.67.1"
+
+
+BASE_IMAGE = """
+FROM {image}
+ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt
+RUN python -m ensurepip && ln -s pip3 /usr/local/bin/pip
+"""
 
 
 @pytest.fixture
@@ -63,3 +72,36 @@ def test_pip(example: House) -> None:
     python = trained(example, "--env", "requirements.txt")
 
     assert python.startswith(f"{example.home}/agent/environments/")
+
+
+@pytest.fixture(scope="module")
+def channel(tmp_path_factory: pytest.TempPathFactory) -> CondaChannel:
+    """A channel that stands for conda-forge, as far as the example needs it."""
+    channel = CondaChannel(tmp_path_factory.mktemp("channel"))
+    channel.add_python(tmp_path_factory.mktemp("python"))
+    installed = tmp_path_factory.mktemp("tqdm")
+    subprocess.run([UV, "pip", "install", "-q", "--target", installed, TQDM], check=True)
+    channel.add_installed("tqdm", "4.67.1", installed)
+    channel.index()
+    return channel
+
+
+def test_conda(example: House, channel: CondaChannel) -> None:
+    example.home.mkdir(mode=0o700)
+    (example.home / "daemon.toml").write_text(
+        f'[environments.channel_mirrors]\n"conda-forge" = ["{channel.url}"]\n'
+    )
+
+    python = trained(example, "--env", "environment.yml")
+
+    assert python.startswith(f"{example.home}/agent/environments/")
+
+
+def test_docker(example: House, docker_engine: DockerEngine, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(BASE_IMAGE.format(image=PYTHON_IMAGE))
+    docker_engine.docker("build", "-q", "-t", "python:3.12-slim", str(tmp_path))
+    example.environment["DOCKER_HOST"] = docker_engine.url
+
+    python = trained(example, "--env", "Dockerfile", "--docker-arg=--network=host")
+
+    assert python == "/usr/local/bin/python3"
