@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from runyard_contract.environment_spec import channel_fault
 
 ENVIRONMENTS_MAX_BYTES = 50 << 30
 
@@ -28,6 +30,8 @@ class Config:
     """Unacknowledged log bytes of one run on disk before its job is made to wait."""
     environments_max_bytes: int = ENVIRONMENTS_MAX_BYTES
     """Built environments on disk; beyond that, those go that no run has used for longest."""
+    channel_mirrors: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Where conda channels are read instead, by channel, in the order in which they are tried."""
     poll_s: float = 0.25
     """How often the files of an active run that give no signal are looked at."""
     settle_s: float = 2.0
@@ -56,13 +60,25 @@ def parse(arguments: Sequence[str]) -> Config:
         default=ENVIRONMENTS_MAX_BYTES,
         help="built environments on disk (default: 50 GiB)",
     )
+    parser.add_argument(
+        "--channel-mirror",
+        action="append",
+        default=[],
+        type=_mirror,
+        metavar="CHANNEL=URL",
+        help="read a conda channel there instead; repeatable",
+    )
     given = parser.parse_args(arguments)
+    mirrors: dict[str, list[str]] = {}
+    for channel, url in given.channel_mirror:
+        mirrors.setdefault(channel, []).append(url)
     return Config(
         home=given.home.absolute(),
         daemon_socket=given.daemon_socket.absolute(),
         blobs=given.blobs.absolute() if given.blobs else None,
         slots=given.slots,
         environments_max_bytes=given.environments_max_bytes,
+        channel_mirrors=mirrors,
     )
 
 
@@ -78,3 +94,12 @@ def _bytes(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes over 0")
     return int(text)
+
+
+def _mirror(text: str) -> tuple[str, str]:
+    """A channel and where it is read instead."""
+    channel, _, url = text.partition("=")
+    fault = channel_fault(channel) or channel_fault(url)
+    if fault or "://" not in url:
+        raise argparse.ArgumentTypeError(f"{text!r}: {fault or 'the mirror is no URL'}")
+    return channel, url

@@ -98,7 +98,9 @@ async def run(settings: Config, home: Home) -> None:
                 appender=appender,
                 sender=ContentSender(link, disk),
                 executor=executor,
-                builders=load_builders(BuilderContext(environments)),
+                builders=load_builders(
+                    BuilderContext(environments, channel_mirrors=settings.channel_mirrors)
+                ),
                 environments=environments,
                 source=_source(settings, home, link, disk),
                 gpus=Gpus(len(machine.gpu_names)),

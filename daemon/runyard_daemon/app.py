@@ -145,7 +145,9 @@ class App:
             self.logs.appender,
             self.edge.figures,
         )
-        place = AgentPlace(config.home, self.socket, config.environments_max_bytes)
+        place = AgentPlace(
+            config.home, self.socket, config.environments_max_bytes, config.channel_mirrors
+        )
         self._agent = LocalAgent(place, journal)
 
     def services(self) -> Services:

@@ -52,6 +52,8 @@ class Config:
     """When the disk counts as full."""
     environments_max_bytes: int = ENVIRONMENTS_MAX_BYTES
     """Built environments that the local agent keeps."""
+    channel_mirrors: tuple[tuple[str, str], ...] = ()
+    """Conda channels, and where the local agent reads them instead."""
     queued_runs_max: int = 250_000
     """Runs that may wait; more are refused until some have started."""
     metrics_file: Path | None = None
@@ -78,6 +80,7 @@ def load(
         retention=settings.retention,
         disk=settings.disk,
         environments_max_bytes=settings.environments_max_bytes,
+        channel_mirrors=settings.channel_mirrors,
         metrics_file=metrics_file.absolute() if metrics_file is not None else None,
     )
 

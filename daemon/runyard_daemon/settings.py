@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from runyard_contract.environment_spec import channel_fault
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.nearest import nearest
 from runyard_daemon.core.retention import RetentionPolicy
@@ -19,7 +20,7 @@ ENVIRONMENTS_MAX_BYTES: Final = 50 * _GIB
 _KEYS: Final = {
     "retention": ("max_age_days", "max_size_gib", "keep_last"),
     "disk": ("full_percent", "enough_free_gib"),
-    "environments": ("max_gib",),
+    "environments": ("max_gib", "channel_mirrors"),
 }
 
 
@@ -41,6 +42,8 @@ class Settings:
     disk: DiskLimits = field(default_factory=DiskLimits)
     environments_max_bytes: int = ENVIRONMENTS_MAX_BYTES
     """Built environments that the local agent keeps."""
+    channel_mirrors: tuple[tuple[str, str], ...] = ()
+    """Conda channels, and where the local agent reads them instead, in the order of trying."""
 
 
 def read_settings(home: Path) -> Settings:
@@ -63,6 +66,7 @@ def read_settings(home: Path) -> Settings:
         retention=_retention(path, document.get("retention", {})),
         disk=_disk(path, document),
         environments_max_bytes=_environments_max_bytes(path, document),
+        channel_mirrors=tuple(_channel_mirrors(path, document)),
     )
 
 
@@ -100,6 +104,23 @@ def _environments_max_bytes(path: Path, document: Mapping[str, Any]) -> int:
     if not round(gib * _GIB):
         raise _fault(path, "environments.max_gib", f"is {gib:g}, which is no number over 0")
     return round(gib * _GIB)
+
+
+def _channel_mirrors(path: Path, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    mirrors = document.get("environments", {}).get("channel_mirrors", {})
+    if not isinstance(mirrors, dict):
+        raise _fault(path, "environments.channel_mirrors", "has no channels with lists of URLs")
+    for channel, urls in mirrors.items():
+        name = f'environments.channel_mirrors."{channel}"'
+        if fault := channel_fault(channel):
+            raise _fault(path, name, fault)
+        if not isinstance(urls, list) or not urls:
+            raise _fault(path, name, "is no list of URLs")
+        for url in urls:
+            fault = channel_fault(url) if isinstance(url, str) else "is no text"
+            if fault or "://" not in url:
+                raise _fault(path, name, fault or f"names {url!r}, which is no URL")
+            yield channel, url
 
 
 def _number(path: Path, values: Mapping[str, Any], name: str) -> float | None:

@@ -26,7 +26,9 @@ def main() -> None:
     slope = offset = 0.0
     for _ in tqdm(range(args.epochs), desc="training", file=sys.stderr):
         errors = [slope * x + offset - y for x, y in points]
-        slope -= args.rate * sum(e * x for e, (x, _) in zip(errors, points)) / len(points)
+        slope -= (
+            args.rate * sum(e * x for e, (x, _) in zip(errors, points, strict=True)) / len(points)
+        )
         offset -= args.rate * sum(errors) / len(points)
         run.log("loss", sum(e * e for e in errors) / len(points))
 

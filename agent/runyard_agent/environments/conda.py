@@ -44,13 +44,19 @@ class CondaBuilder:
     Args:
         cache: where they are kept, with those of other kinds.
         environ: the agent's variables; settings of rattler, uv and pip among them are honoured.
+        mirrors: where channels are read instead, by channel.
     """
 
     kind = "conda"
 
-    def __init__(self, cache: EnvironmentCache, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        cache: EnvironmentCache,
+        environ: Mapping[str, str],
+        mirrors: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self._environ = environ
-        self._rattler = Rattler(environ)
+        self._rattler = Rattler(environ, mirrors)
         self._uv_pip = UvPip(Uv(environ))
         self._cache = cache
         self._builds = Builds(self._cache)

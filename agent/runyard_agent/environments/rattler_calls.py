@@ -46,10 +46,18 @@ def lock_platform() -> str:
 
 
 class Rattler:
-    """Calls of rattler with the agent's variables `environ`."""
+    """Calls of rattler.
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    Args:
+        environ: the agent's variables.
+        mirrors: where channels are read instead, by channel, in the order in which they are tried.
+    """
+
+    def __init__(
+        self, environ: Mapping[str, str], mirrors: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self._environ = environ
+        self._mirrors = {channel: list(urls) for channel, urls in (mirrors or {}).items()}
         self._idle: dict[Conversation, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -91,7 +99,7 @@ class Rattler:
         process = self._taken() or await Conversation.start(
             (sys.executable, "-P", "-m", PROGRAM), self._environ
         )
-        question = json.dumps({"action": action, **request}).encode()
+        question = json.dumps({"action": action, "mirrors": self._mirrors, **request}).encode()
         outcome = await process.ask(question, hear, kept_fds)
         if outcome.returncode == 0 and not kept_fds:
             self._keep(process)

@@ -59,20 +59,88 @@ class Downloads(InstallerReporter):
         return cache_entry
 
 
+class Mirrors:
+    """Where channels are read instead of at their own addresses, one mirror of each at a time.
+
+    Args:
+        channels: names or URLs, in order.
+        mirrors: URLs by channel, in the order in which they are tried.
+    """
+
+    def __init__(self, channels: Sequence[str], mirrors: Mapping[str, Sequence[str]]) -> None:
+        self._left = {channel: list(mirrors.get(channel) or [channel]) for channel in channels}
+
+    @property
+    def sources(self) -> list[str]:
+        """What is asked for each channel now."""
+        return [left[0] for left in self._left.values()]
+
+    def advance(self, failing: Sequence[str]) -> bool:
+        """Goes on to the next mirror of channels; False: none of them has another."""
+        is_new = False
+        for left in self._left.values():
+            if left[0] in failing and len(left) > 1:
+                del left[0]
+                is_new = True
+        return is_new
+
+    def words(self, sources: Sequence[str]) -> list[str]:
+        """Channels for people, with the mirror that was asked."""
+        return [
+            channel if left[0] == channel else f"{channel} (its mirror {left[0]})"
+            for channel, left in self._left.items()
+            if left[0] in sources
+        ]
+
+    def spec(self, text: str) -> str:
+        """A match spec that may name its channel, for what is asked now."""
+        channel, is_of_channel, rest = text.rpartition("::")
+        left = self._left.get(channel)
+        return f"{left[0]}::{rest}" if is_of_channel and left else text
+
+    def canonical(self, url: str) -> str:
+        """The address of a package at the channel itself: the same on every node."""
+        return self._moved(url, to_mirror=False)
+
+    def mirrored(self, url: str) -> str:
+        """The address of a package at the mirror."""
+        return self._moved(url, to_mirror=True)
+
+    def _moved(self, url: str, *, to_mirror: bool) -> str:
+        for channel, left in self._left.items():
+            own, other = (rattler.Channel(one).base_url for one in (channel, left[0]))
+            before, after = (own, other) if to_mirror else (other, own)
+            if url.startswith(before):
+                return f"{after.rstrip('/')}/{url.removeprefix(before).lstrip('/')}"
+        return url
+
+
 async def solve(request: Mapping[str, Any]) -> Answer:
     """Finds the packages that fit the request's specs on this node."""
-    channels, platforms = request["channels"], [request["subdir"], "noarch"]
+    mirrors = Mirrors(request["channels"], request["mirrors"])
+    while True:
+        try:
+            return await _solve(request, mirrors)
+        except exceptions.GatewayError as error:
+            asked = mirrors.sources
+            failing = _named_in(str(error), asked)
+            if not mirrors.advance(failing):
+                raise Failed("unreachable", error, channels=mirrors.words(failing)) from None
+            print(f"{', '.join(failing)} can't be read; trying another mirror", file=sys.stderr)
+
+
+async def _solve(request: Mapping[str, Any], mirrors: Mirrors) -> Answer:
+    """The same from the mirrors that are chosen now."""
+    channels, platforms = mirrors.sources, [request["subdir"], "noarch"]
     gateway = rattler.Gateway()
     try:
         records = await rattler.solve(
             sources=channels,
-            specs=request["specs"],
+            specs=[mirrors.spec(one) for one in request["specs"]],
             gateway=gateway,
             platforms=platforms,
             virtual_packages=rattler.VirtualPackage.detect(),
         )
-    except exceptions.GatewayError as error:
-        raise Failed("unreachable", error, channels=_named_in(str(error), channels)) from None
     except exceptions.SolverError as error:
         lacking = await _lacking(str(error), gateway, channels, platforms)
         raise Failed("unsolvable", error, **lacking) from None
@@ -81,7 +149,7 @@ async def solve(request: Mapping[str, Any]) -> Answer:
     by_name = {one.name.normalized: one for one in sorted(records, key=lambda one: one.file_name)}
     ordered = rattler.PackageRecord.sort_topologically([*by_name.values()])
     return {
-        "packages": [_plain(by_name[one.name.normalized]) for one in ordered],
+        "packages": [_plain(by_name[one.name.normalized], mirrors) for one in ordered],
         "needs": sorted({need for one in records for need in one.depends if need[:2] == "__"}),
     }
 
@@ -115,20 +183,32 @@ async def _lacking(
     return {"lacks": str(spec), "package": name, "versions": versions[:VERSIONS_SHOWN]}
 
 
-def _plain(record: rattler.RepoDataRecord) -> Answer:
+def _plain(record: rattler.RepoDataRecord, mirrors: Mirrors) -> Answer:
     """A record as it stands in a lock."""
     about = json.loads(record.to_json())
     digest = f"sha256:{record.sha256.hex()}" if record.sha256 else ""
     if not digest and record.md5:
         digest = record.md5.hex()
     kept = {name: value for name, value in about.items() if name not in _OF_THE_FILE}
-    return {"url": str(record.url), "digest": digest, "about": kept}
+    return {"url": mirrors.canonical(str(record.url)), "digest": digest, "about": kept}
 
 
 async def install(request: Mapping[str, Any]) -> Answer:
     """Installs the packages of a lock into the request's prefix."""
     _check_node(request["needs"])
-    packages = request["packages"]
+    mirrors = Mirrors([*request["mirrors"]], request["mirrors"])
+    while True:
+        try:
+            return await _install(request, mirrors)
+        except Failed as failed:
+            if not failed.fault.get("package") or not mirrors.advance(mirrors.sources):
+                raise
+            print(f"{failed.fault['said']}; trying another mirror", file=sys.stderr)
+
+
+async def _install(request: Mapping[str, Any], mirrors: Mirrors) -> Answer:
+    """The same from the mirrors that are chosen now."""
+    packages = [{**one, "url": mirrors.mirrored(one["url"])} for one in request["packages"]]
     await asyncio.gather(*(asyncio.to_thread(_check_file, package) for package in packages))
     try:
         await rattler.install(

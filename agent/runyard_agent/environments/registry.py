@@ -8,7 +8,7 @@ the kind (a field of `EnvironmentSpec.backend`), its object takes a `BuilderCont
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 
@@ -30,10 +30,12 @@ class BuilderContext:
     Args:
         cache: where environments are built and found again. Shared by all kinds.
         environ: the agent's variables. Default: those of this process.
+        channel_mirrors: where conda channels are read instead, by channel.
     """
 
     cache: EnvironmentCache
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    channel_mirrors: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 BuilderFactory = Callable[[BuilderContext], EnvironmentBuilder]
@@ -49,7 +51,7 @@ def _pip(context: BuilderContext) -> EnvironmentBuilder:
 
 
 def _conda(context: BuilderContext) -> EnvironmentBuilder:
-    return CondaBuilder(context.cache, context.environ)
+    return CondaBuilder(context.cache, context.environ, context.channel_mirrors)
 
 
 def _docker(context: BuilderContext) -> EnvironmentBuilder:

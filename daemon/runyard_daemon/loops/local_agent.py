@@ -39,6 +39,8 @@ class AgentPlace:
     socket: Path
     environments_max_bytes: int = ENVIRONMENTS_MAX_BYTES
     """Built environments that it keeps."""
+    channel_mirrors: tuple[tuple[str, str], ...] = ()
+    """Conda channels, and where it reads them instead."""
 
     @property
     def lock(self) -> Path:
@@ -61,6 +63,7 @@ class AgentPlace:
             str(self.home / "blobs"),
             "--environments-max-bytes",
             str(self.environments_max_bytes),
+            *(f"--channel-mirror={channel}={url}" for channel, url in self.channel_mirrors),
         ]
 
 

@@ -395,3 +395,30 @@ def test_lock_names_what_a_package_says_of_itself(bench: Bench) -> None:
     assert [about["name"] for about in abouts] == ["python", "ryleaf", "rytop"]
     assert abouts[-1]["depends"] == ["python", "ryleaf <2", "__unix"]
     assert "# needs __unix\n" in lock.text
+
+
+def test_mirrors_are_tried_in_order_and_the_lock_names_the_channel(
+    bench: Bench, tmp_path: Path
+) -> None:
+    channel = f"file://{tmp_path}/not-here"  # only its mirrors exist
+    gone = f"file://{tmp_path}/gone"
+    mirrors = {channel: [gone, bench.channel]}
+    bench.builder = CondaBuilder(EnvironmentCache(bench.root), bench.environ, mirrors)
+
+    provided = bench.get("ryleaf=1", channels=[channel])
+
+    assert provided.lock is not None
+    assert f"{channel}/noarch/ryleaf-1.0-0_ry.conda" in provided.lock.text
+    assert f"{gone} can't be read; trying another mirror" in bench.log.text
+
+
+def test_channel_none_of_whose_mirrors_can_be_read_is_named_with_the_last(
+    bench: Bench, tmp_path: Path
+) -> None:
+    gone = f"file://{tmp_path}/gone"
+    mirrors = {"conda-forge": [gone]}
+    bench.builder = CondaBuilder(EnvironmentCache(bench.root), bench.environ, mirrors)
+
+    failed = bench.fail("ryleaf=1", channels=["conda-forge"])
+
+    assert f"conda-forge (its mirror {gone}) can't be read" in failed.message
