@@ -43,12 +43,14 @@ case "$1" in */*) [ -x "$1" ];; *) command -v "$1" >/dev/null;; esac || {
   exit 127
 }
 { read -r _ <>/runyard/signals; kill -TERM -1; kill -CONT -1; } 2>/dev/null &
-(exec "$@")
+exec 3>&2 2>/dev/null
+(exec 2>&3 3>&-; exec "$@")
 exit $?
 """
 """The container's first process: opens the run's pipes, passes SIGTERM to all others and waits.
 
-Of a program that can't be executed it says the errno, back through the FIFO of signals.
+Its own words, such as "Terminated", are no output of the job. Of a program that can't be executed
+it says the errno, back through the FIFO of signals.
 
 The program is not the first process itself: the kernel keeps signals from that one unless it
 handles them, and nobody would reap orphans. It is not in the background either, where a shell has
