@@ -34,15 +34,23 @@ _FOLDER = str(Path(runyard_agent.__file__).parent.parent)
 FIRST_PROCESS = r"""
 exec 0</dev/null 1<>/runyard/stdout
 if [ -p /runyard/stderr ]; then exec 2<>/runyard/stderr; else exec 2>&1; fi
-{ read -r _ <>/runyard/signals; kill -TERM -1; kill -CONT -1; } 2>/dev/null &
 if [ -n "$1" ]; then
   case ":$PATH:" in *":$1:"*) ;; *) PATH=$1:$PATH; export PATH;; esac
 fi
 shift
-(exec "$@")
+case "$1" in */*) [ -x "$1" ];; *) command -v "$1" >/dev/null;; esac || {
+  if [ -e "$1" ]; then echo 13; else echo 2; fi >/runyard/signals
+  exit 127
+}
+{ read -r _ <>/runyard/signals; kill -TERM -1; kill -CONT -1; } 2>/dev/null &
+exec 3>&2 2>/dev/null
+(exec 2>&3 3>&-; exec "$@")
 exit $?
 """
 """The container's first process: opens the run's pipes, passes SIGTERM to all others and waits.
+
+Its own words, such as "Terminated", are no output of the job. Of a program that can't be executed
+it says the errno, back through the FIFO of signals.
 
 The program is not the first process itself: the kernel keeps signals from that one unless it
 handles them, and nobody would reap orphans. It is not in the background either, where a shell has

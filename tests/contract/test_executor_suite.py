@@ -22,6 +22,8 @@ from runyard_agent.executors.process import ProcessExecutor
 from runyard_agent.executors.protocol import Executor, ExitRecord
 from runyard_agent.slots import Supervisor
 from support.agent_process import becomes, in_loop
+from support.contained import in_container
+from support.docker_engine import DockerEngine
 from support.house import processes_naming
 
 LIMIT_S = 20.0
@@ -74,9 +76,15 @@ class Recorder:
 class Workshop:
     """A folder of bundles, and executors of one kind: one life of an agent after another."""
 
-    def __init__(self, make: Callable[[Path, int, asyncio.TaskGroup], Executor]) -> None:
+    def __init__(
+        self,
+        make: Callable[[Path, int, asyncio.TaskGroup], Executor],
+        engine: DockerEngine | None = None,
+    ) -> None:
+        """With an `engine` the programs run in containers of it."""
         self.root = Path(tempfile.mkdtemp(dir="/tmp", prefix="ry-"))
         self._make = make
+        self._engine = engine
         self._number = 0
         self._tag = secrets.token_hex(3)  # runs are found by their ids, on the whole machine
 
@@ -110,7 +118,10 @@ class Workshop:
             "max_duration_s": None,
             "spool_bound_bytes": 1 << 20,
         }
-        bundle.write_spec(json.dumps({"format": 1, **defaults, **spec}).encode())
+        content = {"format": 1, **defaults, **spec}
+        if self._engine is not None:
+            in_container(content, bundle, self._engine, self.root)
+        bundle.write_spec(json.dumps(content).encode())
         return bundle
 
     def close(self) -> None:
@@ -128,12 +139,14 @@ def process_executor(root: Path, slots: int, group: asyncio.TaskGroup) -> Execut
     return ProcessExecutor(Supervisor(root / "supervisor"), slots, group)
 
 
-KINDS = {"process": process_executor}
+KINDS = {"process": process_executor, "container": process_executor}
 
 
 @pytest.fixture(params=KINDS)
 def workshop(request: pytest.FixtureRequest) -> Any:
-    shop = Workshop(KINDS[request.param])
+    is_contained = request.param == "container"
+    engine = request.getfixturevalue("docker_engine") if is_contained else None
+    shop = Workshop(KINDS[request.param], engine)
     yield shop
     shop.close()
 

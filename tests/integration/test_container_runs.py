@@ -92,12 +92,15 @@ def test_a_job_finds_its_variables_and_its_folders(contained: Contained, peer: P
     assert (bundle.path / "job" / "metrics").exists()
 
 
-def test_a_signal_that_ended_the_program_is_told(contained: Contained, peer: Peer) -> None:
+def test_a_signal_that_ended_the_program_is_told_and_not_printed(
+    contained: Contained, peer: Peer
+) -> None:
     source = "import os,signal; os.kill(os.getpid(), signal.SIGSEGV)"
 
-    _, end = contained.run(peer, python(source))
+    bundle, end = contained.run(peer, python(source))
 
     assert (end["reason"], end["signal"]) == ("signaled", signal.SIGSEGV)
+    assert bundle.read("stderr") == b""
 
 
 def test_sigint_is_not_ignored_inside(contained: Contained, peer: Peer) -> None:
@@ -124,6 +127,7 @@ def test_an_image_without_a_shell_prints_through_the_engines_log(
     assert contained.leftovers(bundle) == []
 
 
+NOBODY = 65534
 HANDLES = (
     "import signal,sys,time\n"
     "signal.signal(signal.SIGTERM, lambda *_: (print('bye', flush=True), sys.exit(3)))\n"
@@ -289,3 +293,54 @@ def test_a_second_container_of_an_attempt_is_not_started(contained: Contained, p
     assert "a container of this attempt is there already" in end["error"]["message"]
     assert not (bundle.path / "work" / "ran").exists()
     contained.engine.docker("rm", "-f", name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, which takes root")
+def test_outputs_belong_to_the_agents_user_whom_the_image_does_not_know(
+    contained: Contained, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (
+        "import os,time; open('made','w').close(); home=os.environ['HOME'];"
+        "os.write(1, f'ready {os.getuid()} {os.getgid()} {os.access(home, os.W_OK)}'.encode());"
+        "time.sleep(99)"
+    )
+    with monkeypatch.context() as patched:
+        for name in ("geteuid", "getegid"):
+            patched.setattr(os, name, lambda: NOBODY)
+        patched.setattr(os, "getgroups", list)
+        bundle = contained.bundle(python(source))
+    for name in ("stdout.fifo", "stderr.fifo", "signals.fifo"):
+        os.mkfifo(bundle.path / name, 0o600)
+    for path in (bundle.path, *bundle.path.iterdir()):
+        os.chown(path, NOBODY, NOBODY)
+
+    peer.send(op="spawn", bundle=str(bundle.path))
+    end = stop(peer, bundle, 60.0)
+
+    assert bundle.read("stdout") == b"ready 65534 65534 True"
+    assert bundle.read("stderr") == b""
+    assert (bundle.path / "work" / "made").stat().st_uid == NOBODY
+    assert (end["signal"], end["stopped_by"]) == (15, "cancel")
+
+
+def test_garbage_in_the_files_of_the_container_does_no_harm(
+    contained: Contained, peer: Peer
+) -> None:
+    bundle = contained.bundle(["true"])
+    (bundle.path / "container.json").write_bytes(b"\xff{not json")
+    (bundle.path / "container.held").write_bytes(b"")
+    peer.send(op="spawn", bundle=str(bundle.path))
+
+    end = peer.finish(bundle)
+
+    assert (end["reason"], end["exit_code"]) == ("exited", 0)
+
+
+def test_a_program_that_the_image_lacks_is_told_as_on_the_node(
+    contained: Contained, peer: Peer
+) -> None:
+    _, end = contained.run(peer, ["no-such-program", "x"])
+
+    assert end["reason"] == "spawn_failed"
+    assert end["error"]["errno"] == 2
+    assert "no-such-program: No such file or directory, in the image" in end["error"]["message"]

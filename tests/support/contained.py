@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from runyard_agent import bundles
+from runyard_agent import launch_container as inside
 from runyard_agent.environments.protocol import Container, ProvidedEnvironment
 from runyard_agent.launch import Specs
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import runs_pb2
-from runyardpb.v1.environments_pb2 import DockerImage
+from runyardpb.v1.environments_pb2 import BindMount, DockerImage
 from support.docker_engine import PYTHON_IMAGE, DockerEngine
 from support.supervised import Bundle, Node, Peer
 
@@ -92,7 +93,29 @@ def python(source: str) -> list[str | bytes]:
     return ["python3", "-c", source]
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A JSON object."""
-    content: dict[str, Any] = json.loads(path.read_bytes())
-    return content
+def in_container(
+    content: dict[str, Any], bundle: bundles.Bundle, engine: DockerEngine, shared: Path
+) -> None:
+    """Has the program of a spec.json run in a container that sees `shared` where it is.
+
+    The test's own interpreter is the image's.
+    """
+    library = shared / "library.zip"
+    library.touch()
+    ref = pb.AttemptRef(attempt=content["attempt"], epoch=content["epoch"])
+    spec = runs_pb2.RunSpec(merge_stderr=content["merge_stderr"])
+    mount = BindMount(source=os.fsencode(shared), target=str(shared))
+    options = DockerImage(network="none", mounts=[mount])
+    container = Container(str(engine.socket), PYTHON_IMAGE, "/bin/sh", options)
+    argv = [b"python3" if item == sys.executable else os.fsencode(item) for item in content["argv"]]
+    variables = {os.fsencode(k): os.fsencode(v) for k, v in content["env"].items()}
+    lease = pb.Lease(ref=ref, spec=spec)
+    request = inside.request(lease, bundle, container, argv, variables, (), str(library))
+    content["argv"] = inside.client_arguments(bundle, "client")
+    content["end_argv"] = inside.client_arguments(bundle, "ending")
+    content["container"] = {
+        "engine": container.engine,
+        "name": inside.container_name(lease, bundle),
+        "has_shell": True,
+        "request": request,
+    }

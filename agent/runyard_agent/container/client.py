@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 RECONNECT_S = 0.05
 RECONNECT_MOST_S = 1.0
 KILLED = 137
+NOT_FOUND = 127
+SHELL_WORDS = 5
+"""Words of the entrypoint before the program, where a shell starts it."""
 ENGINE_DIED = 255
 """What a new engine says of a container that ended while there was none."""
 _FATAL = frozenset({signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE})
@@ -168,6 +171,14 @@ class Client:
                 pass  # after the grace period it is killed by whoever ends what is left
 
     def _end(self, code: int, state: dict[str, Any]) -> int:
+        errno = self._start_errno() if code == NOT_FOUND else 0
+        if errno:
+            program = self._request["Entrypoint"][SHELL_WORDS]
+            message = f"{program}: {os.strerror(errno)}, in the image"
+            error = {"errno": errno, "message": message, "reason": "spawn_failed"}
+            report.put(self._bundle, {"oom": None, "error": error})
+            self._remove()
+            return code
         is_oom = bool(state.get("OOMKilled"))
         is_lost = code in (KILLED, ENGINE_DIED) and self._was_cut_off and not is_oom
         if is_lost and not self._is_stopped:
@@ -178,6 +189,14 @@ class Client:
         report.put(self._bundle, {"oom": oom, "error": None})
         self._remove()
         return code
+
+    def _start_errno(self) -> int:
+        """What kept the shell from executing the program; 0: nothing."""
+        try:
+            words = os.read(self._signals_fd, 4096).split() if self._signals_fd >= 0 else []
+        except BlockingIOError:
+            return 0
+        return next((int(word) for word in words if word.isdigit()), 0)
 
     def _remove(self) -> None:
         try:
