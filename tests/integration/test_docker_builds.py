@@ -15,7 +15,8 @@ import pytest
 
 from contract.environment_builder_suite import Log, cancelled, execute, provide, provide_to, run
 from runyard_agent.environments.cache import EnvironmentCache
-from runyard_agent.environments.docker import REPOSITORY, DockerBuilder
+from runyard_agent.environments.docker import DockerBuilder
+from runyard_agent.environments.docker_builds import REPOSITORY
 from runyard_agent.environments.protocol import (
     BuildContext,
     EnvironmentFailed,
@@ -100,7 +101,8 @@ def test_two_at_once_build_once(make: Callable[[], DockerBuilder]) -> None:
     first, second = run(both())
 
     assert first.container == second.container
-    assert sum("waiting for it" in log.text for log in logs) == 1
+    assert [log.text.count("Building image") for log in logs] == [1, 1]
+    assert "waiting for it" in logs[1].text
 
 
 def test_base_is_the_one_of_the_lock(

@@ -14,7 +14,8 @@ import pytest
 
 from contract.environment_builder_suite import Log, provide, run
 from runyard_agent.environments.cache import EnvironmentCache
-from runyard_agent.environments.docker import PROBES_NAME, DockerBuilder
+from runyard_agent.environments.docker import DockerBuilder
+from runyard_agent.environments.docker_builds import PROBES_NAME
 from runyard_agent.environments.lock import make_lock
 from runyard_agent.environments.protocol import EnvironmentFailed
 from runyardpb.v1.environments_pb2 import DockerImage, EnvironmentSpec

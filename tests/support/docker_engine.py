@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from uv import find_uv_bin
 
 READY_LIMIT_S = 60.0
 PR_SET_PDEATHSIG = 1
@@ -228,6 +229,7 @@ def add_python(root: Path) -> None:
         _copy(library_path, root / "usr/local/lib" / library_path.name)
     for binary in [program, *(base / "lib" / minor / "lib-dynload").glob("*.so")]:
         copy_libraries(binary, root)
+    copy_libraries(Path(find_uv_bin()), root)  # which is mounted into it
     (root / "etc/ld.so.conf").write_text("/usr/local/lib\n")
     subprocess.run(["ldconfig", "-r", str(root)], check=True)
 

@@ -13,6 +13,7 @@ from typing import Any
 from runyard_agent.environments.protocol import EnvironmentFailed
 
 HEADER = "# runyard container 1"
+_PIP = "# pip packages on top\n"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
 
@@ -44,10 +45,12 @@ class ContainerLock:
     Args:
         bases: the images that it is made of; of one without a Dockerfile just one.
         dockerfile: digest of the Dockerfile's text, hexadecimal. Empty: there is none.
+        pip: the lock of the pip packages on top. None: there are none.
     """
 
     bases: tuple[Pin, ...]
     dockerfile: str = ""
+    pip: str | None = None
 
 
 def node_platform() -> str:
@@ -80,12 +83,14 @@ def write_lock(lock: ContainerLock) -> str:
         lines += [f"base: {pin.reference}", f"id: {pin.image}"]
         if pin.digest:
             lines.append(f"digest: {pin.digest}")
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return text if lock.pip is None else f"{text}{_PIP}{lock.pip}"
 
 
 def read_lock(text: str) -> ContainerLock:
     """What a lock says. Raises EnvironmentFailed for a text that is none."""
-    header, *lines = text.splitlines() or [""]
+    head, has_pip, pip = text.partition(_PIP)
+    header, *lines = head.splitlines() or [""]
     bases: list[dict[str, str]] = []
     dockerfile = ""
     is_lock = header == HEADER
@@ -105,4 +110,4 @@ def read_lock(text: str) -> ContainerLock:
             "update runyard on this node, or change the environment, so that it is resolved again",
         )
     pins = (Pin(base["base"], base["id"], base.get("digest", "")) for base in bases)
-    return ContainerLock(tuple(pins), dockerfile)
+    return ContainerLock(tuple(pins), dockerfile, pip if has_pip else None)

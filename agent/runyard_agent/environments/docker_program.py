@@ -20,6 +20,7 @@ from docker.errors import APIError, DockerException
 from docker.utils import parse_repository_tag
 from urllib3.exceptions import HTTPError
 
+from runyard_agent.environments import docker_layer
 from runyard_agent.environments.docker_context import DOCKERFILE, write_context
 
 SILENCE_LIMIT_S = 24 * 3600
@@ -112,6 +113,8 @@ def say(text: str) -> None:
 ACTIONS: Mapping[str, Callable[[docker.APIClient, Request], Answer]] = {
     "pull": pull,
     "build": build,
+    "resolve": docker_layer.resolve,
+    "install": docker_layer.install,
 }
 
 
