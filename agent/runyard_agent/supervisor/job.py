@@ -7,6 +7,7 @@ import signal
 
 from runyard_agent.supervisor import record, streams, sweep
 from runyard_agent.supervisor.clock import boot_ns, unix_ns
+from runyard_agent.supervisor.memory import host_kills
 from runyard_agent.supervisor.spawn import NotStarted, spawn
 
 TYPE_CHECKING = False
@@ -25,6 +26,7 @@ class Job:
     """A run that this supervisor has claimed. Its processes are our only descendants."""
 
     __slots__ = (
+        "_host_kills",
         "_is_noted",
         "_kill_at_ns",
         "_max_rss_bytes",
@@ -73,6 +75,7 @@ class Job:
         self._passes = 0
         self._user_cpu_s = self._system_cpu_s = 0.0
         self._max_rss_bytes = 0
+        self._host_kills: int | None = None
 
     def start(self, stash: Stash, null_fd: int) -> None:
         """Spawns the main process; on failure sets `error` and has ended at once."""
@@ -80,6 +83,7 @@ class Job:
             fifo_fds = streams.make_fifos(self.bundle, self.spec.merge_stderr)
             stash.put(self.bundle, fifo_fds)
             self.spool = streams.Spool(self.bundle, fifo_fds, self.spec.spool_bound_bytes)
+            self._host_kills = host_kills()
             before_ns = boot_ns()
             self.pid = self._spawn(null_fd)
             self._spawned_boot_ns = before_ns, boot_ns()
@@ -235,8 +239,15 @@ class Job:
             user_cpu_s=round(self._user_cpu_s, 6),
             system_cpu_s=round(self._system_cpu_s, 6),
             max_rss_bytes=self._max_rss_bytes,
+            oom="host" if self._is_out_of_host_memory(signum) else None,
             error=self.error and {"errno": self.error.errno, "message": self.error.strerror},
         )
+
+    def _is_out_of_host_memory(self, signum: int | None) -> bool:
+        """Whether the kernel killed the main process: it killed while this ran, and none of us."""
+        if signum != signal.SIGKILL or self.stopped_by or self._host_kills is None:
+            return False
+        return (host_kills() or 0) > self._host_kills
 
     def close(self, stash: Stash) -> None:
         """Gives back descriptors.

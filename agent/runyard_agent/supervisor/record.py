@@ -228,6 +228,7 @@ def exit_record(identity: Record, reason: str, **values: Any) -> Record:
         "system_cpu_s": 0.0,
         "max_rss_bytes": 0,
         "survivors": 0,
+        "oom": None,
         "error": None,
     }
     content.update(values)

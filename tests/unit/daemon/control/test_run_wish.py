@@ -32,6 +32,7 @@ FINE = RunWish(
     variables=((b"A", b"1"),),
     caller_variables=(),
     resources=Resources(1000, 1 << 30, 1),
+    has_limits=False,
     priority=0,
     max_duration_s=None,
     grace_s=None,
@@ -149,3 +150,9 @@ def test_a_display_name_must_be_printable() -> None:
 def test_an_environment_may_ask_for_a_python_alone() -> None:
     for environment in (replace(PIP, requirements=()), replace(CONDA, packages=())):
         assert fields(replace(FINE, environment=environment)) == []
+
+
+def test_limits_are_refused_as_nobody_would_keep_them() -> None:
+    found = violations(replace(FINE, has_limits=True))
+
+    assert found == [("spec.limits", "this daemon keeps no limits; leave them out")]
