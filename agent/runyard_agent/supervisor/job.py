@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
 from runyard_agent.supervisor import record, streams, sweep
+from runyard_agent.supervisor.cgroup import Group, NoGroups
 from runyard_agent.supervisor.clock import boot_ns, unix_ns
 from runyard_agent.supervisor.memory import host_kills
 from runyard_agent.supervisor.spawn import NotStarted, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from runyard_agent.supervisor.cgroup import Limits
     from runyard_agent.supervisor.record import Record, Spec
     from runyard_agent.supervisor.stash import Stash
 
@@ -26,6 +29,7 @@ class Job:
     """A run that this supervisor has claimed. Its processes are our only descendants."""
 
     __slots__ = (
+        "_group",
         "_host_kills",
         "_is_noted",
         "_kill_at_ns",
@@ -76,6 +80,7 @@ class Job:
         self._user_cpu_s = self._system_cpu_s = 0.0
         self._max_rss_bytes = 0
         self._host_kills: int | None = None
+        self._group: Group | None = None
 
     def start(self, stash: Stash, null_fd: int) -> None:
         """Spawns the main process; on failure sets `error` and has ended at once."""
@@ -115,16 +120,29 @@ class Job:
             pass  # a full disk: "spawning" stays, the run is found by its environment then
 
     def _spawn(self, null_fd: int) -> int:
-        writers = []
+        writers: list[int] = []
+        groups: list[int] = []
         try:
             for name in streams.NAMES[: 1 if self.spec.merge_stderr else 2]:
                 path = streams.fifo_path(self.bundle, name)
                 writers.append(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
             stdio = (null_fd, writers[0], writers[-1])
-            return spawn(self.spec.argv, self.spec.env, self.spec.cwd, stdio)
+            if self.spec.limits is not None:
+                self._group = self._make_group(self.spec.limits)
+                groups = self._group.open()
+            return spawn(self.spec.argv, self.spec.env, self.spec.cwd, stdio, groups)
         finally:
-            for fd in writers:
+            for fd in writers + groups:
                 os.close(fd)
+
+    def _make_group(self, limits: Limits) -> Group:
+        spec = self.spec
+        name = f"runyard-{spec.run_id}.{spec.attempt}.{spec.epoch}".replace("/", "_")
+        try:
+            return Group(self.bundle, name, limits)
+        except NoGroups as error:
+            why = f"its limits can't be kept on this node: {error.strerror}"
+            raise NotStarted(errno.ENOTSUP, why) from None
 
     @property
     def has_ended(self) -> bool:
@@ -190,6 +208,8 @@ class Job:
             self._swept_since_ns = now
         if self._passes >= sweep.STUBBORN_PASSES:
             sweep.storm(self.reap, frozenset)
+        if self._group is not None:
+            self._group.kill()
         sweep.kill_all(self.processes)
         self._sweep_at_ns = now + min(FIRST_SWEEP_NS << min(self._passes, 9), SECOND_NS)
         self._passes += 1
@@ -239,15 +259,22 @@ class Job:
             user_cpu_s=round(self._user_cpu_s, 6),
             system_cpu_s=round(self._system_cpu_s, 6),
             max_rss_bytes=self._max_rss_bytes,
-            oom="host" if self._is_out_of_host_memory(signum) else None,
+            oom=self._out_of_memory(signum),
+            limits=self._group.mechanism if self._group else None,
             error=self.error and {"errno": self.error.errno, "message": self.error.strerror},
         )
 
-    def _is_out_of_host_memory(self, signum: int | None) -> bool:
-        """Whether the kernel killed the main process: it killed while this ran, and none of us."""
+    def _out_of_memory(self, signum: int | None) -> str | None:
+        """Whose memory was short: the run's limit, or the host's.
+
+        The host's where the main process was killed, by none of us, and the kernel killed some
+        while it ran.
+        """
+        if self._group is not None and self._group.has_killed():
+            return "limit"
         if signum != signal.SIGKILL or self.stopped_by or self._host_kills is None:
-            return False
-        return (host_kills() or 0) > self._host_kills
+            return None
+        return "host" if (host_kills() or 0) > self._host_kills else None
 
     def close(self, stash: Stash) -> None:
         """Gives back descriptors.
@@ -256,6 +283,9 @@ class Job:
         deletion makes the creation of files dearer for a minute, up to milliseconds in a flood.
         """
         os.close(self._state_fd)
+        if self._group is not None:
+            self._group.remove()
+            self._group = None
         stash.remove(self.bundle)
         if self.spool is not None:
             self.spool.close()
