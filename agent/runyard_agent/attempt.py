@@ -35,7 +35,13 @@ _STOPPED_BY: Mapping[str, StoppedBy.ValueType] = {
     "timeout": pb.AttemptEnd.STOPPED_BY_TIMEOUT,
     "supervisor_lost": pb.AttemptEnd.STOPPED_BY_SUPERVISOR_LOST,
 }
+_OUT_OF_MEMORY: Mapping[str, pb.AttemptEnd.OutOfMemory.ValueType] = {
+    "limit": pb.AttemptEnd.OUT_OF_MEMORY_LIMIT,
+    "host": pb.AttemptEnd.OUT_OF_MEMORY_HOST,
+}
 WARNINGS_MAX = 20
+DISK_FULL_BYTES = 1 << 20
+"""A disk with less free space counts as full: nothing that a training writes fits."""
 
 
 class Span(NamedTuple):
@@ -180,12 +186,12 @@ def end_of(record: Mapping[str, Any], work: str) -> pb.AttemptEnd:
         ),
         peak_memory_bytes=record.get("max_rss_bytes") or 0,
         working_directory=os.fsencode(work),
+        out_of_memory=_OUT_OF_MEMORY.get(
+            str(record.get("oom")), pb.AttemptEnd.OUT_OF_MEMORY_UNSPECIFIED
+        ),
     )
-    if record.get("oom"):
-        is_limit = record["oom"] == "limit"
-        end.out_of_memory = (
-            pb.AttemptEnd.OUT_OF_MEMORY_LIMIT if is_limit else pb.AttemptEnd.OUT_OF_MEMORY_HOST
-        )
+    if record.get("exit_code") or record.get("signal"):
+        end.is_disk_full = is_disk_full(work)
     _set_ns(end.end_time, record.get("ended_at_unix_ns") or clock.unix_ns())
     _set_ns(end.duration, max(0, record.get("duration_ns") or 0))
     cpu_s = float(record.get("user_cpu_s") or 0) + float(record.get("system_cpu_s") or 0)
@@ -208,6 +214,16 @@ def end_of(record: Mapping[str, Any], work: str) -> pb.AttemptEnd:
         end.message = "the process that watched the run was killed; all its processes were ended"
         end.advice = "submit again; see what kills processes on the node (memory may be short)"
     return end
+
+
+def is_disk_full(folder: str) -> bool:
+    """Whether the disk that a folder lies on has no room left for this account."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    free_bytes = disk.f_bavail * disk.f_frsize
+    return free_bytes < DISK_FULL_BYTES or (disk.f_files > 0 and disk.f_favail == 0)
 
 
 def failed(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from support import memory_group
 from support.supervised import Node, Peer, python, supervised_node
 
 
@@ -69,6 +70,25 @@ def test_supervisor_counts_cpu_time_and_memory_of_all_processes(node: Node, slot
 
     assert record["user_cpu_s"] + record["system_cpu_s"] >= 0.3
     assert record["max_rss_bytes"] >= 64 << 20
+
+
+def test_supervisor_says_that_the_kernel_ended_a_run_for_want_of_memory(
+    node: Node, slot: Peer
+) -> None:
+    if why := memory_group.lacking():
+        pytest.skip(why)
+    # Both in one test: another kill by the kernel at the same time would count for the first.
+    _, killed_by_itself = node.run(slot, python("import os\nos.kill(os.getpid(), 9)"))
+    with memory_group.memory_group(f"runyard-test-{os.getpid()}", 64 << 20) as procs:
+        hog = (
+            f"import os\nopen({str(procs)!r}, 'w').write(str(os.getpid()))\n"
+            "held = b'x' * (512 << 20)"
+        )
+
+        _, record = node.run(slot, python(hog))
+
+    assert (killed_by_itself["signal"], killed_by_itself["oom"]) == (9, None)
+    assert (record["reason"], record["signal"], record["oom"]) == ("signaled", 9, "host")
 
 
 def test_supervisor_counts_cpu_time_of_processes_that_outlived_their_parent(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
 from runyard_agent.supervisor import record, streams, sweep
+from runyard_agent.supervisor.cgroup import Group, NoGroups
 from runyard_agent.supervisor.clock import boot_ns, unix_ns
+from runyard_agent.supervisor.memory import host_kills
 from runyard_agent.supervisor.outside import Outside
 from runyard_agent.supervisor.spawn import NotStarted, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from runyard_agent.supervisor.cgroup import Limits
     from runyard_agent.supervisor.record import Record, Spec
     from runyard_agent.supervisor.stash import Stash
 
@@ -26,6 +30,8 @@ class Job:
     """A run that this supervisor has claimed. Its processes are our only descendants."""
 
     __slots__ = (
+        "_group",
+        "_host_kills",
         "_is_noted",
         "_kill_at_ns",
         "_max_rss_bytes",
@@ -76,6 +82,8 @@ class Job:
         self._passes = 0
         self._user_cpu_s = self._system_cpu_s = 0.0
         self._max_rss_bytes = 0
+        self._host_kills: int | None = None
+        self._group: Group | None = None
 
     def start(self, stash: Stash, null_fd: int) -> None:
         """Spawns the main process; on failure sets `error` and has ended at once."""
@@ -83,6 +91,7 @@ class Job:
             fifo_fds = streams.make_fifos(self.bundle, self.spec.merge_stderr)
             stash.put(self.bundle, fifo_fds)
             self.spool = streams.Spool(self.bundle, fifo_fds, self.spec.spool_bound_bytes)
+            self._host_kills = host_kills()
             before_ns = boot_ns()
             self.pid = self._spawn(null_fd)
             self._spawned_boot_ns = before_ns, boot_ns()
@@ -114,16 +123,29 @@ class Job:
             pass  # a full disk: "spawning" stays, the run is found by its environment then
 
     def _spawn(self, null_fd: int) -> int:
-        writers = []
+        writers: list[int] = []
+        groups: list[int] = []
         try:
             for name in streams.NAMES[: 1 if self.spec.merge_stderr else 2]:
                 path = streams.fifo_path(self.bundle, name)
                 writers.append(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
             stdio = (null_fd, writers[0], writers[-1])
-            return spawn(self.spec.argv, self.spec.env, self.spec.cwd, stdio)
+            if self.spec.limits is not None:
+                self._group = self._make_group(self.spec.limits)
+                groups = self._group.open()
+            return spawn(self.spec.argv, self.spec.env, self.spec.cwd, stdio, groups)
         finally:
-            for fd in writers:
+            for fd in writers + groups:
                 os.close(fd)
+
+    def _make_group(self, limits: Limits) -> Group:
+        spec = self.spec
+        name = f"runyard-{spec.run_id}.{spec.attempt}.{spec.epoch}".replace("/", "_")
+        try:
+            return Group(self.bundle, name, limits)
+        except NoGroups as error:
+            why = f"its limits can't be kept on this node: {error.strerror}"
+            raise NotStarted(errno.ENOTSUP, why) from None
 
     @property
     def has_ended(self) -> bool:
@@ -191,6 +213,8 @@ class Job:
             self._swept_since_ns = now
         if self._passes >= sweep.STUBBORN_PASSES:
             sweep.storm(self.reap, frozenset)
+        if self._group is not None:
+            self._group.kill()
         sweep.kill_all(self.processes)
         self._sweep_at_ns = now + min(FIRST_SWEEP_NS << min(self._passes, 9), SECOND_NS)
         self._passes += 1
@@ -232,11 +256,13 @@ class Job:
             "reason": reason,
             "exit_code": code,
             "error": self.error and {"errno": self.error.errno, "message": self.error.strerror},
+            "limits": self._group.mechanism if self._group else None,
         }
         if not self.spec.end_argv:  # of a container, what its client used says nothing
             values["user_cpu_s"] = round(self._user_cpu_s, 6)
             values["system_cpu_s"] = round(self._system_cpu_s, 6)
             values["max_rss_bytes"] = self._max_rss_bytes
+            values["oom"] = self._out_of_memory(signum)
         return record.exit_record(
             self.spec.identity,
             **(values | self.outside.result()),
@@ -251,6 +277,18 @@ class Job:
             order_bytes=spool.order_bytes if spool else 0,
         )
 
+    def _out_of_memory(self, signum: int | None) -> str | None:
+        """Whose memory was short: the run's limit, or the host's.
+
+        The host's where the main process was killed, by none of us, and the kernel killed some
+        while it ran.
+        """
+        if self._group is not None and self._group.has_killed():
+            return "limit"
+        if signum != signal.SIGKILL or self.stopped_by or self._host_kills is None:
+            return None
+        return "host" if (host_kills() or 0) > self._host_kills else None
+
     def close(self, stash: Stash) -> None:
         """Gives back descriptors.
 
@@ -258,6 +296,9 @@ class Job:
         deletion makes the creation of files dearer for a minute, up to milliseconds in a flood.
         """
         os.close(self._state_fd)
+        if self._group is not None:
+            self._group.remove()
+            self._group = None
         stash.remove(self.bundle)
         if self.spool is not None:
             self.spool.close()

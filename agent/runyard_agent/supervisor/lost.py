@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from runyard_agent.supervisor import record, streams, sweep
+from runyard_agent.supervisor import cgroup, record, streams, sweep
 from runyard_agent.supervisor.clock import boot_ns, unix_ns
 from runyard_agent.supervisor.outside import Outside
 
@@ -28,6 +28,7 @@ class LostRun:
         "_attempt",
         "_clean_scans",
         "_fifo_fds",
+        "_groups",
         "_main",
         "_orphans",
         "_passes",
@@ -69,6 +70,7 @@ class LostRun:
         self._storm = storm
         self._spool: streams.Spool | None = None
         self._main = self._living_main()
+        self._groups = cgroup.left_behind(bundle)
         self._clean_scans = 0
         self._passes = 0
         self._since_ns = boot_ns()
@@ -100,6 +102,7 @@ class LostRun:
             self._passes += 1
             if self._passes > sweep.STUBBORN_PASSES:
                 self._storm()
+            cgroup.kill(self._groups)
             alive = sweep.kill_all(self._find)
             self.survivors = [process.pid for process in alive]
             self._clean_scans = 0 if alive else self._clean_scans + 1
@@ -120,6 +123,8 @@ class LostRun:
     def _save(self) -> None:
         if self._spool is None:
             self._spool = streams.Spool(self.bundle, self._fifo_fds, 1)
+        if self._groups:
+            cgroup.remove(self.bundle, self._groups)
         if self._spool.drain():
             content = self._content(self._spool)
             os.close(record.replace(self.bundle, record.EXIT, content))

@@ -7,6 +7,7 @@ import json
 import os
 
 from runyard_agent.supervisor import clock
+from runyard_agent.supervisor.cgroup import Limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Spec:
         "env",
         "epoch",
         "grace_s",
+        "limits",
         "max_duration_s",
         "merge_stderr",
         "run_id",
@@ -61,6 +63,7 @@ class Spec:
         self.cwd = _bytes(_require(record, "cwd", str))
         self.merge_stderr: bool = _require(record, "merge_stderr", bool)
         self.grace_s = seconds(record.get("grace_s", 30.0))
+        self.limits = _limits(record.get("limits"))
         limit = record.get("max_duration_s")
         self.max_duration_s = None if limit is None else seconds(limit)
         self.spool_bound_bytes: int = max(1, _require(record, "spool_bound_bytes", int))
@@ -69,6 +72,18 @@ class Spec:
     def identity(self) -> Record:
         """What names the attempt in its exit record."""
         return {"run_id": self.run_id, "attempt": self.attempt, "epoch": self.epoch}
+
+
+def _limits(value: object) -> Limits | None:
+    """What the run may use at most; None: it has no limits."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise SpecInvalid(f"limits is {value!r}, not an object")
+    amounts = [_require(value, name, int) for name in ("cpu_millicores", "memory_bytes")]
+    if min(amounts) < 0:
+        raise SpecInvalid(f"limits is {value!r}, with an amount below 0")
+    return Limits(*amounts) if any(amounts) else None
 
 
 def _require(record: Record, name: str, kind: type) -> Any:
@@ -231,6 +246,7 @@ def exit_record(identity: Record, reason: str, **values: Any) -> Record:
         "max_rss_bytes": 0,
         "survivors": 0,
         "oom": None,
+        "limits": None,
         "error": None,
     }
     content.update(values)

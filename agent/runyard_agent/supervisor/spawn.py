@@ -18,12 +18,19 @@ class NotStarted(OSError):
     """The program could not be started: `errno` and a text that names what was at fault."""
 
 
-def spawn(argv: list[bytes], env: Mapping[bytes, bytes], cwd: bytes, stdio: Sequence[int]) -> int:
+def spawn(
+    argv: list[bytes],
+    env: Mapping[bytes, bytes],
+    cwd: bytes,
+    stdio: Sequence[int],
+    groups: Sequence[int] = (),
+) -> int:
     """Starts `argv` in `cwd` with `stdio` as its descriptors 0, 1 and 2; returns its pid.
 
     A name without a slash is looked up along the PATH in `env`; a relative path starts at
     `cwd`. This process changes its own directory for the moment of the spawn and is back in
-    `/` afterwards, so a job that deletes its folder doesn't take ours.
+    `/` afterwards, so a job that deletes its folder doesn't take ours. It joins the control
+    groups whose descriptors `groups` has before it is what it becomes.
     """
     try:
         os.chdir(cwd)
@@ -31,6 +38,8 @@ def spawn(argv: list[bytes], env: Mapping[bytes, bytes], cwd: bytes, stdio: Sequ
         raise _not_started(error, b"working folder " + cwd) from None
     try:
         program = _find(argv[0], env)
+        if groups:
+            return spawn_forked(program, argv, env, stdio, groups)
         try:
             return _spawn_posix(program, argv, env, stdio)
         except NotImplementedError:  # a Python built for a C library before glibc 2.26
@@ -84,13 +93,17 @@ def _spawn_posix(
 
 
 def spawn_forked(
-    program: bytes, argv: list[bytes], env: Mapping[bytes, bytes], stdio: Sequence[int]
+    program: bytes,
+    argv: list[bytes],
+    env: Mapping[bytes, bytes],
+    stdio: Sequence[int],
+    groups: Sequence[int] = (),
 ) -> int:
-    """The same by fork and exec, for interpreters whose posix_spawn can't make a session."""
+    """The same by fork and exec: into control groups, or where posix_spawn makes no session."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _become(program, argv, env, stdio, writer)
+        _become(program, argv, env, stdio, groups, writer)
     os.close(writer)
     try:
         failure = os.read(reader, 16)
@@ -108,11 +121,14 @@ def _become(
     argv: list[bytes],
     env: Mapping[bytes, bytes],
     stdio: Sequence[int],
+    groups: Sequence[int],
     report_fd: int,
 ) -> None:
     try:
         signal.set_wakeup_fd(-1)
         os.setsid()
+        for fd in groups:
+            os.write(fd, b"0")
         for target, fd in enumerate(stdio):
             os.dup2(fd, target)
         for signum in _ALL_SIGNALS:

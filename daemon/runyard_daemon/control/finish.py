@@ -23,6 +23,7 @@ from runyard_daemon.core.end import (
 from runyard_daemon.core.lastwords import missed_paths
 from runyard_daemon.core.lifecycle import WAITING, Event
 from runyard_daemon.core.phases import Milestones, Phase, Span, waterfall
+from runyard_daemon.core.shortage import Memory
 from runyard_daemon.core.types import AttemptRef, Cause, WallTime
 from runyard_daemon.store import Connection, attempts, computes, runs
 from runyard_daemon.store.attempts import AttemptChange, AttemptRecord
@@ -237,6 +238,8 @@ def _facts(run: RunRecord, ending: Ending, spec: SpecFacts) -> EndFacts:
         stderr_tail=ending.evidence.stderr_tail,
         kept_out=ending.evidence.kept_out,
         interpreter=spec.interpreter,
+        out_of_memory=Memory(end.out_of_memory),
+        is_disk_full=end.is_disk_full,
     )
 
 
@@ -248,6 +251,7 @@ def end_record(cause: Cause, metadata: Mapping[str, str] | None = None) -> EndRe
         "path": cause.path,
         "rule": cause.rule,
         "by": cause.by,
+        "memory": cause.memory,
     }
     lines = "\n".join(cause.last_lines).encode("utf-8", "surrogateescape")
     return EndRecord(

@@ -51,6 +51,7 @@ class RunWish:
     variables_of_environment: Variables
     caller_variables: Variables
     resources: Resources
+    has_limits: bool
     priority: int
     max_duration_s: float | None
     grace_s: float | None
@@ -79,6 +80,8 @@ def violations(wish: RunWish) -> list[Violation]:
             )
         )
     found += _resources(wish.resources)
+    if wish.has_limits:
+        found.append(("spec.limits", "this daemon keeps no limits; leave them out"))
     found += _range("spec.priority", wish.priority, limits.PRIORITY_MIN, limits.PRIORITY_MAX)
     if wish.max_duration_s is not None and not 0 < wish.max_duration_s <= limits.MAX_DURATION_S:
         found.append(

@@ -11,6 +11,7 @@ from runyard_contract.states import EndClass, RunState
 from runyard_daemon.core.lastwords import PythonException, find_exception, last_lines
 from runyard_daemon.core.lifecycle import Event
 from runyard_daemon.core.packages import distribution_of
+from runyard_daemon.core.shortage import Memory, Shortage, find_shortage
 from runyard_daemon.core.signals import MEMORY_ADVICE, signal_advice, signal_name
 from runyard_daemon.core.types import Cause
 
@@ -93,6 +94,10 @@ class EndFacts:
     kept_out: KeptOut | None = None
     interpreter: str = ""
     """The interpreter of a user-managed environment; empty for any other."""
+    out_of_memory: Memory = Memory.NOBODYS
+    """Whose memory was short when it ended, by the node's word."""
+    is_disk_full: bool = False
+    """Whether the disk of its folder had no room left when it ended."""
 
 
 @record
@@ -122,12 +127,7 @@ def classify(facts: EndFacts) -> Cause:
     if facts.reason is EndReason.EXITED:
         return _exited(facts)
     if facts.reason is EndReason.SIGNALED and facts.signal:
-        return _cause(
-            facts,
-            EndClass.SIGNAL,
-            f"{facts.program} was ended by {signal_name(facts.signal)}, which runyard did not send",
-            signal_advice(facts.signal),
-        )
+        return _signaled(facts, facts.signal)
     return _not_executed(facts)
 
 
@@ -144,8 +144,16 @@ def final_state(cause: Cause) -> RunState:
 
 
 _BY_ITSELF = frozenset(
-    {EndClass.NONE, EndClass.SCRIPT_ERROR, EndClass.MISSING_IMPORT, EndClass.IGNORED_FILE}
+    {
+        EndClass.NONE,
+        EndClass.SCRIPT_ERROR,
+        EndClass.MISSING_IMPORT,
+        EndClass.IGNORED_FILE,
+        EndClass.OUT_OF_MEMORY,
+        EndClass.DISK_FULL,
+    }
 )
+_BY_SIGNAL = frozenset({EndClass.SIGNAL, EndClass.OUT_OF_MEMORY, EndClass.DISK_FULL})
 
 
 def outcome(cause: Cause) -> Outcome:
@@ -154,7 +162,7 @@ def outcome(cause: Cause) -> Outcome:
         return Outcome(cause.exit_code, "script")
     if cause.end_class is EndClass.NONE:
         return Outcome(0, "runyard")
-    if cause.end_class is EndClass.SIGNAL and cause.signal is not None:
+    if cause.end_class in _BY_SIGNAL and cause.signal is not None:
         return Outcome(128 + cause.signal, "signal")
     return Outcome(OTHER_EXIT_STATUS, "runyard")
 
@@ -168,10 +176,37 @@ def _exited(facts: EndFacts) -> Cause:
     exception = find_exception(facts.stderr_tail) if code == 1 else None
     if facts.kept_out is not None:
         return _kept_out(facts, facts.kept_out, exception)
+    is_import = exception is not None and (exception.module or exception.library)
+    short = None if is_import else _find_shortage(facts, exception)
     if exception is not None:
-        return _raised(facts, exception)
+        return _raised(facts, exception, short)
+    if short is not None:
+        return _short(facts, short, f"{facts.program} exited with code {code}")
     message, advice = _exit_code_words(facts, code)
     return _cause(facts, EndClass.SCRIPT_ERROR, message, advice)
+
+
+def _signaled(facts: EndFacts, number: int) -> Cause:
+    said = f"{facts.program} was ended by {signal_name(number)}"
+    short = _find_shortage(facts, None)
+    if short is not None:
+        return _short(facts, short, said)
+    return _cause(
+        facts, EndClass.SIGNAL, f"{said}, which runyard did not send", signal_advice(number)
+    )
+
+
+def _find_shortage(facts: EndFacts, exception: PythonException | None) -> Shortage | None:
+    return find_shortage(
+        facts.stderr_tail, exception, facts.out_of_memory, is_disk_full=facts.is_disk_full
+    )
+
+
+def _short(
+    facts: EndFacts, short: Shortage, said: str, exception: PythonException | None = None
+) -> Cause:
+    cause = _cause(facts, short.end_class, f"{said}: {short.what}", short.advice, exception)
+    return replace(cause, memory=short.memory.value)
 
 
 def _exit_code_words(facts: EndFacts, code: int) -> tuple[str, str]:
@@ -194,7 +229,7 @@ def _exit_code_words(facts: EndFacts, code: int) -> tuple[str, str]:
     return said, log
 
 
-def _raised(facts: EndFacts, exception: PythonException) -> Cause:
+def _raised(facts: EndFacts, exception: PythonException, short: Shortage | None) -> Cause:
     message = f"{facts.program} raised {exception.text}"
     if exception.library:
         return _cause(
@@ -212,10 +247,9 @@ def _raised(facts: EndFacts, exception: PythonException) -> Cause:
             _import_advice(facts, exception),
             exception,
         )
-    if exception.type.rpartition(".")[2] in ("MemoryError", "OutOfMemoryError"):
-        advice = "use less memory (smaller batches, fewer workers), or a node with more"
-    else:
-        advice = f"see its output with `runyard runs logs {facts.run_id}`"
+    if short is not None:
+        return _short(facts, short, message, exception)
+    advice = f"see its output with `runyard runs logs {facts.run_id}`"
     return _cause(facts, EndClass.SCRIPT_ERROR, message, advice, exception)
 
 

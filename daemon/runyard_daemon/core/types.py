@@ -154,3 +154,5 @@ class Cause:
     """The ignore rule that kept `path` out: file, line and pattern."""
     by: str = ""
     """Who canceled or abandoned the run."""
+    memory: str = ""
+    """Whose memory ran out: "limit", "host" or "gpu"."""

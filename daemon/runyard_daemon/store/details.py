@@ -55,6 +55,10 @@ class AttemptEndRecord:
     cpu_time_us: int | None = None
     peak_memory_bytes: int | None = None
     working_directory: bytes = b""
+    out_of_memory: str = ""
+    """Whose memory was short, by the node's word: "limit" or "host"; empty: nobody's."""
+    is_disk_full: bool = False
+    """Whether the disk of its folder had no room left."""
 
 
 @record

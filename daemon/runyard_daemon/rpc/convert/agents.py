@@ -178,6 +178,8 @@ def _to_end(end: pb.AttemptEnd) -> AttemptEndRecord:
         cpu_time_us=round(from_duration(end.cpu_time) * 1e6),
         peak_memory_bytes=_amount(end.peak_memory_bytes),
         working_directory=end.working_directory[:4096],
+        out_of_memory=_OUT_OF_MEMORY.get(end.out_of_memory, ""),
+        is_disk_full=end.is_disk_full,
     )
 
 
@@ -186,6 +188,12 @@ _STOPPED_BY = {
     pb.AttemptEnd.STOPPED_BY_CANCEL: "CANCEL",
     pb.AttemptEnd.STOPPED_BY_TIMEOUT: "TIMEOUT",
     pb.AttemptEnd.STOPPED_BY_SUPERVISOR_LOST: "SUPERVISOR_LOST",
+}
+
+
+_OUT_OF_MEMORY = {
+    pb.AttemptEnd.OUT_OF_MEMORY_LIMIT: "limit",
+    pb.AttemptEnd.OUT_OF_MEMORY_HOST: "host",
 }
 
 

@@ -36,6 +36,7 @@ FINE = RunWish(
     variables=((b"A", b"1"),),
     caller_variables=(),
     resources=Resources(1000, 1 << 30, 1),
+    has_limits=False,
     priority=0,
     max_duration_s=None,
     grace_s=None,
@@ -190,3 +191,9 @@ def test_faults_of_a_container_image_are_named(
 )
 def test_images_that_an_engine_can_be_asked_for_are_taken(image: str) -> None:
     assert not violations(replace(FINE, environment=replace(DOCKER, image=image)))
+
+
+def test_limits_are_refused_as_nobody_would_keep_them() -> None:
+    found = violations(replace(FINE, has_limits=True))
+
+    assert found == [("spec.limits", "this daemon keeps no limits; leave them out")]

@@ -18,6 +18,7 @@ from runyard_daemon.core.end import (
     final_state,
     outcome,
 )
+from runyard_daemon.core.shortage import Memory
 
 RUN = "iris_1764000000_0a1b2c3d"
 
@@ -131,9 +132,97 @@ def test_file_that_a_built_in_rule_kept_out_is_brought_back_in_an_ignore_file() 
     assert "`!/outputs/` in .runyardignore" in cause.advice
 
 
-def test_memory_error_advises_on_memory() -> None:
-    for line in (b"MemoryError", b"torch.OutOfMemoryError: CUDA out of memory."):
-        assert "less memory" in classify(exited(1, raised(line))).advice
+@pytest.mark.parametrize(
+    ("line", "memory"),
+    [
+        (b"MemoryError", "host"),
+        (b"numpy._core._exceptions._ArrayMemoryError: Unable to allocate 8.00 TiB", "host"),
+        (b"OSError: [Errno 12] Cannot allocate memory", "host"),
+        (b"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "gpu"),
+        (b"torch.cuda.OutOfMemoryError: HIP out of memory.", "gpu"),
+        (b"RuntimeError: CUDA error: out of memory", "gpu"),
+        (b"jaxlib.xla_extension.XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory while", "gpu"),
+    ],
+)
+def test_exception_for_want_of_memory_says_whose_memory(line: bytes, memory: str) -> None:
+    cause = classify(exited(1, raised(line)))
+
+    assert (cause.end_class, cause.memory) == (EndClass.OUT_OF_MEMORY, memory)
+    assert line.decode() in cause.message
+    assert "memory" in cause.advice
+    assert outcome(cause) == Outcome(1, "script")
+
+
+def test_script_that_got_over_a_gpu_shortage_fails_for_what_ended_it() -> None:
+    tail = b"CUDA out of memory, trying a smaller batch\n" + raised(b"ValueError: no column x")
+
+    assert classify(exited(1, tail)).end_class is EndClass.SCRIPT_ERROR
+
+
+def test_native_program_without_a_traceback_is_judged_by_its_last_lines() -> None:
+    cause = classify(exited(134, b"terminate called after throwing 'std::bad_alloc'\n"))
+
+    assert (cause.end_class, cause.memory) == (EndClass.OUT_OF_MEMORY, "host")
+    assert outcome(cause) == Outcome(134, "script")
+
+
+@pytest.mark.parametrize(
+    ("memory", "words"), [(Memory.LIMIT, "memory limit"), (Memory.HOST, "the node ran out")]
+)
+def test_kill_for_want_of_memory_is_told_with_the_status_of_its_signal(
+    memory: Memory, words: str
+) -> None:
+    facts = EndFacts(
+        EndReason.SIGNALED, RUN, program="train.py", signal=signal.SIGKILL, out_of_memory=memory
+    )
+
+    cause = classify(facts)
+
+    assert (cause.end_class, cause.memory) == (EndClass.OUT_OF_MEMORY, memory.value)
+    assert cause.message.startswith("train.py was ended by SIGKILL: ")
+    assert words in cause.message
+    assert outcome(cause) == Outcome(137, "signal")
+
+
+def test_canceled_run_stays_canceled_when_memory_ran_out_at_its_end() -> None:
+    facts = EndFacts(
+        EndReason.SIGNALED,
+        RUN,
+        signal=signal.SIGKILL,
+        stopped_by=StoppedBy.CANCEL,
+        out_of_memory=Memory.HOST,
+    )
+
+    assert classify(facts).end_class is EndClass.CANCELED
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"OSError: [Errno 28] No space left on device: 'outputs/model.pt'",
+        b"OSError: [Errno 122] Disk quota exceeded",
+    ],
+)
+def test_exception_for_want_of_disk_is_told_as_such(line: bytes) -> None:
+    cause = classify(exited(1, raised(line)))
+
+    assert cause.end_class is EndClass.DISK_FULL
+    assert "df -h" in cause.advice
+    assert outcome(cause) == Outcome(1, "script")
+
+
+def test_failure_on_a_full_disk_is_told_by_the_nodes_word() -> None:
+    line = b"RuntimeError: PytorchStreamWriter failed writing file data/0"
+
+    assert classify(exited(1, raised(line), is_disk_full=True)).end_class is EndClass.DISK_FULL
+    assert classify(exited(1, raised(line))).end_class is EndClass.SCRIPT_ERROR
+    assert classify(exited(0, is_disk_full=True)).end_class is EndClass.NONE
+
+
+def test_missing_import_stays_one_on_a_full_disk() -> None:
+    tail = raised(b"ModuleNotFoundError: No module named 'sklearn'")
+
+    assert classify(exited(1, tail, is_disk_full=True)).end_class is EndClass.MISSING_IMPORT
 
 
 @pytest.mark.parametrize(
