@@ -196,6 +196,7 @@ def make_shell_root(root: Path) -> None:
         if found is not None:
             _copy(Path(found), root / "bin" / name)
             copy_libraries(Path(found), root)
+    copy_libraries(Path(sys.executable).resolve(), root)  # of glibc, as images of systems have
     (root / "usr/bin/env").symlink_to("/bin/env")
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\n")

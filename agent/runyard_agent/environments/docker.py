@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker_api import DockerApi, find_socket
 from runyard_agent.environments.docker_builds import PROBES_NAME, DockerBuilds, Wanted
+from runyard_agent.environments.docker_conda import PYTHON_LABEL
 from runyard_agent.environments.docker_images import Images
 from runyard_agent.environments.docker_lock import (
     ContainerLock,
@@ -23,7 +25,6 @@ from runyard_agent.environments.lock import lock_for, make_lock
 from runyard_agent.environments.protocol import (
     BuildContext,
     Container,
-    EnvironmentFailed,
     Progress,
     ProvidedEnvironment,
     TextSink,
@@ -79,7 +80,6 @@ class DockerBuilder:
         listener: Listener,
     ) -> ProvidedEnvironment:
         """The same with the files that a Dockerfile may copy."""
-        _refuse_conda(spec.docker)
         api = DockerApi(find_socket(self._environ))
         platform = node_platform()
         lock = lock_for(platform, locks)
@@ -92,16 +92,20 @@ class DockerBuilder:
             key = f"{api.socket} {files} {spec.SerializeToString(deterministic=True).hex()}"
             lock = await self._working.do(key, resolve, listener)
         wanted = Wanted(api, spec.docker, lock, context)
-        is_layered = read_lock(lock.text).pip is not None
-        found = await self._layered(wanted, listener) if is_layered else None
-        if found is None:
+        known = read_lock(lock.text)
+        if known.is_layered:
+            found = await self._layered(wanted, listener)
+        else:
             found = await self._base(wanted, listener)
-        interpreter = PYTHON if is_layered else spec.docker.interpreter_path
+        interpreter = spec.docker.interpreter_path
+        if known.is_layered:
+            labels = (found.get("Config") or {}).get("Labels") or {}
+            interpreter = PYTHON if known.conda is None else str(labels.get(PYTHON_LABEL, ""))
         inside = await self._look(api, found, interpreter, spec.docker, listener)
-        built_as = wanted.key if is_layered or spec.docker.dockerfile else ""
+        built_as = wanted.key if known.is_layered or spec.docker.dockerfile else ""
         if built_as:
             self._cache.used(built_as)
-        return _provided(wanted, found, inside, built_as, PREFIX if is_layered else "")
+        return _provided(wanted, found, inside, built_as, PREFIX if known.pip is not None else "")
 
     async def _resolve(
         self,
@@ -117,7 +121,8 @@ class DockerBuilder:
         references = bases(text) if text else [options.image]
         pins = tuple([await images.resolve(one, audience) for one in references])
         digest = digest_bytes(text.encode()) if text else ""
-        lock = make_lock(platform, write_lock(ContainerLock(pins, digest)), time.time_ns())
+        below = ContainerLock(pins, digest)
+        lock = make_lock(platform, write_lock(below), time.time_ns())
         if options.HasField("pip"):
             listener = Listener(audience, audience.progress)
             base, inside = await self._base_with_python(
@@ -126,7 +131,11 @@ class DockerBuilder:
             pip = await DockerPip(api, self._environ).resolve(
                 options, str(base["Id"]), inside, audience
             )
-            locked = write_lock(ContainerLock(pins, digest, pip))
+            locked = write_lock(replace(below, pip=pip))
+            lock = make_lock(platform, locked, time.time_ns())
+        elif options.HasField("conda"):
+            conda = await self._builds.conda.resolve(options.conda, audience)
+            locked = write_lock(replace(below, conda=(conda.platform, conda.text)))
             lock = make_lock(platform, locked, time.time_ns())
         audience.say(f"Resolved: lock {lock.hash[:16]}.")
         return lock
@@ -138,11 +147,12 @@ class DockerBuilder:
             listener.log.write(f"Image {wanted.tag} is already built.\n".encode())
             return found
         known = read_lock(wanted.lock.text)
-        text = write_lock(ContainerLock(known.bases, known.dockerfile))
-        below = make_lock(wanted.lock.platform, text, 0)
-        base, inside = await self._base_with_python(
-            Wanted(wanted.api, wanted.options, below, wanted.context), listener
-        )
+        lock = make_lock(wanted.lock.platform, write_lock(known.below), 0)
+        below = Wanted(wanted.api, wanted.options, lock, wanted.context)
+        if known.conda is not None:
+            base = await self._base(below, listener)
+            return await self._builds.with_conda(wanted, base, listener)
+        base, inside = await self._base_with_python(below, listener)
         return await self._builds.with_pip(wanted, base, inside, listener)
 
     async def _base_with_python(
@@ -233,13 +243,3 @@ def _provided(
 
 def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
-
-
-def _refuse_conda(options: DockerImage) -> None:
-    """Raises EnvironmentFailed for conda packages on top."""
-    if options.HasField("conda"):
-        raise EnvironmentFailed(
-            "docker.conda is not served yet",
-            "install the packages by a RUN line of a Dockerfile, or use pip packages",
-            {"field": "docker.conda"},
-        )

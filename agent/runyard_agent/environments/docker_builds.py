@@ -13,13 +13,14 @@ from runyard_agent.environments.builds import Builds, Contents, Fill, count_of
 from runyard_agent.environments.cache import KEY_DIGITS, EnvironmentCache
 from runyard_agent.environments.docker_api import DockerApi, find_socket
 from runyard_agent.environments.docker_calls import ask_engine
+from runyard_agent.environments.docker_conda import DockerConda
 from runyard_agent.environments.docker_diagnosis import explain_build, no_context
 from runyard_agent.environments.docker_images import Images, telling
 from runyard_agent.environments.docker_lock import read_lock
 from runyard_agent.environments.docker_pip import DockerPip
 from runyard_agent.environments.docker_probe import Inside
 from runyard_agent.environments.dockerfile import copying, with_bases
-from runyard_agent.environments.lock import packages
+from runyard_agent.environments.lock import make_lock, packages
 from runyard_agent.environments.protocol import BuildContext, EnvironmentFailed
 from runyard_agent.environments.shared_work import Audience, Listener
 from runyard_contract.digest import digest_bytes
@@ -60,6 +61,7 @@ class DockerBuilds:
         self._cache = cache
         self._environ = environ
         self._builds = Builds(cache)
+        self.conda = DockerConda(cache, environ)
         cache.cleaners.append(self._remove_unwanted)
 
     async def found(self, wanted: Wanted, listener: Listener) -> Mapping[str, Any] | None:
@@ -95,6 +97,23 @@ class DockerBuilds:
             )
             size_bytes = await _own_bytes(wanted.api, image, [base])
             return Contents(inside.version, count, image, size_bytes)
+
+        return await self._ensured(wanted, fill, listener)
+
+    async def with_conda(
+        self, wanted: Wanted, base: Mapping[str, Any], listener: Listener
+    ) -> Mapping[str, Any]:
+        """The image with conda packages on top of `base`."""
+        lock = make_lock(*(read_lock(wanted.lock.text).conda or ("", "")), 0)
+
+        async def fill(audience: Audience, lock_fd: int) -> Contents:
+            audience.say(f"Building image {wanted.tag}: conda packages on top.")
+            self._cache.folder(wanted.key).mkdir()
+            image = await self.conda.install(
+                *(wanted.api, wanted.options.conda, base, lock, wanted.tag),
+                *(self._labels, audience, lock_fd),
+            )
+            return Contents("", 0, image, await _own_bytes(wanted.api, image, [base]))
 
         return await self._ensured(wanted, fill, listener)
 

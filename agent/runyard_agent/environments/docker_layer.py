@@ -1,4 +1,4 @@
-"""pip packages on top of an image: resolved and installed by the node's uv in a container of it.
+"""Packages on top of an image: by the node's uv in a container of it, or copied from the node.
 
 Part of the program that talks to the engine; see docker_program. What is installed is copied into a
 fresh container, which becomes the image: neither uv nor the variables that it got are in it.
@@ -67,24 +67,66 @@ def install(client: docker.APIClient, request: Request) -> Answer:
             return {**answer, "image": _commit(client, request, archive)}
 
 
+def copy(client: docker.APIClient, request: Request) -> Answer:
+    """Makes an image "tag" of "image" with a copy of the node's folder "prefix", at its path.
+
+    The tag is given last. Gives "image", the id.
+    """
+    prefix = request["prefix"]
+    with tempfile.TemporaryFile() as archive:
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            tar.add(prefix, prefix.rpartition("/")[2], filter=_of_root)
+        archive.seek(0)
+        return {"image": _commit(client, request, archive)}
+
+
+def _of_root(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    info.uid = info.gid = 0
+    info.uname = info.gname = "root"
+    return info
+
+
 def _commit(client: docker.APIClient, request: Request, archive: Any) -> str:
-    """Makes the image of a fresh container and an archive; gives its id."""
+    """Makes the image of a fresh container and an archive of "prefix"; gives its id.
+
+    The image gets the variables "image_env" and the container's labels.
+    """
     name = f"{request['name']}-image"
     parent = request["prefix"].rpartition("/")[0]
     _remove(client, name)
     command = None if request["has_command"] else ["sh"]  # else the engine would make none
     container = client.create_container(
-        request["image"], command, name=name, labels=request["labels"]
+        request["image"],
+        command,
+        name=name,
+        labels=request["labels"],
+        environment=request["image_env"],
     )["Id"]
     try:
-        client.put_archive(container, "/", _folders(parent))
+        missing = _missing(client, container, parent)
+        if missing:
+            client.put_archive(container, "/", _archive(missing))
         client.put_archive(container, parent, archive)
-        image = str(client.commit(container)["Id"])  # with the container's labels
+        image = str(client.commit(container)["Id"])
         repository, _, tag = request["tag"].partition(":")
         client.tag(image, repository, tag)
         return image
     finally:
         _remove(client, name)
+
+
+def _missing(client: docker.APIClient, container: str, path: str) -> list[str]:
+    """The folders of a path that are not in a container; those that are keep their modes."""
+    missing = []
+    parts = path.strip("/").split("/")
+    for count in range(1, len(parts) + 1):
+        folder = "/".join(parts[:count])
+        try:
+            stream, _ = client.get_archive(container, f"/{folder}")
+            stream.close()
+        except NotFound:
+            missing.append(folder)
+    return missing
 
 
 @contextlib.contextmanager
@@ -114,7 +156,8 @@ def _ran(client: docker.APIClient, request: Request) -> Iterator[tuple[str, dict
         working_dir="/",
     )["Id"]
     try:
-        client.put_archive(container, "/", _folders(FILES, request["files"]))
+        files = {f"{FILES[1:]}/{name}": text for name, text in request["files"].items()}
+        client.put_archive(container, "/", _archive([FILES[1:]], files))
         client.start(container)
         said = bytearray()
         for data in client.logs(container, stdout=False, stream=True, follow=True):
@@ -139,18 +182,17 @@ def _remove(client: docker.APIClient, name: str) -> None:
                 raise
 
 
-def _folders(path: str, files: Mapping[str, str] | Sequence[str] = ()) -> bytes:
-    """An archive with a folder, those above it and the files in it."""
+def _archive(folders: Sequence[str], files: Mapping[str, str] | None = None) -> bytes:
+    """An archive of folders, and of files by their paths."""
     to = io.BytesIO()
     with tarfile.open(fileobj=to, mode="w") as tar:
-        parts = path.strip("/").split("/")
-        for count in range(1, len(parts) + 1):
-            info = tarfile.TarInfo("/".join(parts[:count]))
+        for name in folders:
+            info = tarfile.TarInfo(name)
             info.type, info.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(info)
-        for name in files:
-            data = files[name].encode() if isinstance(files, Mapping) else b""
-            info = tarfile.TarInfo(f"{'/'.join(parts)}/{name}")
+        for name, text in (files or {}).items():
+            data = text.encode()
+            info = tarfile.TarInfo(name)
             info.size, info.mode = len(data), 0o644
             tar.addfile(info, io.BytesIO(data))
     return to.getvalue()

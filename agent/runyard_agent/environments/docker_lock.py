@@ -14,6 +14,7 @@ from runyard_agent.environments.protocol import EnvironmentFailed
 
 HEADER = "# runyard container 1"
 _PIP = "# pip packages on top\n"
+_CONDA = "# conda packages on top, for "
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
 
@@ -46,11 +47,23 @@ class ContainerLock:
         bases: the images that it is made of; of one without a Dockerfile just one.
         dockerfile: digest of the Dockerfile's text, hexadecimal. Empty: there is none.
         pip: the lock of the pip packages on top. None: there are none.
+        conda: platform and lock of the conda packages on top. None: there are none.
     """
 
     bases: tuple[Pin, ...]
     dockerfile: str = ""
     pip: str | None = None
+    conda: tuple[str, str] | None = None
+
+    @property
+    def below(self) -> ContainerLock:
+        """The same without packages on top."""
+        return ContainerLock(self.bases, self.dockerfile)
+
+    @property
+    def is_layered(self) -> bool:
+        """Whether there are packages on top."""
+        return self.pip is not None or self.conda is not None
 
 
 def node_platform() -> str:
@@ -84,12 +97,15 @@ def write_lock(lock: ContainerLock) -> str:
         if pin.digest:
             lines.append(f"digest: {pin.digest}")
     text = "\n".join(lines) + "\n"
+    if lock.conda is not None:
+        return f"{text}{_CONDA}{lock.conda[0]}\n{lock.conda[1]}"
     return text if lock.pip is None else f"{text}{_PIP}{lock.pip}"
 
 
 def read_lock(text: str) -> ContainerLock:
     """What a lock says. Raises EnvironmentFailed for a text that is none."""
-    head, has_pip, pip = text.partition(_PIP)
+    head, has_conda, conda = text.partition(_CONDA)
+    head, has_pip, pip = head.partition(_PIP)
     header, *lines = head.splitlines() or [""]
     bases: list[dict[str, str]] = []
     dockerfile = ""
@@ -110,4 +126,10 @@ def read_lock(text: str) -> ContainerLock:
             "update runyard on this node, or change the environment, so that it is resolved again",
         )
     pins = (Pin(base["base"], base["id"], base.get("digest", "")) for base in bases)
-    return ContainerLock(tuple(pins), dockerfile, pip if has_pip else None)
+    platform, _, packages = conda.partition("\n")
+    return ContainerLock(
+        tuple(pins),
+        dockerfile,
+        pip if has_pip else None,
+        (platform, packages) if has_conda else None,
+    )

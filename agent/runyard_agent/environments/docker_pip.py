@@ -97,6 +97,7 @@ class DockerPip:
         )
         config = base.get("Config") or {}
         request |= {"prefix": PREFIX, "tag": tag, "labels": {**labels, LABEL: "pip"}}
+        request["image_env"] = {}
         request["has_command"] = bool(config.get("Cmd") or config.get("Entrypoint"))
         answer = await self._ask(request, inside, audience, (lock_fd,), Steps(count, audience))
         return str(answer["image"])
@@ -141,7 +142,7 @@ class DockerPip:
             is_over = True
         finally:
             if not is_over:  # the process that would remove it may have been killed
-                await asyncio.shield(self._remove(str(request["name"])))
+                await asyncio.shield(remove_containers(self._api, str(request["name"])))
         library = _NO_LIBRARY.search(str(answer["said"]))
         if answer["code"] == _STARTS_NOT or library is not None:
             lacking = library[1] if library is not None else "glibc, as Alpine's"
@@ -151,12 +152,14 @@ class DockerPip:
             raise telling(audience, fault)
         return answer
 
-    async def _remove(self, name: str) -> None:
-        for one in (name, f"{name}-image"):
-            try:
-                await self._api.call("DELETE", f"/containers/{quote(one)}?force=1&v=1")
-            except EnvironmentFailed:
-                return  # the engine is gone
+
+async def remove_containers(api: DockerApi, name: str) -> None:
+    """Removes the containers that a build of this name may have left."""
+    for one in (name, f"{name}-image"):
+        try:
+            await api.call("DELETE", f"/containers/{quote(one)}?force=1&v=1")
+        except EnvironmentFailed:
+            return  # the engine is gone
 
 
 def needs_python(options: DockerImage) -> EnvironmentFailed:

@@ -115,6 +115,7 @@ ACTIONS: Mapping[str, Callable[[docker.APIClient, Request], Answer]] = {
     "build": build,
     "resolve": docker_layer.resolve,
     "install": docker_layer.install,
+    "copy": docker_layer.copy,
 }
 
 

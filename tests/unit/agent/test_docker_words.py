@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,24 @@ def test_lock_reads_as_it_was_written() -> None:
     )
 
     assert read_lock(write_lock(lock)) == lock
+
+
+@pytest.mark.parametrize(
+    "packages",
+    [
+        {"pip": "six==1 \\\n    --hash=sha256:0\n"},
+        {"pip": ""},
+        {"conda": ("linux-64", "@EXPLICIT\nhttps://c.test/a.conda#1\n# pip packages on top\n")},
+    ],
+)
+def test_lock_keeps_the_packages_on_top(packages: dict[str, Any]) -> None:
+    lock = ContainerLock((Pin("python:3", ID, ""),), "", **packages)
+
+    known = read_lock(write_lock(lock))
+
+    assert known == lock
+    assert known.is_layered
+    assert known.below == ContainerLock(lock.bases)
 
 
 @pytest.mark.parametrize(
