@@ -61,6 +61,8 @@ def test_build_ahead_list_and_use_by_name(shared_house: House) -> None:
     used = shared_house.runyard("run", "--env", "six-env", "train.py", cwd=folder)
     shown = shared_house.json("environment", "show", "six-env")
 
+    lock = shared_house.runyard("environment", "lock", "six-env").stdout.decode()
+    locked = shared_house.json("environment", "lock", "six-env")
     text = shared_house.runyard("environment", "show", "six-env").stdout.decode()
     table = shared_house.runyard("environment", "list").stdout.decode()
     (named,) = [environment for environment in listed if environment["name"] == "six-env"]
@@ -75,6 +77,8 @@ def test_build_ahead_list_and_use_by_name(shared_house: House) -> None:
     assert "six-env" in {environment["name"] for environment in listed}
     assert used.stdout.startswith(b"1.16.0 ")
     assert "six" in shown["locks"][0]["text"]
+    assert lock == locked["text"]
+    assert locked == {"name": "six-env", "version": 1, **shown["locks"][0]}
 
 
 def test_bound_of_the_settings_makes_room_and_what_went_is_built_again(house: House) -> None:

@@ -17,6 +17,7 @@ from runyard.cli.render.builds import BUILD_COLUMNS, build_cells, build_json, bu
 from runyard.cli.render.table import print_table
 from runyard.cli.render.text import clean
 from runyard.cli.session import open_workspace
+from runyard_contract.errors import SpecInvalid, StateNotAllowed
 from runyard_contract.limits import PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _SHOWN_REQUIREMENTS = 4
     examples=["runyard environment build --name iris requirements.txt", "runyard environment list"],
 )
 def environment() -> None:
-    """List, show and build environments: what a script needs to run."""
+    """List, show, lock and build environments: what a script needs to run."""
 
 
 @environment.command("list", examples=["runyard environment list"])
@@ -90,6 +91,59 @@ def show(ctx: click.Context, name: str) -> None:
         output.fact("locked for", f"{lock.platform} ({lock.hash[:16]})")
         for line in _lock_lines(lock.text):
             output.print(f"    {clean(line)}")
+
+
+@environment.command(
+    examples=[
+        "runyard environment lock iris > iris.lock",
+        "runyard environment lock iris --platform linux-x86_64-cp311 --json",
+    ]
+)
+@click.argument("name", metavar="NAME", type=parameters.ENVIRONMENT)
+@option("--platform", metavar="PLATFORM", help="Of which lock, where there are several.")
+@json_option
+@click.pass_context
+def lock(ctx: click.Context, name: str, platform: str | None) -> None:
+    """Print the lock of a stored environment: exact versions with hashes, as nodes install them.
+
+    It is made when the environment is first built, once for each platform and Python.
+    """
+    output = output_of(ctx)
+    found = _get(open_workspace(), name)
+    chosen = choose_lock(found, platform)
+    if output.is_json:
+        output.print_json({"name": _name(found), "version": found.version, **_lock_json(chosen)})
+        return
+    for line in chosen.text.splitlines():
+        output.print(clean(line))
+
+
+def choose_lock(
+    found: environments_pb2.Environment, platform: str | None
+) -> environments_pb2.EnvironmentLock:
+    """The lock of a platform; None means the only one.
+
+    Raises `StateNotAllowed` where there is none yet, and `SpecInvalid` where several fit.
+    """
+    name = f"environment {_name(found)} version {found.version}"
+    locked = ", ".join(one.platform for one in found.locks)
+    chosen = [one for one in found.locks if platform in (None, one.platform)]
+    if not chosen:
+        of_platform = f" for {platform}" if platform else ""
+        raise StateNotAllowed(
+            f"{name} has no lock{of_platform}"
+            + (f"; it is locked for {locked}" if locked else " yet: it was never built"),
+            hint=f"make one with `runyard environment build {_name(found)} -t TARGET`",
+            environment=_name(found),
+        )
+    if len(chosen) > 1:
+        raise SpecInvalid(
+            f"{name} has {len(chosen)} locks: {locked}",
+            hint=f"choose one: `runyard environment lock {_name(found)}"
+            f" --platform {chosen[0].platform}`",
+            environment=_name(found),
+        )
+    return chosen[0]
 
 
 @environment.command(
@@ -227,14 +281,15 @@ def _environment_json(found: environments_pb2.Environment) -> dict[str, Any]:
         "constraints": [*pip.constraints, *conda.pip_constraints],
         "index_options": [*pip.index_options, *conda.pip_index_options],
         "interpreter_path": interpreter.decode("utf-8", "backslashreplace") or None,
-        "locks": [
-            {
-                "platform": lock.platform,
-                "text": lock.text,
-                "hash": lock.hash,
-                "create_time": utc_time(message_time(lock, "create_time")),
-            }
-            for lock in found.locks
-        ],
+        "locks": [_lock_json(lock) for lock in found.locks],
         "builds": [build_json(build) for build in found.builds],
+    }
+
+
+def _lock_json(lock: environments_pb2.EnvironmentLock) -> dict[str, Any]:
+    return {
+        "platform": lock.platform,
+        "text": lock.text,
+        "hash": lock.hash,
+        "create_time": utc_time(message_time(lock, "create_time")),
     }
