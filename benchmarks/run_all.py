@@ -31,6 +31,7 @@ BENCHMARKS = (
     "agents",
     "backlog",
     "environments",
+    "docker_run",
 )
 SCALE = ("scale", "bigdb")
 PEERS = ("hyperqueue", "dask", "ray", "mlflow", "slurm")
