@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -80,7 +81,7 @@ class Attempt:
         self.spans: list[Span] = []
         self.warnings: list[str] = []
         self.execution: dict[str, str] = {}
-        """How it is executed, as in `Run.execution`."""
+        """How it is executed: properties of the run, without their "runyard."."""
         self.started_at_unix_ns: int | None = None
         self.end: pb.AttemptEnd | None = None
         self.lengths: dict[File.ValueType, int] = {}
@@ -203,6 +204,12 @@ def end_of(record: Mapping[str, Any], work: str) -> pb.AttemptEnd:
             end.message = f"the program could not be started: {end.message}"
         end.advice = error.get("advice") or "see whether it exists on the node and may be executed"
         end.metadata["errno"] = str(error.get("errno", ""))
+        if error.get("errno") == errno.ENOTSUP:
+            end.message = str(error.get("message", ""))
+            end.advice = (
+                "give smaller limits or none (`--memory-limit`, `--cpu-limit`), or use a node"
+                " whose control groups the agent's account may write"
+            )
     elif record.get("reason") == "container_lost" and isinstance(error, dict):
         end.message = str(error.get("message", ""))
         end.advice = str(error.get("advice", ""))

@@ -199,6 +199,8 @@ class Execution:
                 "submit again",
             )
         self.is_returned = record.get("stopped_by") == "returned"
+        if record.get("limits"):
+            self.attempt.execution["limits"] = str(record["limits"])
         self._has_printed = any(record.get(length) != 0 for length in _LENGTHS)
         known = {span.phase for span in self.attempt.spans}
         self.attempt.spans.extend(s for s in facts.spans_of(record) if s.phase not in known)

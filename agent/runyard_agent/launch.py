@@ -138,6 +138,10 @@ class Specs:
         content = {
             "argv": [_text(item) for item in arguments(spec, environment.python)],
             **self._limits(spec),
+            "limits": {
+                "cpu_millicores": spec.limits.cpu_millicores,
+                "memory_bytes": spec.limits.memory_bytes,
+            },
             "env": {_text(name): _text(value) for name, value in variables.items()},
         }
         return _json(content)[1:-2]

@@ -198,9 +198,9 @@ def test_a_client_killed_at_any_moment_leaves_no_container(
 ) -> None:
     for pause_ms in range(0, 400, 40):
         bundle = contained.spawn(peer, python(READY))
-        peer.wait_for("started", bundle=str(bundle.path))
+        started = peer.wait_for("started", bundle=str(bundle.path))
         subprocess.run(["sleep", str(pause_ms / 1000)], check=True)  # the moment is what varies
-        contained.node.kill(client_pid(bundle))
+        contained.node.kill(started["pid"])
         peer.finish(bundle)
 
         assert contained.leftovers(bundle) == [], f"killed after {pause_ms} ms"

@@ -33,8 +33,10 @@ class Job:
         "_group",
         "_host_kills",
         "_is_noted",
+        "_is_over_limit",
         "_kill_at_ns",
         "_max_rss_bytes",
+        "_mechanism",
         "_passes",
         "_spawned_boot_ns",
         "_started_boot_ns",
@@ -84,6 +86,8 @@ class Job:
         self._max_rss_bytes = 0
         self._host_kills: int | None = None
         self._group: Group | None = None
+        self._mechanism: str | None = None
+        self._is_over_limit = False
 
     def start(self, stash: Stash, null_fd: int) -> None:
         """Spawns the main process; on failure sets `error` and has ended at once."""
@@ -244,6 +248,7 @@ class Job:
 
     def exit_record(self) -> Record:
         """The content of exit.json; call it when the run's output is complete."""
+        self._leave_group()
         if self.error is not None:
             reason, code, signum = "spawn_failed", None, None
         else:
@@ -256,7 +261,7 @@ class Job:
             "reason": reason,
             "exit_code": code,
             "error": self.error and {"errno": self.error.errno, "message": self.error.strerror},
-            "limits": self._group.mechanism if self._group else None,
+            "limits": self._mechanism,
         }
         if not self.spec.end_argv:  # of a container, what its client used says nothing
             values["user_cpu_s"] = round(self._user_cpu_s, 6)
@@ -277,13 +282,23 @@ class Job:
             order_bytes=spool.order_bytes if spool else 0,
         )
 
+    def _leave_group(self) -> None:
+        """Removes the control group, once nothing of the run is left, before its end is recorded:
+        after that nobody would look for it."""
+        if self._group is None:
+            return
+        self._mechanism = self._group.mechanism
+        self._is_over_limit = self._group.has_killed()
+        self._group.remove()
+        self._group = None
+
     def _out_of_memory(self, signum: int | None) -> str | None:
         """Whose memory was short: the run's limit, or the host's.
 
         The host's where the main process was killed, by none of us, and the kernel killed some
         while it ran.
         """
-        if self._group is not None and self._group.has_killed():
+        if self._is_over_limit:
             return "limit"
         if signum != signal.SIGKILL or self.stopped_by or self._host_kills is None:
             return None
@@ -296,9 +311,6 @@ class Job:
         deletion makes the creation of files dearer for a minute, up to milliseconds in a flood.
         """
         os.close(self._state_fd)
-        if self._group is not None:
-            self._group.remove()
-            self._group = None
         stash.remove(self.bundle)
         if self.spool is not None:
             self.spool.close()

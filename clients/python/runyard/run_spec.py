@@ -79,6 +79,10 @@ def run_spec(
         spec.script.arguments.extend(wanted.arguments)
     else:
         spec.command.argv.extend(wanted.command)
+    if config.cpu_limit is not None:
+        spec.limits.cpu_millicores = quantities.cpu_millicores(config.cpu_limit)
+    if config.memory_limit is not None:
+        spec.limits.memory_bytes = quantities.memory_bytes(config.memory_limit)
     if wanted.max_duration_s is not None:
         spec.max_duration.CopyFrom(_duration(wanted.max_duration_s))
     if config.cancel_grace_seconds is not None:

@@ -36,6 +36,7 @@ class ScriptRunConfig:
         max_run_duration_seconds: the run is stopped after so many seconds.
         command: a program and its arguments instead of a script, started without a shell.
         cpus, memory, gpus: what the run needs of a node: cores, bytes (or "2GiB"), whole GPUs.
+        cpu_limit, memory_limit: what all its processes together may use at most: cores, bytes.
         priority: -1,000 to 1,000; higher goes first.
         environment_variables: for the job, over those of the environment.
         merge_stderr: stderr goes where stdout goes, in exact order.
@@ -62,6 +63,8 @@ class ScriptRunConfig:
         cpus: float | None = None,
         memory: int | str | None = None,
         gpus: int | None = None,
+        cpu_limit: float | None = None,
+        memory_limit: int | str | None = None,
         priority: int = 0,
         environment_variables: Mapping[str | bytes, str | bytes] | None = None,
         merge_stderr: bool = False,
@@ -92,6 +95,8 @@ class ScriptRunConfig:
         self.cpus = cpus
         self.memory = memory
         self.gpus = gpus
+        self.cpu_limit = cpu_limit
+        self.memory_limit = memory_limit
         self.priority = priority
         self.environment_variables = dict(environment_variables or {})
         self.merge_stderr = merge_stderr

@@ -25,7 +25,7 @@ from runyard_daemon.core.attempts import (
 )
 from runyard_daemon.core.lifecycle import WAITING, Event
 from runyard_daemon.core.types import AttemptRef, NodeId, QueuedRun
-from runyard_daemon.store import Connection, attempts, runs
+from runyard_daemon.store import Connection, attempts, labels, runs
 from runyard_daemon.store.attempts import AttemptChange, AttemptRecord
 from runyard_daemon.store.details import AttemptEndRecord
 from runyard_daemon.store.runs import RunChange, RunRecord
@@ -193,6 +193,9 @@ def _write(
         happened.extend(end.happened)
         changes.update(end.changes)
     attempts.update(conn, report.ref, **facts)
+    executed = {f"runyard.{name}": text for name, text in report.execution.items()}
+    if executed.keys() - run.properties.keys():
+        labels.add_properties(conn, run.run_id, executed)
     advance(conn, run, happened, AGENT, now_us, **changes)
 
 

@@ -34,6 +34,8 @@ class AttemptReport:
     phases: tuple[PhaseRecord, ...] = ()
     start_time_us: int | None = None
     warnings: tuple[str, ...] = ()
+    execution: Mapping[str, str] = field(default_factory=dict)
+    """How it is executed, in a few words by name."""
     workdir: WorkdirRecord | None = None
     """From ENDED on."""
     lengths: Mapping[str, int] = field(default_factory=dict)

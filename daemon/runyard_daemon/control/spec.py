@@ -51,7 +51,8 @@ class RunWish:
     variables_of_environment: Variables
     caller_variables: Variables
     resources: Resources
-    has_limits: bool
+    limits: Resources
+    """What it may use at most; 0: no limit."""
     priority: int
     max_duration_s: float | None
     grace_s: float | None
@@ -79,9 +80,8 @@ def violations(wish: RunWish) -> list[Violation]:
                 f"all variables together have {total} bytes; at most {limits.ENV_BYTES}",
             )
         )
-    found += _resources(wish.resources)
-    if wish.has_limits:
-        found.append(("spec.limits", "this daemon keeps no limits; leave them out"))
+    found += _resources("spec.resources", wish.resources)
+    found += _resources("spec.limits", wish.limits)
     found += _range("spec.priority", wish.priority, limits.PRIORITY_MIN, limits.PRIORITY_MAX)
     if wish.max_duration_s is not None and not 0 < wish.max_duration_s <= limits.MAX_DURATION_S:
         found.append(
@@ -149,8 +149,7 @@ def _environment_choice(wish: RunWish) -> Iterator[Violation]:
         yield from environment_violations("spec.environment", wish.environment)
 
 
-def _resources(wanted: Resources) -> Iterator[Violation]:
-    prefix = "spec.resources"
+def _resources(prefix: str, wanted: Resources) -> Iterator[Violation]:
     yield from _range(f"{prefix}.cpu_millicores", wanted.cpu_millis, 0, limits.CPUS_MAX * 1000)
     yield from _range(f"{prefix}.memory_bytes", wanted.memory_bytes, 0, limits.MEMORY_MAX_BYTES)
     yield from _range(f"{prefix}.gpu_count", wanted.gpus, 0, limits.GPUS_MAX)

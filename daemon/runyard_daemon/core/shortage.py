@@ -47,7 +47,8 @@ _MEMORY_ERRORS = ("MemoryError", "_ArrayMemoryError")
 _OF_MEMORY = {
     Memory.LIMIT: (
         "its memory limit was reached",
-        "give it a larger limit, or use less memory (smaller batches, fewer data loader workers)",
+        "give it a larger limit with `--memory-limit`, or use less memory (smaller batches, fewer "
+        "data loader workers)",
     ),
     Memory.HOST: (
         "the node ran out of memory",

@@ -58,6 +58,8 @@ class RunOptions:
     cpus: float | None = None
     memory_bytes: int | None = None
     gpus: int | None = None
+    cpu_limit: float | None = None
+    memory_limit: int | None = None
     merge_stderr: bool = False
 
 
@@ -107,6 +109,8 @@ def prepare(
         cpus=options.cpus,
         memory=options.memory_bytes,
         gpus=options.gpus,
+        cpu_limit=options.cpu_limit,
+        memory_limit=options.memory_limit,
         priority=options.priority,
         environment_variables={
             name: value for name, value in options.env_vars if value is not None

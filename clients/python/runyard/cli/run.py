@@ -128,6 +128,8 @@ class RunCommand(Command):
 @option("--cpus", type=parameters.CPUS, help="Processors that it needs, such as 2 or 0.5.")
 @option("--memory", type=parameters.MEMORY, help="Memory that it needs: 512M, 24GiB …")
 @option("--gpus", type=parameters.GPUS, help="Whole GPUs that it needs.")
+@option("--cpu-limit", type=parameters.CPUS, help="Processors that it may use at most.")
+@option("--memory-limit", type=parameters.MEMORY, help="Memory that it may use at most.")
 @option("--merge-stderr", is_flag=True, help="Send stderr where stdout goes, in exact order.")
 @option("--no-wait", is_flag=True, help="Return when the run is submitted.")
 @option("--verbose", is_flag=True, help="Also say what was sent and where the time went.")

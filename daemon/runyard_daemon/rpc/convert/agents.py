@@ -5,7 +5,7 @@ Everything from an agent is bounded here: a node may be hostile, and must harm n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from runyard_contract.digest import is_digest
 from runyard_contract.errors import NameInvalid, SpecInvalid
@@ -42,6 +42,8 @@ from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import environments_pb2, runs_pb2
 
 TEXT_CHARS = 2000
+EXECUTION = ("limits", "output", "container", "environment")
+"""What agents tell of how a run is executed."""
 LISTED_MAX = 50
 ATTEMPTS_MAX = 10_000
 AHEAD_MAX = 256
@@ -121,6 +123,7 @@ def to_report(report: pb.AttemptReport) -> AttemptReport:
             from_timestamp(report.start_time) if report.HasField("start_time") else None
         ),
         warnings=_texts(report.warnings),
+        execution=_to_execution(report.execution),
         workdir=_to_workdir(report.workdir) if report.HasField("workdir") else None,
         lengths={
             _FILES[length.file].value: max(0, length.length_bytes)
@@ -129,6 +132,11 @@ def to_report(report: pb.AttemptReport) -> AttemptReport:
         },
         pieces=_to_pieces(report.pieces),
     )
+
+
+def _to_execution(execution: Mapping[str, str]) -> dict[str, str]:
+    """How an attempt is executed, as far as the contract names it."""
+    return {name: _cut(execution[name]) for name in EXECUTION if name in execution}
 
 
 def _to_pieces(pieces: Sequence[pb.FilePiece]) -> tuple[ReportedPiece, ...]:

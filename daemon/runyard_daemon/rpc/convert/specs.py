@@ -54,7 +54,7 @@ def to_wish(spec: runs_pb2.RunSpec, workspace: str) -> RunWish:
         variables_of_environment=_variables(spec.environment.variables),
         caller_variables=_variables(spec.caller_environment),
         resources=to_resources(spec.resources),
-        has_limits=bool(spec.limits.cpu_millicores or spec.limits.memory_bytes),
+        limits=Resources(spec.limits.cpu_millicores, spec.limits.memory_bytes, 0),
         priority=spec.priority,
         max_duration_s=(
             from_duration(spec.max_duration) if spec.HasField("max_duration") else None

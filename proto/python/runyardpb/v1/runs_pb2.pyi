@@ -122,22 +122,6 @@ class Run(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
-    @typing.final
-    class ExecutionEntry(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: builtins.int
-        VALUE_FIELD_NUMBER: builtins.int
-        key: builtins.str
-        value: builtins.str
-        def __init__(
-            self,
-            *,
-            key: builtins.str = ...,
-            value: builtins.str = ...,
-        ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
-
     NAME_FIELD_NUMBER: builtins.int
     SPEC_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
@@ -158,7 +142,6 @@ class Run(google.protobuf.message.Message):
     NUMBER_FIELD_NUMBER: builtins.int
     TRANSITIONS_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
-    EXECUTION_FIELD_NUMBER: builtins.int
     name: builtins.str
     """`workspaces/{workspace}/experiments/{experiment}/runs/{run}`. Output only."""
     state: global___Run.State.ValueType
@@ -205,7 +188,10 @@ class Run(google.protobuf.message.Message):
 
     @property
     def properties(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Facts about the run, such as its git commit; a value is set once."""
+        """Facts about the run, such as its git commit; a value is set once. Of how it is executed runyard sets "runyard.limits"
+        (what keeps its limits), "runyard.output" (where its output comes from, if not from pipes), "runyard.container" (its name)
+        and "runyard.environment" (the hash of its lock).
+        """
 
     @property
     def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -222,12 +208,6 @@ class Run(google.protobuf.message.Message):
     @property
     def usage(self) -> global___Usage:
         """What it used; absent before its first attempt ended. Output only."""
-
-    @property
-    def execution(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """How the newest attempt is executed, as far as nodes differ in it: "limits" (how its limits are kept), "output" (where its
-        output comes from, if not from pipes), "container" (its id), "environment" (the hash of its lock). Output only.
-        """
 
     def __init__(
         self,
@@ -252,10 +232,9 @@ class Run(google.protobuf.message.Message):
         number: builtins.int = ...,
         transitions: collections.abc.Iterable[global___Transition] | None = ...,
         usage: global___Usage | None = ...,
-        execution: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end", b"end", "end_time", b"end_time", "spec", b"spec", "start_time", b"start_time", "usage", b"usage", "workdir", b"workdir"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "create_time", b"create_time", "display_name", b"display_name", "end", b"end", "end_time", b"end_time", "etag", b"etag", "execution", b"execution", "name", b"name", "node", b"node", "number", b"number", "phases", b"phases", "properties", b"properties", "spec", b"spec", "start_time", b"start_time", "state", b"state", "status_message", b"status_message", "tags", b"tags", "transitions", b"transitions", "usage", b"usage", "warnings", b"warnings", "workdir", b"workdir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "create_time", b"create_time", "display_name", b"display_name", "end", b"end", "end_time", b"end_time", "etag", b"etag", "name", b"name", "node", b"node", "number", b"number", "phases", b"phases", "properties", b"properties", "spec", b"spec", "start_time", b"start_time", "state", b"state", "status_message", b"status_message", "tags", b"tags", "transitions", b"transitions", "usage", b"usage", "warnings", b"warnings", "workdir", b"workdir"]) -> None: ...
 
 global___Run = Run
 

@@ -36,7 +36,7 @@ FINE = RunWish(
     variables=((b"A", b"1"),),
     caller_variables=(),
     resources=Resources(1000, 1 << 30, 1),
-    has_limits=False,
+    limits=Resources(500, 1 << 30, 0),
     priority=0,
     max_duration_s=None,
     grace_s=None,
@@ -69,6 +69,8 @@ def test_a_usual_wish_is_fine() -> None:
         ({"caller_variables": ((b"A\0", b""),)}, "spec.caller_environment[0].name"),
         ({"resources": Resources(0, -1, 0)}, "spec.resources.memory_bytes"),
         ({"resources": Resources(0, 0, 10**9)}, "spec.resources.gpu_count"),
+        ({"limits": Resources(0, -1, 0)}, "spec.limits.memory_bytes"),
+        ({"limits": Resources(-1, 0, 0)}, "spec.limits.cpu_millicores"),
         ({"priority": -1001}, "spec.priority"),
         ({"max_duration_s": 1e12}, "spec.max_duration"),
         ({"grace_s": 3601.0}, "spec.cancel_grace"),
@@ -191,9 +193,3 @@ def test_faults_of_a_container_image_are_named(
 )
 def test_images_that_an_engine_can_be_asked_for_are_taken(image: str) -> None:
     assert not violations(replace(FINE, environment=replace(DOCKER, image=image)))
-
-
-def test_limits_are_refused_as_nobody_would_keep_them() -> None:
-    found = violations(replace(FINE, has_limits=True))
-
-    assert found == [("spec.limits", "this daemon keeps no limits; leave them out")]

@@ -478,7 +478,7 @@ class AttemptReport(google.protobuf.message.Message):
 
     @property
     def execution(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """As in `Run.execution`."""
+        """How it is executed: properties of the run, without their "runyard."."""
 
     def __init__(
         self,

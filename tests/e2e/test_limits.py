@@ -1,0 +1,50 @@
+"""What somebody sees of limits: who ended the run, why, and how they were kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from support import memory_group
+from support.house import House
+
+pytestmark = pytest.mark.slow
+
+
+def test_run_over_its_memory_limit_is_told_with_advice_and_its_status(house: House) -> None:
+    if why := memory_group.lacking():
+        pytest.skip(why)
+    folder = house.project({"hog.py": "held = b'x' * (512 << 20)"})
+
+    done = house.runyard("run", "--memory-limit", "128MiB", "hog.py", cwd=folder)
+
+    (run,) = house.json("runs", "list")
+    cause = run["cause"]
+    assert done.returncode == 137
+    assert b"its memory limit was reached" in done.stderr
+    assert b"--memory-limit" in done.stderr
+    assert cause["class"] == "OUT_OF_MEMORY"
+    assert cause["metadata"]["memory"] == "limit"
+    assert run["properties"]["runyard.limits"].startswith("cgroup v")
+
+
+def test_run_within_its_limits_says_how_they_were_kept(house: House) -> None:
+    if why := memory_group.lacking():
+        pytest.skip(why)
+    folder = house.project({"train.py": "print('trained')"})
+
+    done = house.runyard("run", "--memory-limit=1GiB", "--cpu-limit=1", "train.py", cwd=folder)
+
+    (run,) = house.json("runs", "list")
+    assert (done.returncode, done.stdout) == (0, b"trained\n")
+    assert run["properties"]["runyard.limits"].startswith("cgroup v")
+
+
+def test_limit_over_what_the_node_has_is_refused_in_words(house: House) -> None:
+    folder = house.project({"train.py": "print('never')"})
+
+    done = house.runyard("run", "--memory-limit", "60TiB", "train.py", cwd=folder)
+
+    assert done.returncode == 125
+    assert b"its limits can't be kept on this node" in done.stderr
+    assert b"--memory-limit" in done.stderr
+    assert done.stdout == b""
