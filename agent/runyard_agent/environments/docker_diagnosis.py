@@ -20,6 +20,8 @@ _PARSE_ERROR = re.compile(
 _NEEDS_BUILDKIT = re.compile(r"^(?:RUN|COPY|ADD) .*?(?:--(?:mount|network|security|link)\b|<<-?\w)")
 _NOISE = ("--->", "Removing intermediate container")
 _ENDED = re.compile(r"returned a non-zero code: (\d+)")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""The engine has what a build says on stderr in red."""
 _HOST = re.compile(r"https?://([^/\s\"]+)")
 
 
@@ -88,7 +90,7 @@ def explain_build(fault: Mapping[str, Any], dockerfile: str) -> Fault:
 def _failed_step(one: Instruction, said: str, tail: list[str]) -> Fault:
     """The fault of an instruction that was read and then failed."""
     text = shown(one.text)[:TEXT_CHARACTERS]
-    lines = [shown(line.strip()) for line in tail]
+    lines = [shown(_COLOUR.sub("", line).strip()) for line in tail]
     last = " | ".join(line for line in lines if line and not line.startswith(_NOISE))
     ended = _ENDED.search(said)
     why = f"it ended with {ended[1]}" if ended else said[:MESSAGE_CHARACTERS]

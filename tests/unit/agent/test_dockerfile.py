@@ -88,7 +88,9 @@ def fault(said: str, step: int = 0, tail: tuple[str, ...] = ()) -> dict[str, obj
 def test_failed_line_is_named_with_its_last_words() -> None:
     said = "The command '/bin/sh -c apt-get' returned a non-zero code: 100"
 
-    found = explain_build(fault(said, 4, ("---> Running in 1", "E: no such package")), TEXT)
+    found = explain_build(
+        fault(said, 4, ("---> Running in 1", "\x1b[91mE: no such package", "\x1b[0m")), TEXT
+    )
 
     assert found.message == (
         "Dockerfile line 6 failed (RUN apt-get update && apt-get install gcc): it ended with 100;"
