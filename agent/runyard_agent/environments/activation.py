@@ -15,6 +15,7 @@ from pathlib import Path
 
 from runyard_agent.environments.programs import run_program
 from runyard_agent.environments.protocol import EnvironmentFailed
+from runyard_contract.paths import atomic_write
 
 VARIABLES_NAME = "activation.json"
 SCRIPTS_LIMIT_S = 60.0
@@ -29,20 +30,15 @@ exec env -0
 _OF_THE_SHELL = frozenset({"CONDA_SHLVL", "OLDPWD", "PATH", "PS1", "PWD", "SHLVL", "_"})
 
 
-def read_variables(prefix: Path) -> dict[bytes, bytes]:
-    """The variables kept in a built environment. Raises EnvironmentFailed where they are lost."""
-    path = prefix / VARIABLES_NAME
+def read_variables(prefix: Path) -> dict[bytes, bytes] | None:
+    """The variables kept in a built environment; None where they are lost."""
     try:
-        kept = json.loads(path.read_bytes())
+        kept = json.loads((prefix / VARIABLES_NAME).read_bytes())
         if kept["format"] != _FORMAT:
-            raise ValueError(kept["format"])
+            return None
         return {os.fsencode(name): os.fsencode(value) for name, value in kept["variables"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise EnvironmentFailed(
-            f"the environment in {prefix} is damaged: {VARIABLES_NAME} can't be read",
-            "remove the folder; the next run builds the environment again",
-            {"path": str(path)},
-        ) from None
+        return None
 
 
 async def keep_variables(
@@ -66,7 +62,7 @@ async def keep_variables(
             if environ.get(name) != value and name not in _OF_THE_SHELL
         }
     content = json.dumps({"format": _FORMAT, "variables": variables}, indent=1)
-    (prefix / VARIABLES_NAME).write_text(content + "\n", encoding="utf-8")
+    atomic_write(prefix / VARIABLES_NAME, content.encode() + b"\n")
 
 
 def _has_scripts(prefix: Path) -> bool:

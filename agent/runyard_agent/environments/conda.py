@@ -91,9 +91,20 @@ class CondaBuilder:
         self._cache.used(lock.hash)
         return ProvidedEnvironment(
             python=os.fsencode(self._cache.python(lock.hash)),
-            env=read_variables(self._cache.folder(lock.hash)),
+            env=await self._variables(lock.hash, log),
             lock=lock,
         )
+
+    async def _variables(self, key: str, log: TextSink) -> dict[bytes, bytes]:
+        """The variables of a built environment; computed again where they are lost."""
+        folder = self._cache.folder(key)
+        found = read_variables(folder)
+        if found is None:
+            log.write(b"The variables of its activation are lost; computing them again.\n")
+            async with self._cache.reserved(key, lambda: None) as fd:
+                await keep_variables(folder, self._environ.get("HOME", "/"), log.write, fd)
+            found = read_variables(folder)
+        return found or {}
 
     async def _ensure_built(
         self, lock: EnvironmentLock, conda: CondaPackages, listener: Listener

@@ -189,17 +189,21 @@ def test_activation_variables_are_given_without_its_path(bench: Bench) -> None:
     assert bench.log.text.count("activating\n") == 1
 
 
-def test_damaged_environment_is_named_with_the_way_out(bench: Bench) -> None:
-    lock = bench.get("ryleaf").lock
-    assert lock is not None
+@pytest.mark.parametrize("damage", ["missing", "cut off", "of another form"])
+def test_lost_variables_of_the_activation_are_computed_again(bench: Bench, damage: str) -> None:
+    first = bench.get("ryactive")
+    assert first.lock is not None
     (path,) = bench.root.glob("*/activation.json")
-    path.write_text("{")
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_text('{"format": 9}' if damage == "of another form" else path.read_text()[:40])
 
-    with pytest.raises(EnvironmentFailed) as caught:
-        bench.get("ryleaf", locks=(lock,))
+    again = bench.get("ryactive", locks=(first.lock,))
 
-    assert str(path.parent) in caught.value.message
-    assert "remove the folder" in caught.value.advice
+    assert again.env == first.env
+    assert "computing them again" in bench.log.text
+    assert "Building environment" not in bench.log.text.partition("computing them again")[2]
 
 
 @pytest.mark.parametrize(

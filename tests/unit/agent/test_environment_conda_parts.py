@@ -105,7 +105,9 @@ def activate(prefix: Path, script: str) -> dict[bytes, bytes]:
     (folder / "x.sh").write_text(script)
     with (prefix / "lock").open("w") as lock:
         asyncio.run(keep_variables(prefix, "/home/of/agent", lambda said: None, lock.fileno()))
-    return read_variables(prefix)
+    found = read_variables(prefix)
+    assert found is not None
+    return found
 
 
 def test_activation_keeps_values_of_any_bytes(tmp_path: Path) -> None:
