@@ -30,14 +30,54 @@ Fill = Callable[[Audience, int], Awaitable[Contents]]
 which all that it starts has to inherit."""
 
 
+Resolve = Callable[[Audience], Awaitable[EnvironmentLock]]
+"""Finds the exact packages of a specification."""
+
+
 class Builds:
-    """The builds of one agent in a cache of environments."""
+    """What one agent resolves and builds in a cache of environments."""
 
     def __init__(self, cache: EnvironmentCache) -> None:
         self._cache = cache
         self._running: SharedWork[Record] = SharedWork(
             "build", "Another run is building the same environment; waiting for it."
         )
+
+        self._resolving: SharedWork[EnvironmentLock] = SharedWork(
+            "resolve", "Another run needs the same packages; waiting for it."
+        )
+
+    async def provide(
+        self,
+        key: str,
+        lock: EnvironmentLock | None,
+        resolve: Resolve,
+        fill: Callable[[EnvironmentLock], Fill],
+        listener: Listener,
+    ) -> EnvironmentLock:
+        """Has an environment ready for a run; gives its lock.
+
+        Args:
+            key: of what is asked for, on what platform.
+            lock: of it, if there is one; else it is resolved.
+            fill: makes the folder of a lock's environment.
+
+        Raises what `resolve` and `fill` raise.
+        """
+        if lock is None:
+
+            async def resolve_and_build(audience: Audience) -> EnvironmentLock:
+                resolved = await resolve(audience)
+                shared = Listener(audience, audience.progress)
+                await self.ensure(resolved, fill(resolved), shared)
+                return resolved
+
+            # Who asks during the build takes part in it too, instead of resolving once more.
+            lock = await self._resolving.do(key, resolve_and_build, listener)
+        else:
+            await self.ensure(lock, fill(lock), listener)
+        self._cache.used(lock.hash)
+        return lock
 
     async def ensure(self, lock: EnvironmentLock, fill: Fill, listener: Listener) -> None:
         """Builds what a lock says, unless it is there. Raises what `fill` raises."""

@@ -6,6 +6,7 @@ rattler solves and installs the conda packages, uv the pip packages among them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -22,8 +23,8 @@ from runyard_agent.environments.protocol import (
     ProvidedEnvironment,
     TextSink,
 )
-from runyard_agent.environments.rattler_calls import Rattler, lock_platform
-from runyard_agent.environments.shared_work import Audience, Listener, SharedWork
+from runyard_agent.environments.rattler_calls import Mirrors, Rattler, lock_platform
+from runyard_agent.environments.shared_work import Audience, Listener
 from runyard_agent.environments.uv import Uv
 from runyard_agent.environments.uv_pip import LOCK_NAME, Steps, UvPip, Wish
 from runyard_contract.environment_spec import lock_hash, match_spec_channel, match_spec_name
@@ -44,7 +45,7 @@ class CondaBuilder:
     Args:
         cache: where they are kept, with those of other kinds.
         environ: the agent's variables; settings of rattler, uv and pip among them are honoured.
-        mirrors: where channels are read instead, by channel.
+        mirrors: where channels are read instead.
     """
 
     kind = "conda"
@@ -53,16 +54,13 @@ class CondaBuilder:
         self,
         cache: EnvironmentCache,
         environ: Mapping[str, str],
-        mirrors: Mapping[str, Sequence[str]] | None = None,
+        mirrors: Mirrors | None = None,
     ) -> None:
         self._environ = environ
         self._rattler = Rattler(environ, mirrors)
         self._uv_pip = UvPip(Uv(environ))
         self._cache = cache
         self._builds = Builds(self._cache)
-        self._resolving: SharedWork[EnvironmentLock] = SharedWork(
-            "resolve", "Another run needs the same packages; waiting for it."
-        )
 
     async def provide(
         self,
@@ -75,20 +73,13 @@ class CondaBuilder:
         """See EnvironmentBuilder. What is built already is given without rattler and network."""
         listener = Listener(log, progress)
         platform = lock_platform()
-        lock = lock_for(platform, locks)
-        if lock is None:
-
-            async def resolve_and_build(audience: Audience) -> EnvironmentLock:
-                resolved = await self._resolve(spec.conda, platform, audience)
-                shared = Listener(audience, audience.progress)
-                await self._ensure_built(resolved, spec.conda, shared)
-                return resolved
-
-            key = platform + spec.SerializeToString(deterministic=True).hex()
-            lock = await self._resolving.do(key, resolve_and_build, listener)
-        else:
-            await self._ensure_built(lock, spec.conda, listener)
-        self._cache.used(lock.hash)
+        lock = await self._builds.provide(
+            platform + spec.SerializeToString(deterministic=True).hex(),
+            lock_for(platform, locks),
+            lambda audience: self._resolve(spec.conda, platform, audience),
+            lambda lock: functools.partial(self._fill, lock, spec.conda),
+            listener,
+        )
         return ProvidedEnvironment(
             python=os.fsencode(self._cache.python(lock.hash)),
             env=await self._variables(lock.hash, log),
@@ -105,16 +96,6 @@ class CondaBuilder:
                 await keep_variables(folder, self._environ.get("HOME", "/"), log.write, fd)
             found = read_variables(folder)
         return found or {}
-
-    async def _ensure_built(
-        self, lock: EnvironmentLock, conda: CondaPackages, listener: Listener
-    ) -> None:
-        """Builds what a lock says, unless it is there."""
-
-        async def fill(audience: Audience, lock_fd: int) -> Contents:
-            return await self._fill(lock, conda, audience, lock_fd)
-
-        await self._builds.ensure(lock, fill, listener)
 
     async def _resolve(
         self, conda: CondaPackages, platform: str, audience: Audience

@@ -29,6 +29,7 @@ from runyard_agent.environments.protocol import (
     ProvidedEnvironment,
     TextSink,
 )
+from runyard_agent.environments.rattler_calls import Mirrors
 from runyard_agent.environments.shared_work import Audience, Listener, SharedWork
 from runyard_contract.digest import digest_bytes
 from runyardpb.v1.environments_pb2 import DockerImage, EnvironmentLock, EnvironmentSpec
@@ -44,10 +45,12 @@ class DockerBuilder:
 
     kind = "docker"
 
-    def __init__(self, cache: EnvironmentCache, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, cache: EnvironmentCache, environ: Mapping[str, str], mirrors: Mirrors | None = None
+    ) -> None:
         self._environ = environ
         self._cache = cache
-        self._builds = DockerBuilds(cache, environ)
+        self._builds = DockerBuilds(cache, environ, mirrors)
         self._probes = Probes(cache.root / PROBES_NAME)
         self._working: SharedWork[Any] = SharedWork(
             "image", "Another run needs the same image; waiting for it."

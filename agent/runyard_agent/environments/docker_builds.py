@@ -22,6 +22,7 @@ from runyard_agent.environments.docker_probe import Inside
 from runyard_agent.environments.dockerfile import copying, with_bases
 from runyard_agent.environments.lock import make_lock, packages
 from runyard_agent.environments.protocol import BuildContext, EnvironmentFailed
+from runyard_agent.environments.rattler_calls import Mirrors
 from runyard_agent.environments.shared_work import Audience, Listener
 from runyard_contract.digest import digest_bytes
 from runyardpb.v1.environments_pb2 import DockerImage, EnvironmentLock
@@ -57,11 +58,13 @@ class Wanted:
 class DockerBuilds:
     """The images that one agent builds, noted in a cache of environments."""
 
-    def __init__(self, cache: EnvironmentCache, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, cache: EnvironmentCache, environ: Mapping[str, str], mirrors: Mirrors | None = None
+    ) -> None:
         self._cache = cache
         self._environ = environ
         self._builds = Builds(cache)
-        self.conda = DockerConda(cache, environ)
+        self.conda = DockerConda(cache, environ, mirrors)
         cache.cleaners.append(self._remove_unwanted)
 
     async def found(self, wanted: Wanted, listener: Listener) -> Mapping[str, Any] | None:

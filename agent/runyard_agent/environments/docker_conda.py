@@ -14,6 +14,7 @@ from runyard_agent.environments.docker_calls import ask_engine
 from runyard_agent.environments.docker_pip import remove_containers
 from runyard_agent.environments.docker_probe import variables
 from runyard_agent.environments.protocol import ProvidedEnvironment
+from runyard_agent.environments.rattler_calls import Mirrors
 from runyard_agent.environments.shared_work import Audience
 from runyardpb.v1.environments_pb2 import CondaPackages, EnvironmentLock, EnvironmentSpec
 
@@ -24,9 +25,11 @@ PYTHON_LABEL = "dev.runyard.python"
 class DockerConda:
     """Builds conda environments on the node, in its cache, and copies them into images."""
 
-    def __init__(self, cache: EnvironmentCache, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, cache: EnvironmentCache, environ: Mapping[str, str], mirrors: Mirrors | None = None
+    ) -> None:
         self._environ = environ
-        self._conda = CondaBuilder(cache, environ)
+        self._conda = CondaBuilder(cache, environ, mirrors)
 
     async def resolve(self, conda: CondaPackages, audience: Audience) -> EnvironmentLock:
         """The lock of the packages; the environment is built on the node with it."""

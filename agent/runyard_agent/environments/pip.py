@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.interpreters import Interpreters
 from runyard_agent.environments.lock import lock_for, make_lock, packages
 from runyard_agent.environments.protocol import Progress, ProvidedEnvironment, TextSink
-from runyard_agent.environments.shared_work import Audience, Listener, SharedWork
+from runyard_agent.environments.shared_work import Audience, Listener
 from runyard_agent.environments.user_managed import UserManagedBuilder
 from runyard_agent.environments.uv import Uv
 from runyard_agent.environments.uv_pip import UvPip, Wish
@@ -38,9 +39,6 @@ class PipBuilder:
         self._interpreters = Interpreters(
             uv, UserManagedBuilder(os.fsencode(search_path) if search_path else None)
         )
-        self._resolving: SharedWork[EnvironmentLock] = SharedWork(
-            "resolve", "Another run needs the same packages; waiting for it."
-        )
 
     async def provide(
         self,
@@ -54,34 +52,18 @@ class PipBuilder:
         listener = Listener(log, progress)
         python = await self._interpreters.find(spec.pip, listener)
         wish = self._uv_pip.wish(spec.pip, python)
-        lock = lock_for(python.platform, locks)
-        if lock is None:
-
-            async def resolve_and_build(audience: Audience) -> EnvironmentLock:
-                resolved = await self._resolve(wish, audience)
-                shared = Listener(audience, audience.progress)
-                await self._ensure_built(resolved, wish, shared)
-                return resolved
-
-            # Who asks during the build takes part in it too, instead of resolving once more.
-            key = python.platform + spec.SerializeToString(deterministic=True).hex()
-            lock = await self._resolving.do(key, resolve_and_build, listener)
-        else:
-            await self._ensure_built(lock, wish, listener)
-        self._cache.used(lock.hash)
+        lock = await self._builds.provide(
+            python.platform + spec.SerializeToString(deterministic=True).hex(),
+            lock_for(python.platform, locks),
+            lambda audience: self._resolve(wish, audience),
+            lambda lock: functools.partial(self._fill, lock, wish),
+            listener,
+        )
         return ProvidedEnvironment(
             python=os.fsencode(self._cache.python(lock.hash)),
             env={b"VIRTUAL_ENV": os.fsencode(self._cache.folder(lock.hash))},
             lock=lock,
         )
-
-    async def _ensure_built(self, lock: EnvironmentLock, wish: Wish, listener: Listener) -> None:
-        """Builds what a lock says, unless it is there."""
-
-        async def fill(audience: Audience, lock_fd: int) -> Contents:
-            return await self._fill(lock, wish, audience, lock_fd)
-
-        await self._builds.ensure(lock, fill, listener)
 
     async def _resolve(self, wish: Wish, audience: Audience) -> EnvironmentLock:
         """Finds exact versions, with the hashes of all their files."""

@@ -26,6 +26,8 @@ IDLE_S = 5.0
 start than to answer."""
 
 Hear = Callable[[bytes], None]
+Mirrors = Mapping[str, Sequence[str]]
+"""Where conda channels are read instead, by channel, in the order in which they are tried."""
 
 
 def node_subdir() -> str:
@@ -50,12 +52,10 @@ class Rattler:
 
     Args:
         environ: the agent's variables.
-        mirrors: where channels are read instead, by channel, in the order in which they are tried.
+        mirrors: where channels are read instead.
     """
 
-    def __init__(
-        self, environ: Mapping[str, str], mirrors: Mapping[str, Sequence[str]] | None = None
-    ) -> None:
+    def __init__(self, environ: Mapping[str, str], mirrors: Mirrors | None = None) -> None:
         self._environ = environ
         self._mirrors = {channel: list(urls) for channel, urls in (mirrors or {}).items()}
         self._idle: dict[Conversation, asyncio.TimerHandle] = {}

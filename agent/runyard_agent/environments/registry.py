@@ -55,7 +55,7 @@ def _conda(context: BuilderContext) -> EnvironmentBuilder:
 
 
 def _docker(context: BuilderContext) -> EnvironmentBuilder:
-    return DockerBuilder(context.cache, context.environ)
+    return DockerBuilder(context.cache, context.environ, context.channel_mirrors)
 
 
 BUILT_IN: Mapping[str, BuilderFactory] = {
