@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from runyardpb.agent.v1 import agent_pb2 as pb
@@ -12,15 +10,11 @@ from runyardpb.v1.environments_pb2 import BindMount, DockerImage
 from support.agent_process import in_loop, node
 from support.docker_engine import PYTHON_IMAGE, SHELL_IMAGE, DockerEngine
 from support.fake_daemon import FakeDaemon, Held, script
-from support.plain_docker_builder import install
 
 
 @pytest.fixture
-def engine(
-    docker_engine: DockerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> DockerEngine:
-    for name, value in install(tmp_path / "plugin", docker_engine.url).items():
-        monkeypatch.setenv(name, value)
+def engine(docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> DockerEngine:
+    monkeypatch.setenv("DOCKER_HOST", docker_engine.url)
     return docker_engine
 
 

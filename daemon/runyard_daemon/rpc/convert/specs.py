@@ -36,9 +36,6 @@ def to_wish(spec: runs_pb2.RunSpec, workspace: str) -> RunWish:
     form or workspace."""
     if spec.kind not in runs_pb2.RunSpec.Kind.values():
         raise SpecInvalid(violations=[("spec.kind", f"{spec.kind} is no kind of run")])
-    for name in ("refresh_environment", "seal_environment"):
-        if getattr(spec, name):
-            raise SpecInvalid(violations=[(f"spec.{name}", "is not served by this daemon")])
     program = spec.WhichOneof("program")
     argv = spec.script.arguments if program == "script" else spec.command.argv
     environment = to_environment(spec.environment) if spec.HasField("environment") else None

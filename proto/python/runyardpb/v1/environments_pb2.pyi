@@ -6,7 +6,6 @@ Environments: what a script needs to run."""
 import builtins
 import collections.abc
 import google.protobuf.descriptor
-import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
@@ -307,7 +306,6 @@ class Environment(google.protobuf.message.Message):
     LOCKS_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     BUILDS_FIELD_NUMBER: builtins.int
-    SEALED_FIELD_NUMBER: builtins.int
     name: builtins.str
     """`workspaces/{workspace}/environments/{environment}/versions/{version}`. Output only."""
     spec_hash: builtins.str
@@ -330,10 +328,6 @@ class Environment(google.protobuf.message.Message):
     def builds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EnvironmentBuild]:
         """Where `locks` are built, of the nodes that are connected now; by node, then lock. Output only."""
 
-    @property
-    def sealed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SealedEnvironment]:
-        """What of `locks` is sealed: kept by the daemon as it was built, for other nodes. Output only."""
-
     def __init__(
         self,
         *,
@@ -344,55 +338,11 @@ class Environment(google.protobuf.message.Message):
         locks: collections.abc.Iterable[global___EnvironmentLock] | None = ...,
         version: builtins.int = ...,
         builds: collections.abc.Iterable[global___EnvironmentBuild] | None = ...,
-        sealed: collections.abc.Iterable[global___SealedEnvironment] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["builds", b"builds", "create_time", b"create_time", "locks", b"locks", "name", b"name", "sealed", b"sealed", "spec", b"spec", "spec_hash", b"spec_hash", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["builds", b"builds", "create_time", b"create_time", "locks", b"locks", "name", b"name", "spec", b"spec", "spec_hash", b"spec_hash", "version", b"version"]) -> None: ...
 
 global___Environment = Environment
-
-@typing.final
-class SealedEnvironment(google.protobuf.message.Message):
-    """An environment as a node built it, packed so that others can lay it out anywhere."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    LOCK_HASH_FIELD_NUMBER: builtins.int
-    TREE_FIELD_NUMBER: builtins.int
-    SIZE_BYTES_FIELD_NUMBER: builtins.int
-    FILE_COUNT_FIELD_NUMBER: builtins.int
-    BUILD_DURATION_FIELD_NUMBER: builtins.int
-    CREATE_TIME_FIELD_NUMBER: builtins.int
-    lock_hash: builtins.str
-    """As in `EnvironmentLock.hash`."""
-    tree: builtins.bytes
-    """Digest of its root manifest, as of a snapshot; its files are blobs."""
-    size_bytes: builtins.int
-    """Sum of the lengths of its files, in bytes."""
-    file_count: builtins.int
-    """How many files it has."""
-    @property
-    def build_duration(self) -> google.protobuf.duration_pb2.Duration:
-        """How long the node took to build it."""
-
-    @property
-    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When it was sealed."""
-
-    def __init__(
-        self,
-        *,
-        lock_hash: builtins.str = ...,
-        tree: builtins.bytes = ...,
-        size_bytes: builtins.int = ...,
-        file_count: builtins.int = ...,
-        build_duration: google.protobuf.duration_pb2.Duration | None = ...,
-        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["build_duration", b"build_duration", "create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["build_duration", b"build_duration", "create_time", b"create_time", "file_count", b"file_count", "lock_hash", b"lock_hash", "size_bytes", b"size_bytes", "tree", b"tree"]) -> None: ...
-
-global___SealedEnvironment = SealedEnvironment
 
 @typing.final
 class EnvironmentBuild(google.protobuf.message.Message):
@@ -579,154 +529,3 @@ class ListEnvironmentsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["environments", b"environments", "next_page_token", b"next_page_token"]) -> None: ...
 
 global___ListEnvironmentsResponse = ListEnvironmentsResponse
-
-@typing.final
-class PruneEnvironmentsRequest(google.protobuf.message.Message):
-    """Asks to remove what is built on nodes."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    PARENT_FIELD_NUMBER: builtins.int
-    OLDER_THAN_FIELD_NUMBER: builtins.int
-    MAX_SIZE_BYTES_FIELD_NUMBER: builtins.int
-    DRY_RUN_FIELD_NUMBER: builtins.int
-    parent: builtins.str
-    """`workspaces/{workspace}`."""
-    max_size_bytes: builtins.int
-    """Only until the environments of a node have at most this size together, those used longest ago first. Not set: all that
-    `older_than` allows. At least one of the two must be set.
-    """
-    dry_run: builtins.bool
-    """Only say what would be removed."""
-    @property
-    def older_than(self) -> google.protobuf.duration_pb2.Duration:
-        """Only what no run has had for this long. Not set: however lately it was used."""
-
-    def __init__(
-        self,
-        *,
-        parent: builtins.str = ...,
-        older_than: google.protobuf.duration_pb2.Duration | None = ...,
-        max_size_bytes: builtins.int | None = ...,
-        dry_run: builtins.bool = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max_size_bytes", b"_max_size_bytes", "max_size_bytes", b"max_size_bytes", "older_than", b"older_than"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_size_bytes", b"_max_size_bytes", "dry_run", b"dry_run", "max_size_bytes", b"max_size_bytes", "older_than", b"older_than", "parent", b"parent"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["_max_size_bytes", b"_max_size_bytes"]) -> typing.Literal["max_size_bytes"] | None: ...
-
-global___PruneEnvironmentsRequest = PruneEnvironmentsRequest
-
-@typing.final
-class PruneEnvironmentsResponse(google.protobuf.message.Message):
-    """Answers PruneEnvironments, for one node."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    NODE_FIELD_NUMBER: builtins.int
-    REMOVED_FIELD_NUMBER: builtins.int
-    ERROR_FIELD_NUMBER: builtins.int
-    node: builtins.str
-    """The node, as in `Run.node`."""
-    error: builtins.str
-    """Why the node could not do it; empty: it did."""
-    @property
-    def removed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EnvironmentBuild]:
-        """What was, or would be, removed there; `node` is set."""
-
-    def __init__(
-        self,
-        *,
-        node: builtins.str = ...,
-        removed: collections.abc.Iterable[global___EnvironmentBuild] | None = ...,
-        error: builtins.str = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["error", b"error", "node", b"node", "removed", b"removed"]) -> None: ...
-
-global___PruneEnvironmentsResponse = PruneEnvironmentsResponse
-
-@typing.final
-class ExportEnvironmentRequest(google.protobuf.message.Message):
-    """Asks for a sealed environment as a file."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: builtins.int
-    PLATFORM_FIELD_NUMBER: builtins.int
-    name: builtins.str
-    """As in GetEnvironmentRequest."""
-    platform: builtins.str
-    """As in `EnvironmentLock.platform`. Empty: the only one that is sealed."""
-    def __init__(
-        self,
-        *,
-        name: builtins.str = ...,
-        platform: builtins.str = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name", "platform", b"platform"]) -> None: ...
-
-global___ExportEnvironmentRequest = ExportEnvironmentRequest
-
-@typing.final
-class ExportEnvironmentResponse(google.protobuf.message.Message):
-    """A piece of the file."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    DATA_FIELD_NUMBER: builtins.int
-    data: builtins.bytes
-    """The next bytes, up to 1 MiB."""
-    def __init__(
-        self,
-        *,
-        data: builtins.bytes = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data"]) -> None: ...
-
-global___ExportEnvironmentResponse = ExportEnvironmentResponse
-
-@typing.final
-class ImportEnvironmentRequest(google.protobuf.message.Message):
-    """A piece of a file that ExportEnvironment made."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    PARENT_FIELD_NUMBER: builtins.int
-    ENVIRONMENT_ID_FIELD_NUMBER: builtins.int
-    DATA_FIELD_NUMBER: builtins.int
-    parent: builtins.str
-    """`workspaces/{workspace}`, in the first message."""
-    environment_id: builtins.str
-    """The name to keep it under, in the first message. Empty: the one that it had."""
-    data: builtins.bytes
-    """The next bytes, up to 1 MiB."""
-    def __init__(
-        self,
-        *,
-        parent: builtins.str = ...,
-        environment_id: builtins.str = ...,
-        data: builtins.bytes = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "environment_id", b"environment_id", "parent", b"parent"]) -> None: ...
-
-global___ImportEnvironmentRequest = ImportEnvironmentRequest
-
-@typing.final
-class ImportEnvironmentResponse(google.protobuf.message.Message):
-    """Answers ImportEnvironment."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    ENVIRONMENT_FIELD_NUMBER: builtins.int
-    @property
-    def environment(self) -> global___Environment:
-        """The version that has it."""
-
-    def __init__(
-        self,
-        *,
-        environment: global___Environment | None = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["environment", b"environment"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["environment", b"environment"]) -> None: ...
-
-global___ImportEnvironmentResponse = ImportEnvironmentResponse

@@ -60,7 +60,6 @@ class SessionRequest(google.protobuf.message.Message):
     ACKNOWLEDGED_FIELD_NUMBER: builtins.int
     HELLO_FIELD_NUMBER: builtins.int
     WORKDIR_COLLECTED_FIELD_NUMBER: builtins.int
-    BUILT_PRUNED_FIELD_NUMBER: builtins.int
     REPORTS_FIELD_NUMBER: builtins.int
     RETURNED_FIELD_NUMBER: builtins.int
     ENVIRONMENTS_FIELD_NUMBER: builtins.int
@@ -75,10 +74,6 @@ class SessionRequest(google.protobuf.message.Message):
     @property
     def workdir_collected(self) -> global___WorkdirCollected:
         """A working folder was collected."""
-
-    @property
-    def built_pruned(self) -> global___BuiltPruned:
-        """Built environments were removed."""
 
     @property
     def reports(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AttemptReport]:
@@ -101,14 +96,13 @@ class SessionRequest(google.protobuf.message.Message):
         acknowledged: builtins.int = ...,
         hello: global___Hello | None = ...,
         workdir_collected: global___WorkdirCollected | None = ...,
-        built_pruned: global___BuiltPruned | None = ...,
         reports: collections.abc.Iterable[global___AttemptReport] | None = ...,
         returned: collections.abc.Iterable[global___AttemptRef] | None = ...,
         environments: global___BuiltEnvironments | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["built_pruned", b"built_pruned", "environments", b"environments", "hello", b"hello", "message", b"message", "workdir_collected", b"workdir_collected"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "built_pruned", b"built_pruned", "environments", b"environments", "hello", b"hello", "message", b"message", "reports", b"reports", "returned", b"returned", "sequence", b"sequence", "workdir_collected", b"workdir_collected"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "workdir_collected", "built_pruned"] | None: ...
+    def HasField(self, field_name: typing.Literal["environments", b"environments", "hello", b"hello", "message", b"message", "workdir_collected", b"workdir_collected"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "environments", b"environments", "hello", b"hello", "message", b"message", "reports", b"reports", "returned", b"returned", "sequence", b"sequence", "workdir_collected", b"workdir_collected"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "workdir_collected"] | None: ...
 
 global___SessionRequest = SessionRequest
 
@@ -124,7 +118,6 @@ class SessionResponse(google.protobuf.message.Message):
     CANCEL_FIELD_NUMBER: builtins.int
     COLLECT_WORKDIR_FIELD_NUMBER: builtins.int
     GOODBYE_FIELD_NUMBER: builtins.int
-    PRUNE_BUILT_FIELD_NUMBER: builtins.int
     LEASES_FIELD_NUMBER: builtins.int
     FORGETS_FIELD_NUMBER: builtins.int
     sequence: builtins.int
@@ -148,10 +141,6 @@ class SessionResponse(google.protobuf.message.Message):
         """The daemon ends; come back."""
 
     @property
-    def prune_built(self) -> global___PruneBuilt:
-        """Remove built environments."""
-
-    @property
     def leases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Lease]:
         """Execute these, in the order in which they are to begin."""
 
@@ -168,13 +157,12 @@ class SessionResponse(google.protobuf.message.Message):
         cancel: global___CancelAttempt | None = ...,
         collect_workdir: global___CollectAttemptWorkdir | None = ...,
         goodbye: global___Goodbye | None = ...,
-        prune_built: global___PruneBuilt | None = ...,
         leases: collections.abc.Iterable[global___Lease] | None = ...,
         forgets: collections.abc.Iterable[global___ForgetAttempt] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["cancel", b"cancel", "collect_workdir", b"collect_workdir", "goodbye", b"goodbye", "message", b"message", "prune_built", b"prune_built", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "collect_workdir", b"collect_workdir", "forgets", b"forgets", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "prune_built", b"prune_built", "sequence", b"sequence", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "cancel", "collect_workdir", "goodbye", "prune_built"] | None: ...
+    def HasField(self, field_name: typing.Literal["cancel", b"cancel", "collect_workdir", b"collect_workdir", "goodbye", b"goodbye", "message", b"message", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "collect_workdir", b"collect_workdir", "forgets", b"forgets", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "sequence", b"sequence", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "cancel", "collect_workdir", "goodbye"] | None: ...
 
 global___SessionResponse = SessionResponse
 
@@ -197,68 +185,6 @@ class BuiltEnvironments(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["builds", b"builds"]) -> None: ...
 
 global___BuiltEnvironments = BuiltEnvironments
-
-@typing.final
-class PruneBuilt(google.protobuf.message.Message):
-    """Asks to remove environments that are built and that no run has."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    OLDER_THAN_FIELD_NUMBER: builtins.int
-    MAX_SIZE_BYTES_FIELD_NUMBER: builtins.int
-    DRY_RUN_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
-    """To match the answer."""
-    max_size_bytes: builtins.int
-    """Only until all have at most this size together. Not set: no bound."""
-    dry_run: builtins.bool
-    """Only say what would be removed."""
-    @property
-    def older_than(self) -> google.protobuf.duration_pb2.Duration:
-        """Only what no run has had for this long. Not set: however lately."""
-
-    def __init__(
-        self,
-        *,
-        request_id: builtins.str = ...,
-        older_than: google.protobuf.duration_pb2.Duration | None = ...,
-        max_size_bytes: builtins.int | None = ...,
-        dry_run: builtins.bool = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max_size_bytes", b"_max_size_bytes", "max_size_bytes", b"max_size_bytes", "older_than", b"older_than"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_size_bytes", b"_max_size_bytes", "dry_run", b"dry_run", "max_size_bytes", b"max_size_bytes", "older_than", b"older_than", "request_id", b"request_id"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["_max_size_bytes", b"_max_size_bytes"]) -> typing.Literal["max_size_bytes"] | None: ...
-
-global___PruneBuilt = PruneBuilt
-
-@typing.final
-class BuiltPruned(google.protobuf.message.Message):
-    """Answers PruneBuilt."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    REMOVED_FIELD_NUMBER: builtins.int
-    ERROR_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
-    """As asked."""
-    error: builtins.str
-    """Why not; empty: it worked."""
-    @property
-    def removed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyardpb.v1.environments_pb2.EnvironmentBuild]:
-        """What was, or would be, removed, without `node`."""
-
-    def __init__(
-        self,
-        *,
-        request_id: builtins.str = ...,
-        removed: collections.abc.Iterable[runyardpb.v1.environments_pb2.EnvironmentBuild] | None = ...,
-        error: builtins.str = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["error", b"error", "removed", b"removed", "request_id", b"request_id"]) -> None: ...
-
-global___BuiltPruned = BuiltPruned
 
 @typing.final
 class Hello(google.protobuf.message.Message):
@@ -761,7 +687,6 @@ class Lease(google.protobuf.message.Message):
     ENVIRONMENT_FIELD_NUMBER: builtins.int
     LOCKS_FIELD_NUMBER: builtins.int
     IS_AHEAD_FIELD_NUMBER: builtins.int
-    SEALED_FIELD_NUMBER: builtins.int
     is_ahead: builtins.bool
     """Sent before the node has room, so that the next short run starts without a round trip. The agent begins it when a slot is
     free and returns it when it could not begin within a second.
@@ -792,10 +717,6 @@ class Lease(google.protobuf.message.Message):
     def locks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyardpb.v1.environments_pb2.EnvironmentLock]:
         """All locks of the environment that the daemon keeps, where `lock` is not set."""
 
-    @property
-    def sealed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyardpb.v1.environments_pb2.SealedEnvironment]:
-        """What of `lock` or `locks` is sealed."""
-
     def __init__(
         self,
         *,
@@ -806,10 +727,9 @@ class Lease(google.protobuf.message.Message):
         environment: runyardpb.v1.environments_pb2.EnvironmentSpec | None = ...,
         locks: collections.abc.Iterable[runyardpb.v1.environments_pb2.EnvironmentLock] | None = ...,
         is_ahead: builtins.bool = ...,
-        sealed: collections.abc.Iterable[runyardpb.v1.environments_pb2.SealedEnvironment] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["environment", b"environment", "lock", b"lock", "ref", b"ref", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["environment", b"environment", "is_ahead", b"is_ahead", "lock", b"lock", "locks", b"locks", "manifests", b"manifests", "ref", b"ref", "sealed", b"sealed", "spec", b"spec"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["environment", b"environment", "is_ahead", b"is_ahead", "lock", b"lock", "locks", b"locks", "manifests", b"manifests", "ref", b"ref", "spec", b"spec"]) -> None: ...
 
 global___Lease = Lease
 
@@ -1112,11 +1032,8 @@ class KeepLockRequest(google.protobuf.message.Message):
 
     SPEC_HASH_FIELD_NUMBER: builtins.int
     LOCK_FIELD_NUMBER: builtins.int
-    IS_REFRESH_FIELD_NUMBER: builtins.int
     spec_hash: builtins.str
     """Hash of what of the specification a lock depends on, hexadecimal."""
-    is_refresh: builtins.bool
-    """It was resolved anew because somebody asked for that: it takes the place of the one that was kept."""
     @property
     def lock(self) -> runyardpb.v1.environments_pb2.EnvironmentLock:
         """The lock."""
@@ -1126,10 +1043,9 @@ class KeepLockRequest(google.protobuf.message.Message):
         *,
         spec_hash: builtins.str = ...,
         lock: runyardpb.v1.environments_pb2.EnvironmentLock | None = ...,
-        is_refresh: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lock", b"lock"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["is_refresh", b"is_refresh", "lock", b"lock", "spec_hash", b"spec_hash"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lock", b"lock", "spec_hash", b"spec_hash"]) -> None: ...
 
 global___KeepLockRequest = KeepLockRequest
 
@@ -1153,51 +1069,3 @@ class KeepLockResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["lock", b"lock"]) -> None: ...
 
 global___KeepLockResponse = KeepLockResponse
-
-@typing.final
-class KeepSealedRequest(google.protobuf.message.Message):
-    """An environment that an agent has built and packed."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    LOCK_FIELD_NUMBER: builtins.int
-    SEALED_FIELD_NUMBER: builtins.int
-    @property
-    def lock(self) -> runyardpb.v1.environments_pb2.EnvironmentLock:
-        """Its lock, which the daemon may not know."""
-
-    @property
-    def sealed(self) -> runyardpb.v1.environments_pb2.SealedEnvironment:
-        """What is kept, without `create_time`."""
-
-    def __init__(
-        self,
-        *,
-        lock: runyardpb.v1.environments_pb2.EnvironmentLock | None = ...,
-        sealed: runyardpb.v1.environments_pb2.SealedEnvironment | None = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["lock", b"lock", "sealed", b"sealed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["lock", b"lock", "sealed", b"sealed"]) -> None: ...
-
-global___KeepSealedRequest = KeepSealedRequest
-
-@typing.final
-class KeepSealedResponse(google.protobuf.message.Message):
-    """Answers KeepSealed."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    SEALED_FIELD_NUMBER: builtins.int
-    @property
-    def sealed(self) -> runyardpb.v1.environments_pb2.SealedEnvironment:
-        """What counts."""
-
-    def __init__(
-        self,
-        *,
-        sealed: runyardpb.v1.environments_pb2.SealedEnvironment | None = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["sealed", b"sealed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["sealed", b"sealed"]) -> None: ...
-
-global___KeepSealedResponse = KeepSealedResponse
