@@ -9,7 +9,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from runyard_agent.environments.activation import keep_variables, read_variables
 from runyard_agent.environments.builds import Builds, Contents, count_of, seconds_since
@@ -18,13 +18,12 @@ from runyard_agent.environments.conda_lock import CondaLock, read_lock, write_lo
 from runyard_agent.environments.interpreters import Interpreter
 from runyard_agent.environments.lock import lock_for, make_lock
 from runyard_agent.environments.protocol import (
-    EnvironmentFailed,
     Progress,
     ProvidedEnvironment,
     TextSink,
 )
 from runyard_agent.environments.rattler_calls import Mirrors, Rattler, lock_platform
-from runyard_agent.environments.shared_work import Audience, Listener
+from runyard_agent.environments.shared_work import Audience, Listener, failures_told
 from runyard_agent.environments.uv import Uv
 from runyard_agent.environments.uv_pip import LOCK_NAME, Steps, UvPip, Wish
 from runyard_contract.environment_spec import lock_hash, match_spec_channel, match_spec_name
@@ -108,7 +107,7 @@ class CondaBuilder:
             f"Resolving {count_of(len(specs), 'conda package')} for {platform}"
             f" from {', '.join(map(shown, channels))}."
         )
-        with _telling(audience):
+        with failures_told(audience):
             found = await self._rattler.solve(specs, channels, audience.write)
         if conda.pip_requirements:
             found = await self._with_pip(found, conda, platform, audience)
@@ -147,7 +146,7 @@ class CondaBuilder:
                 return
             await self._cache.discard(key)
             try:
-                with _telling(audience):
+                with failures_told(audience):
                     hear = Steps("conda packages", audience).hear
                     await self._rattler.install(found, self._cache.folder(key), hear, (fd,))
                 yield str(self._cache.python(key))
@@ -158,7 +157,7 @@ class CondaBuilder:
         self, lock: EnvironmentLock, conda: CondaPackages, audience: Audience, lock_fd: int
     ) -> Contents:
         """Makes the folder of an environment and installs into it."""
-        with _telling(audience):
+        with failures_told(audience):
             found = read_lock(lock.text)
         folder = self._cache.folder(lock.hash)
         audience.say(
@@ -169,7 +168,7 @@ class CondaBuilder:
             audience.say(f"  {package.release}")
         doing = count_of(len(found.packages), "conda package")
         audience.progress(f"installing {doing}")
-        with _telling(audience):
+        with failures_told(audience):
             await self._rattler.install(found, folder, Steps(doing, audience).hear, (lock_fd,))
         (folder / LOCK_NAME).write_text(lock.text, encoding="utf-8")
         if found.pip:
@@ -179,7 +178,7 @@ class CondaBuilder:
             await self._uv_pip.install(
                 found.pip, folder, wish, audience, lock_fd, lock_name=PIP_LOCK_NAME
             )
-        with _telling(audience):
+        with failures_told(audience):
             await keep_variables(folder, self._environ.get("HOME", "/"), audience.write, lock_fd)
         return Contents(found.python, len(found.packages) + found.pip_count)
 
@@ -213,13 +212,3 @@ def _contents(found: CondaLock) -> str:
     """The packages of a lock in words."""
     words = count_of(len(found.packages), "conda package")
     return f"{words}, {count_of(found.pip_count, 'pip package')}" if found.pip else words
-
-
-@contextlib.contextmanager
-def _telling(audience: Audience) -> Iterator[None]:
-    """Writes to the log what failed; uv's faults are there already."""
-    try:
-        yield
-    except EnvironmentFailed as failed:
-        audience.say(f"Failed: {failed.message}")
-        raise

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,6 +12,7 @@ from runyard_agent.environments.programs import (
     OUTPUT_TAIL_BYTES,
     READ_BYTES,
     Outcome,
+    end_process,
 )
 
 END_OF_OUTPUT = b"\0"
@@ -100,15 +99,12 @@ class Conversation:
 
     async def close(self) -> None:
         """Ends the program; harmless when repeated."""
-        self._kill()
-        await self._process.wait()
+        await self._end()
         await self._listening
 
-    def _kill(self) -> None:
+    async def _end(self) -> None:
         self._requests.close()
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        await end_process(self._process)
 
     async def _send(self, data: bytes, fds: Sequence[int]) -> None:
         """Sends a request; the descriptors go with its first byte."""
@@ -124,8 +120,7 @@ class Conversation:
             while data := await self._output.read(READ_BYTES):
                 self._on_output(data)
         except asyncio.CancelledError:
-            self._kill()
-            await self._process.wait()
+            await self._end()
             while await self._output.read(READ_BYTES) or await self._answers.read(READ_BYTES):
                 pass
             raise

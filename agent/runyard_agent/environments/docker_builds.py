@@ -23,7 +23,7 @@ from runyard_agent.environments.dockerfile import copying, with_bases
 from runyard_agent.environments.lock import make_lock, packages
 from runyard_agent.environments.protocol import BuildContext, EnvironmentFailed
 from runyard_agent.environments.rattler_calls import Mirrors
-from runyard_agent.environments.shared_work import Audience, Listener
+from runyard_agent.environments.shared_work import Audience, Listener, failures_told
 from runyard_contract.digest import digest_bytes
 from runyardpb.v1.environments_pb2 import DockerImage, EnvironmentLock
 
@@ -160,7 +160,7 @@ class DockerBuilds:
             "labels": self._labels,
             "network": options.network,
         }
-        try:
+        with failures_told(audience):
             answer = await ask_engine(
                 api.socket,
                 request,
@@ -169,9 +169,6 @@ class DockerBuilds:
                 (lock_fd,),
                 lambda fault: explain_build(fault, options.dockerfile),
             )
-        except EnvironmentFailed as failed:
-            audience.say(f"Failed: {failed.message}")
-            raise
         image = str(answer["image"])
         return Contents("", 0, image, await _own_bytes(api, image, found))
 

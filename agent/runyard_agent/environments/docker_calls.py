@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from runyard_agent.environments.diagnosis import Fault
+from runyard_agent.environments.docker_api import DockerApi
 from runyard_agent.environments.docker_diagnosis import explain
 from runyard_agent.environments.programs import run_program
 from runyard_agent.environments.protocol import EnvironmentFailed
@@ -62,3 +65,27 @@ async def ask_engine(
             return answer
         fault = explained(answer["fault"])
     raise EnvironmentFailed(fault.message, fault.advice, fault.metadata)
+
+
+async def ask_in_container(
+    api: DockerApi,
+    request: Mapping[str, Any],
+    environ: Mapping[str, str],
+    hear: Hear,
+    kept_fds: Sequence[int] = (),
+) -> Mapping[str, Any]:
+    """As `ask_engine`, for work in containers named after the request; none of them is left."""
+    try:
+        return await ask_engine(api.socket, request, environ, hear, kept_fds)
+    except BaseException:  # the process that would remove them may have been killed
+        await asyncio.shield(_remove_containers(api, str(request["name"])))
+        raise
+
+
+async def _remove_containers(api: DockerApi, name: str) -> None:
+    """Removes the containers that a build of this name may have left."""
+    for one in (name, f"{name}-image"):
+        try:
+            await api.call("DELETE", f"/containers/{quote(one)}?force=1&v=1")
+        except EnvironmentFailed:
+            return  # the engine is gone

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
 from runyard_agent.environments.docker_api import DockerApi
-from runyard_agent.environments.docker_calls import ask_engine
-from runyard_agent.environments.docker_pip import remove_containers
+from runyard_agent.environments.docker_calls import ask_in_container
 from runyard_agent.environments.docker_probe import variables
 from runyard_agent.environments.protocol import ProvidedEnvironment
 from runyard_agent.environments.rattler_calls import Mirrors
@@ -65,15 +63,7 @@ class DockerConda:
             "image_env": env,
             "has_command": bool(config.get("Cmd") or config.get("Entrypoint")),
         }
-        is_over = False
-        try:
-            answer = await ask_engine(
-                api.socket, request, self._environ, audience.write, (lock_fd,)
-            )
-            is_over = True
-        finally:
-            if not is_over:  # the process that would remove it may have been killed
-                await asyncio.shield(remove_containers(api, name))
+        answer = await ask_in_container(api, request, self._environ, audience.write, (lock_fd,))
         return str(answer["image"])
 
     async def _provide(

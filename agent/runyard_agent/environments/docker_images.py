@@ -13,7 +13,7 @@ from runyard_agent.environments.docker_calls import ask_engine
 from runyard_agent.environments.docker_diagnosis import gone_image, wrong_architecture
 from runyard_agent.environments.docker_lock import Pin, pin_of
 from runyard_agent.environments.protocol import EnvironmentFailed
-from runyard_agent.environments.shared_work import Audience
+from runyard_agent.environments.shared_work import Audience, failures_told
 from runyard_contract.paths import shown
 
 
@@ -54,11 +54,8 @@ class Images:
         audience.progress(f"fetching image {shown(reference)}")
         audience.say(f"Image {shown(reference)} is not on this node; fetching it.")
         request = {"action": "pull", "reference": reference}
-        try:
+        with failures_told(audience):
             await ask_engine(self._api.socket, request, self._environ, audience.write)
-        except EnvironmentFailed as failed:
-            audience.say(f"Failed: {failed.message}")
-            raise
         audience.say(f"Fetched in {seconds_since(began_s)}.")
 
     async def _check_architecture(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from runyard_agent.environments.builds import count_of
 from runyard_agent.environments.diagnosis import Fault, diagnose
 from runyard_agent.environments.docker_api import DockerApi
-from runyard_agent.environments.docker_calls import ask_engine
+from runyard_agent.environments.docker_calls import ask_in_container
 from runyard_agent.environments.docker_images import telling
 from runyard_agent.environments.docker_probe import Inside
 from runyard_agent.environments.lock import is_hashed, packages
@@ -136,13 +134,7 @@ class DockerPip:
     ) -> Mapping[str, Any]:
         """What uv answered; EnvironmentFailed where it failed. Leaves no container."""
         hear = steps.hear if steps is not None else audience.write
-        is_over = False
-        try:
-            answer = await ask_engine(self._api.socket, request, self._environ, hear, kept_fds)
-            is_over = True
-        finally:
-            if not is_over:  # the process that would remove it may have been killed
-                await asyncio.shield(remove_containers(self._api, str(request["name"])))
+        answer = await ask_in_container(self._api, request, self._environ, hear, kept_fds)
         library = _NO_LIBRARY.search(str(answer["said"]))
         if answer["code"] == _STARTS_NOT or library is not None:
             lacking = library[1] if library is not None else "glibc, as Alpine's"
@@ -151,15 +143,6 @@ class DockerPip:
             fault = diagnose(str(answer["said"]), inside.version)
             raise telling(audience, fault)
         return answer
-
-
-async def remove_containers(api: DockerApi, name: str) -> None:
-    """Removes the containers that a build of this name may have left."""
-    for one in (name, f"{name}-image"):
-        try:
-            await api.call("DELETE", f"/containers/{quote(one)}?force=1&v=1")
-        except EnvironmentFailed:
-            return  # the engine is gone
 
 
 def needs_python(options: DockerImage) -> EnvironmentFailed:

@@ -64,11 +64,11 @@ async def run_program(
             )
         returncode = await process.wait()
     finally:
-        await _end(process)
+        await end_process(process)
     return Outcome(returncode, answer.result(), said.result().decode("utf-8", "replace"))
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def end_process(process: asyncio.subprocess.Process) -> None:
     """Kills the process group, if its leader still lives, and waits until that is gone."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from runyard_agent.environments.protocol import Progress, TextSink
+from runyard_agent.environments.protocol import EnvironmentFailed, Progress, TextSink
 
 Result = TypeVar("Result")
 TRANSCRIPT_BYTES = 256 << 10
@@ -58,6 +59,16 @@ class Audience:
         self._doing = doing
         for listener in self._listeners:
             listener.progress(doing)
+
+
+@contextlib.contextmanager
+def failures_told(audience: Audience) -> Iterator[None]:
+    """Writes to the log what failed, for work whose own output does not say it."""
+    try:
+        yield
+    except EnvironmentFailed as failed:
+        audience.say(f"Failed: {failed.message}")
+        raise
 
 
 @dataclass(slots=True, eq=False)
