@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -204,12 +203,6 @@ def end_of(record: Mapping[str, Any], work: str) -> pb.AttemptEnd:
             end.message = f"the program could not be started: {end.message}"
         end.advice = error.get("advice") or "see whether it exists on the node and may be executed"
         end.metadata["errno"] = str(error.get("errno", ""))
-        if error.get("errno") == errno.ENOTSUP:
-            end.message = str(error.get("message", ""))
-            end.advice = (
-                "give smaller limits or none (`--memory-limit`, `--cpu-limit`), or use a node"
-                " whose control groups the agent's account may write"
-            )
     elif record.get("reason") == "container_lost" and isinstance(error, dict):
         end.message = str(error.get("message", ""))
         end.advice = str(error.get("advice", ""))

@@ -15,6 +15,7 @@ import runyard_agent
 from runyard_agent.bundles import Bundle
 from runyard_agent.container.report import SIGNALS
 from runyard_agent.environments.protocol import Container, EnvironmentFailed
+from runyard_agent.supervisor.cgroup import ADVICE, UNKEPT, Limits, too_large_here
 from runyard_agent.supervisor.streams import NAMES, fifo_path
 from runyard_contract.docker_arguments import DockerArgumentInvalid, parse_docker_arguments
 from runyardpb.agent.v1 import agent_pb2 as pb
@@ -69,9 +70,14 @@ def container_name(lease: pb.Lease, bundle: Bundle) -> str:
     return f"runyard-{bundle.key.run_id}-{lease.ref.attempt}-{lease.ref.epoch}"
 
 
-def execution_facts(container: Container, name: str) -> dict[str, str]:
+def execution_facts(lease: pb.Lease, bundle: Bundle, container: Container) -> dict[str, str]:
     """What a run's record says of how it was executed."""
-    return {"container": name} | ({} if container.shell else {"output": "engine log"})
+    facts = {"container": container_name(lease, bundle)}
+    if not container.shell:
+        facts["output"] = "engine log"
+    if _limits(lease.spec).controllers:
+        facts["limits"] = "container"
+    return facts
 
 
 def request(
@@ -129,10 +135,13 @@ def _host_config(
         host["ShmSize"] = options.shm_bytes
     if options.network:
         host["NetworkMode"] = options.network
-    if spec.limits.cpu_millicores:
-        host["NanoCpus"] = spec.limits.cpu_millicores * 1_000_000
-    if spec.limits.memory_bytes:
-        host["Memory"] = host["MemorySwap"] = spec.limits.memory_bytes
+    limits = _limits(spec)
+    if why := too_large_here(limits):
+        raise EnvironmentFailed(UNKEPT + why, ADVICE)
+    if limits.cpu_millicores:
+        host["NanoCpus"] = limits.cpu_millicores * 1_000_000
+    if limits.memory_bytes:
+        host["Memory"] = host["MemorySwap"] = limits.memory_bytes
     if gpus:
         ids = [str(index) for index in gpus]
         gpu_request = {"Driver": "", "DeviceIDs": ids, "Capabilities": [["gpu"]]}
@@ -161,6 +170,10 @@ def _host_config(
         host["LogConfig"] = {"Type": "json-file", "Config": {"max-size": "1000g"}}
         host["Init"] = True
     return host
+
+
+def _limits(spec: runs_pb2.RunSpec) -> Limits:
+    return Limits(spec.limits.cpu_millicores, spec.limits.memory_bytes)
 
 
 def _own_mounts(

@@ -16,7 +16,7 @@ from runyard_agent.environments.protocol import (
     TakesContext,
 )
 from runyard_agent.laid import LaidOut
-from runyard_agent.launch_container import container_name, execution_facts
+from runyard_agent.launch_container import execution_facts
 from runyard_agent.link import Stubs
 from runyard_agent.node import Node
 from runyard_agent.shipping.growing import GrowingFiles
@@ -254,7 +254,6 @@ def write_spec(
     bundle = attempt.bundle
     if environment.container is not None:
         attempt.laid = None  # what mounts were made of is not used for another run
-        name = container_name(attempt.lease, bundle)
-        kept["execution"] = execution_facts(environment.container, name)
+        kept["execution"] = execution_facts(attempt.lease, bundle, environment.container)
         attempt.execution.update(kept["execution"])
     bundle.write_spec(node.specs.content(attempt.lease, bundle, environment, gpus, kept))

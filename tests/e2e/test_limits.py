@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support import memory_group
+from support.docker_engine import PYTHON_IMAGE, DockerEngine
 from support.house import House
 
 pytestmark = pytest.mark.slow
@@ -48,3 +49,22 @@ def test_limit_over_what_the_node_has_is_refused_in_words(house: House) -> None:
     assert b"its limits can't be kept on this node" in done.stderr
     assert b"--memory-limit" in done.stderr
     assert done.stdout == b""
+
+
+def test_limits_of_a_container_are_kept_by_it_and_refused_where_no_node_has_them(
+    house: House, docker_engine: DockerEngine
+) -> None:
+    house.environment["DOCKER_HOST"] = docker_engine.url
+    folder = house.project({"train.py": "print('trained')"})
+    options = (f"--docker-image={PYTHON_IMAGE}", "--docker-arg=--network=none")
+
+    done = house.runyard("run", *options, "--memory-limit=1GiB", "train.py", cwd=folder)
+    refused = house.runyard("run", *options, "--memory-limit=60TiB", "train.py", cwd=folder)
+
+    _, run = house.json("runs", "list")
+    assert (done.returncode, done.stdout) == (0, b"trained\n")
+    assert run["properties"]["runyard.limits"] == "container"
+    assert (refused.returncode, refused.stdout) == (125, b"")
+    assert b"its limits can't be kept on this node" in refused.stderr
+    assert b"--memory-limit" in refused.stderr
+    assert docker_engine.containers("label=runyard.run") == []

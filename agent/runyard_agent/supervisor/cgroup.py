@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 NOTE = "cgroups"
 """The file of a bundle that names its groups, for whoever comes after a crash."""
 PERIOD_US = 100_000
+UNKEPT = "its limits can't be kept on this node: "
+ADVICE = (
+    "give smaller limits or none (`--memory-limit`, `--cpu-limit`), or use a node whose control"
+    " groups the agent's account may write"
+)
 
 
 class NoGroups(OSError):
@@ -32,6 +37,12 @@ class Limits:
         """What has to keep them."""
         wanted = {"memory": self.memory_bytes, "cpu": self.cpu_millicores}
         return [name for name, amount in wanted.items() if amount]
+
+
+def too_large_here(limits: Limits) -> str:
+    """Which limit is more than this node has; "" where all fit."""
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return too_large(limits, os.cpu_count() or 1, memory_bytes)
 
 
 def too_large(limits: Limits, cpus: int, memory_bytes: int) -> str:
@@ -110,9 +121,7 @@ class Group:
 
         The bundle notes them first, so that none is left behind by a crash.
         """
-        memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        why = too_large(limits, os.cpu_count() or 1, memory_bytes)
-        if why:
+        if why := too_large_here(limits):
             raise NoGroups(errno.ENOTSUP, why)
         found = places(_read("/proc/self/cgroup"), _read("/proc/self/mountinfo"))
         self._version, chosen = choose(limits.controllers, found)

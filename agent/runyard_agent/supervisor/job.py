@@ -7,7 +7,7 @@ import os
 import signal
 
 from runyard_agent.supervisor import record, streams, sweep
-from runyard_agent.supervisor.cgroup import Group, NoGroups
+from runyard_agent.supervisor.cgroup import ADVICE, UNKEPT, Group, NoGroups
 from runyard_agent.supervisor.clock import boot_ns, unix_ns
 from runyard_agent.supervisor.memory import host_kills
 from runyard_agent.supervisor.outside import Outside
@@ -148,8 +148,9 @@ class Job:
         try:
             return Group(self.bundle, name, limits)
         except NoGroups as error:
-            why = f"its limits can't be kept on this node: {error.strerror}"
-            raise NotStarted(errno.ENOTSUP, why) from None
+            refused = NotStarted(errno.ENOTSUP, UNKEPT + (error.strerror or ""))
+            refused.advice = ADVICE
+            raise refused from None
 
     @property
     def has_ended(self) -> bool:
@@ -260,7 +261,7 @@ class Job:
         values: Record = {
             "reason": reason,
             "exit_code": code,
-            "error": self.error and {"errno": self.error.errno, "message": self.error.strerror},
+            "error": self.error and _told(self.error),
             "limits": self._mechanism,
         }
         if not self.spec.end_argv:  # of a container, what its client used says nothing
@@ -315,3 +316,9 @@ class Job:
         if self.spool is not None:
             self.spool.close()
             self.spool = None
+
+
+def _told(error: NotStarted) -> Record:
+    """Why the program could not be started, for the exit record."""
+    told: Record = {"errno": error.errno, "message": error.strerror}
+    return told | {"advice": error.advice} if error.advice else told

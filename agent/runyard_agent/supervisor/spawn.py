@@ -15,7 +15,12 @@ _DEFAULT_PATH = os.fsencode(os.defpath)
 
 
 class NotStarted(OSError):
-    """The program could not be started: `errno` and a text that names what was at fault."""
+    """The program could not be started: `errno` and a text that names what was at fault.
+
+    `advice` says what to try; empty: whoever tells of it knows better.
+    """
+
+    advice = ""
 
 
 def spawn(
