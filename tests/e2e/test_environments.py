@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from support.docker_engine import PYTHON_IMAGE, DockerEngine
 from support.house import House
 
 pytestmark = pytest.mark.slow
@@ -104,3 +105,34 @@ def test_bound_of_the_settings_makes_room_and_what_went_is_built_again(house: Ho
     assert [len(listed[name]) for name in ("old", "new")] == [0, 1]
     assert again.stdout.startswith(b"1.15.0 ")
     assert len(list((house.home / "agent" / "environments").glob("*/ready.json"))) == 1
+
+
+def test_stored_image_is_shown_with_what_is_on_top_of_it_and_its_variables(
+    house: House, docker_engine: DockerEngine
+) -> None:
+    house.environment["DOCKER_HOST"] = docker_engine.url
+    env = "dependencies:\n  - pip:\n      - six==1.16.0\nvariables:\n  MODE: fast\n"
+    folder = house.project(
+        {
+            "train.py": "import os; print(os.environ['MODE'])",
+            "env.yml": env,
+            "Dockerfile": f"FROM {PYTHON_IMAGE}\nENV BY=image\n",
+        },
+        name="env-docker",
+    )
+    stored = ("environment", "build", "--name")
+
+    image = house.runyard(*stored, "boxed", "Dockerfile", cwd=folder)
+    fast = house.runyard(*stored, "fast", "env.yml", cwd=folder)
+    shown = house.runyard("environment", "show", "boxed").stdout.decode()
+    plain = house.json("environment", "show", "fast")
+    used = house.runyard("run", "--env", "fast", "train.py", cwd=folder)
+
+    assert (image.returncode, fast.returncode) == (0, 0), image.stderr + fast.stderr
+    assert f"Dockerfile     FROM {PYTHON_IMAGE}" in shown
+    assert {one["name"]: one["kind"] for one in house.json("environment", "list")} == {
+        "boxed": "docker",
+        "fast": "pip",
+    }
+    assert plain["variables"] == {"MODE": "fast"}
+    assert used.stdout == b"fast\n"

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from runyard.conda_dependencies import CondaDependencies
 from runyard.environment import Environment
 from runyard.requirements import Requirements
+from runyard_contract.docker_arguments import parse_docker_arguments
 from runyardpb.v1 import environments_pb2
 
 
@@ -38,7 +39,7 @@ def _read_docker(found: Environment, docker: environments_pb2.DockerImage) -> No
     found.docker.base_image = docker.image or None
     found.docker.base_dockerfile = docker.dockerfile or None
     found.docker.shm_size = str(docker.shm_bytes) if docker.shm_bytes else None
-    found.docker.arguments = list(docker.arguments)
+    found.docker.arguments = [*docker.arguments, *_own_arguments(docker)]
     if docker.WhichOneof("packages") == "conda":
         found.python.conda_dependencies = _conda(docker.conda)
     elif docker.WhichOneof("packages") == "pip":
@@ -46,6 +47,17 @@ def _read_docker(found: Environment, docker: environments_pb2.DockerImage) -> No
     else:
         found.python.user_managed_dependencies = True
         found.python.interpreter_path = docker.interpreter_path or "python"
+
+
+def _own_arguments(docker: environments_pb2.DockerImage) -> list[str]:
+    """What other clients may have said in fields of its own, as options of `docker run`."""
+    named = parse_docker_arguments(docker.arguments).host.get("NetworkMode")
+    network = [f"--network={docker.network}"] if docker.network not in ("", named) else []
+    mounts = (
+        f"--volume={os.fsdecode(mount.source)}:{mount.target}{':ro' * mount.is_read_only}"
+        for mount in docker.mounts
+    )
+    return [*network, *mounts]
 
 
 def _conda(conda: environments_pb2.CondaPackages) -> CondaDependencies:

@@ -337,6 +337,24 @@ def test_docker_image_is_sent_with_how_it_runs_and_comes_back_the_same() -> None
     assert _sent(back) == sent
 
 
+def test_network_and_mounts_of_other_clients_are_options_here() -> None:
+    spec = environments_pb2.EnvironmentSpec(
+        docker=environments_pb2.DockerImage(
+            image="debian:12",
+            network="host",
+            mounts=[
+                environments_pb2.BindMount(source=b"/data", target="/in", is_read_only=True),
+            ],
+        )
+    )
+    name = "workspaces/w/environments/e/versions/1"
+
+    back = environment(environments_pb2.Environment(name=name, spec=spec))
+
+    assert back.docker.arguments == ["--network=host", "--volume=/data:/in:ro"]
+    assert _sent(back).docker.network == "host"
+
+
 def test_packages_are_put_on_a_docker_image(tmp_path: Path) -> None:
     (tmp_path / "r.txt").write_text("six==1.16.0\n")
     (tmp_path / "env.yml").write_text("dependencies: [numpy]\n")

@@ -78,13 +78,17 @@ def show(ctx: click.Context, name: str) -> None:
         ("made", local_time(message_time(found, "create_time"))),
     ):
         output.fact(fact, value)
-    conda = found.spec.conda
+    for fact, value in _image_facts(found.spec.docker):
+        output.fact(fact, clean(value))
+    pip, conda = _packages(found.spec)
     for channel in conda.channels:
         output.fact("channel", channel)
     for package in conda.packages:
         output.fact("package", package)
-    for requirement in (*found.spec.pip.requirements, *conda.pip_requirements):
+    for requirement in (*pip.requirements, *conda.pip_requirements):
         output.fact("requirement", requirement)
+    for one in found.spec.variables:
+        output.fact("variable", clean(f"{os.fsdecode(one.name)}={os.fsdecode(one.value)}"))
     for built in found.builds:
         output.fact("built on", build_text(built))
     for lock in found.locks:
@@ -235,6 +239,24 @@ def _kind(found: environments_pb2.Environment) -> str:
     return backend if backend in ("pip", "conda", "docker") else "user-managed"
 
 
+def _packages(
+    spec: environments_pb2.EnvironmentSpec,
+) -> tuple[environments_pb2.PipPackages, environments_pb2.CondaPackages]:
+    """The packages of pip and of conda; of an image those that are put on top of it."""
+    owner = spec.docker if spec.WhichOneof("backend") == "docker" else spec
+    return owner.pip, owner.conda
+
+
+def _image_facts(docker: environments_pb2.DockerImage) -> Iterator[tuple[str, str]]:
+    """What an image is, and how it runs."""
+    if docker.image:
+        yield "image", docker.image
+    for line in docker.dockerfile.splitlines():
+        yield "Dockerfile", line
+    for argument in docker.arguments:
+        yield "option", argument
+
+
 def _lock_lines(text: str) -> Iterator[str]:
     """The packages of a lock, without their hashes."""
     is_conda = "\n@EXPLICIT\n" in text  # conda's explicit list, pip packages in its comments
@@ -249,7 +271,10 @@ def _lock_lines(text: str) -> Iterator[str]:
 
 def _row(found: environments_pb2.Environment) -> tuple[str, ...]:
     spec = found.spec
-    wanted = [*spec.pip.requirements, *spec.conda.packages, *spec.conda.pip_requirements]
+    pip, conda = _packages(spec)
+    image = spec.docker.image or ("a Dockerfile" if spec.docker.dockerfile else "")
+    packages = (*pip.requirements, *conda.packages, *conda.pip_requirements)
+    wanted = [*([image] if image else []), *packages]
     more = ", …" if len(wanted) > _SHOWN_REQUIREMENTS else ""
     asked = ", ".join(wanted[:_SHOWN_REQUIREMENTS]) + more
     if _kind(found) == "user-managed":
@@ -266,7 +291,8 @@ def _row(found: environments_pb2.Environment) -> tuple[str, ...]:
 
 
 def _environment_json(found: environments_pb2.Environment) -> dict[str, Any]:
-    pip, conda = found.spec.pip, found.spec.conda
+    pip, conda = _packages(found.spec)
+    docker = found.spec.docker
     interpreter = found.spec.user_managed.interpreter_path
     return {
         "name": _name(found),
@@ -280,7 +306,15 @@ def _environment_json(found: environments_pb2.Environment) -> dict[str, Any]:
         "requirements": [*pip.requirements, *conda.pip_requirements],
         "constraints": [*pip.constraints, *conda.pip_constraints],
         "index_options": [*pip.index_options, *conda.pip_index_options],
-        "interpreter_path": interpreter.decode("utf-8", "backslashreplace") or None,
+        "interpreter_path": interpreter.decode("utf-8", "backslashreplace")
+        or docker.interpreter_path
+        or None,
+        "image": docker.image or None,
+        "dockerfile": docker.dockerfile or None,
+        "docker_arguments": list(docker.arguments),
+        "variables": {
+            os.fsdecode(one.name): os.fsdecode(one.value) for one in found.spec.variables
+        },
         "locks": [_lock_json(lock) for lock in found.locks],
         "builds": [build_json(build) for build in found.builds],
     }
