@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
+from runyard.conda_file import CondaFile, read_conda
 from runyard.requirements import Place, Requirements, parse_requirements, read_requirements
-from runyard.schema import invalid
-from runyard.yaml_document import Items, Node, Table, Text, YamlDocument, read_yaml
+from runyard.yaml_document import Node, YamlDocument, read_yaml
 from runyard_contract.environment_spec import (
     channel_fault,
     is_python_version,
@@ -57,7 +57,7 @@ class CondaDependencies:
             path = Path(conda_dependencies_file_path)
             document = read_yaml(path)
             self._folder = path.parent
-            self._read(document.root, document.source)
+            self._take(read_conda(document.root, document.source))
 
     @classmethod
     def create(
@@ -123,7 +123,7 @@ class CondaDependencies:
         """Reads dependencies that stand inside another YAML file."""
         made = cls()
         made._folder = Path(source).parent
-        made._read(node, source)
+        made._take(read_conda(node, source))
         return made
 
     @property
@@ -343,54 +343,14 @@ class CondaDependencies:
     def _wanted_pip(self) -> list[tuple[Place, str]]:
         return [(place, line) for place, line in self._pip if _pip_name(line) != _FILLED_PIP]
 
-    def _read(self, node: Node, source: str) -> None:
-        if not isinstance(node, Table):
-            raise invalid(source, node.line, "conda dependencies must be keys and values")
-        for key, value in node.entries.items():
-            if key == "name" and isinstance(value, Text):
-                self._name = value.value
-            elif key == "channels" and isinstance(value, Items):
-                self._channels = [_text(one, source, "a channel") for one in value.items]
-            elif key == "dependencies" and isinstance(value, Items):
-                self._read_dependencies(value, source)
-            elif key == "constraints" and isinstance(value, Items):
-                self._constraints = [
-                    (Place(source, one.line), _text(one, source, "a constraint"))
-                    for one in value.items
-                ]
-            elif key in ("name", "channels", "dependencies", "constraints"):
-                if not (isinstance(value, Text) and value.is_null):
-                    raise invalid(source, value.line, f"{key} is not of the form that conda has")
-            elif key == "variables" and isinstance(value, Table):
-                self._variables = {
-                    name: _text(one, source, f"the variable {name}")
-                    for name, one in value.entries.items()
-                }
-            elif key == "variables" and not (isinstance(value, Text) and value.is_null):
-                raise invalid(source, value.line, "variables must have a value for each name")
-            elif key not in ("prefix", "variables"):
-                raise invalid(
-                    source,
-                    value.line,
-                    f"unknown key {key[:100]!r}",
-                    "known keys: name, channels, dependencies, constraints",
-                )
-
-    def _read_dependencies(self, dependencies: Items, source: str) -> None:
-        for one in dependencies.items:
-            if isinstance(one, Table):
-                if list(one.entries) != ["pip"]:
-                    raise invalid(
-                        source, one.line, "only pip can have a list of its own in dependencies"
-                    )
-                lines = one.entries["pip"]
-                if not isinstance(lines, Items):
-                    raise invalid(source, lines.line, "pip must have a list of requirements")
-                for line in lines.items:
-                    text = _text(line, source, "a pip requirement")
-                    self._pip.append((Place(source, line.line), text))
-            else:
-                self._conda.append(_text(one, source, "a dependency"))
+    def _take(self, found: CondaFile) -> None:
+        """Takes over what a file says."""
+        self._name = found.name or self._name
+        self._channels = found.channels
+        self._conda = found.conda
+        self._pip = found.pip
+        self._constraints = found.constraints
+        self._variables = found.variables
 
 
 def _split_conda(package: str) -> tuple[str, str | None]:
@@ -407,9 +367,3 @@ def _split_conda(package: str) -> tuple[str, str | None]:
 def _pip_name(line: str) -> str:
     match = _PIP_NAME.match(line.strip())
     return re.sub(r"[-_.]+", "-", match[0]).lower() if match else line.strip()
-
-
-def _text(node: Node, source: str, what: str) -> str:
-    if isinstance(node, Text) and not node.is_null:
-        return node.value.strip()
-    raise invalid(source, node.line, f"{what} must be one line of text")
