@@ -45,13 +45,7 @@ def test_run_over_its_memory_limit_is_ended_and_leaves_no_group(node: Node, slot
     assert (record["reason"], record["signal"], record["oom"]) == ("signaled", 9, "limit")
     assert record["limits"].startswith("cgroup v")
     assert bundle.read("stdout") == b""
-    wait_closed(slot, node)
     assert groups_of(node) == []
-
-
-def wait_closed(slot: Peer, node: Node) -> None:
-    """Returns when the slot has given back what its last run had: it executes another."""
-    node.run(slot, ["true"])
 
 
 def test_processes_of_a_run_share_its_memory_limit(node: Node, slot: Peer) -> None:
