@@ -160,3 +160,45 @@ def test_interpreter_is_the_one_that_a_shell_here_would_find(project: Path) -> N
     (venv / "python").symlink_to(INTERPRETER)
 
     assert ".venv" in prepared("train.py").interpreter.why
+
+
+def docker(**options: object) -> RunRequest:
+    """A request with options of containers."""
+    return prepared("x.py", **options)  # type: ignore[arg-type]
+
+
+def test_image_is_taken_alone_or_below_the_packages_of_a_file(project: Path) -> None:
+    (project / "x.py").touch()
+    (project / "r.txt").write_text("six==1.16.0\n")
+
+    alone = docker(docker_image="debian:12", docker_arguments=("--ipc=host",)).config.environment
+    below = docker(docker_image="python:3.12", env="r.txt").config.environment
+
+    assert isinstance(alone, Environment)
+    assert isinstance(below, Environment)
+    sent, layered = alone.to_specification(), below.to_specification()
+    assert sent.docker is not None
+    assert layered.docker is not None
+    assert (sent.kind, sent.docker.image) == ("user_managed", "debian:12")
+    assert sent.docker.arguments == ("--ipc=host",)
+    assert (layered.kind, layered.docker.image) == ("pip", "python:3.12")
+    assert layered.requirements == ("six==1.16.0",)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"docker_arguments": ("--ipc=host",)}, "--docker-arg needs a container"),
+        ({"docker_arguments": ("--ipc=host",), "env": "r.txt"}, "--docker-arg needs a container"),
+        ({"docker_image": "a", "env": "stored"}, "go with no stored environment"),
+        ({"docker_image": "a", "env": "Dockerfile"}, "are two images"),
+    ],
+)
+def test_options_of_containers_that_mean_nothing_are_refused(
+    options: dict[str, object], says: str, project: Path
+) -> None:
+    for name, text in (("x.py", ""), ("r.txt", "six\n"), ("Dockerfile", "FROM a\n")):
+        (project / name).write_text(text)
+
+    with pytest.raises(RunyardError, match=says):
+        docker(**options)

@@ -210,8 +210,8 @@ def _environment(options: RunOptions, source: str) -> Environment | str | None:
         return named
     from runyard.environment import Environment
 
-    if named is None and options.docker_image is not None:
-        named = Environment.from_docker_image(options.docker_image, options.docker_image)
+    if named is None:
+        named = Environment()
     if not isinstance(named, Environment):
         raise UsageInvalid(
             "--docker-image and --docker-arg go with no stored environment",
