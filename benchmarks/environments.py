@@ -7,8 +7,10 @@ index that uv is set to, conda packages from a channel made here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 PAIRS = 30
-BUILDS = 5
+BUILDS = 9
 PIP_BUILDS = 1
 """`python -m venv` and pip take tens of seconds."""
 AT_ONCE = 8
@@ -98,6 +100,15 @@ class Bench:
         """The environments that are built on the node."""
         folder = Path(os.environ["RUNYARD_HOME"]) / "agent" / "environments"
         return [ready.parent for ready in folder.glob("*/ready.json")]
+
+    def end_solver(self) -> None:
+        """Ends the process of rattler that waits for another request, as a minute would."""
+        cache = f"RATTLER_CACHE_DIR={os.environ['RATTLER_CACHE_DIR']}\0".encode()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                is_ours = cache in (process / "environ").read_bytes()
+                if is_ours and b"rattler_program" in (process / "cmdline").read_bytes():
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def forget_built(self) -> None:
         """Removes them; the packages stay in the installers' caches."""
@@ -216,22 +227,26 @@ def conda_packages(bench: Bench) -> None:
 
     by_hand(bench.root / "conda-warm")
     bench.run(conda_environment(99, channel.url))
-    ours, floor = [], []
+    first, later, floor = [], [], []
     for number in range(BUILDS):
-        bench.forget_built()
-        environment = conda_environment(number, channel.url)
         folder = bench.root / f"conda-{number}"
         floor.append(timed(lambda folder=folder: by_hand(folder)))  # type: ignore[misc]
-        ours.append(timed(lambda made=environment: bench.run(made)))  # type: ignore[misc]
-    first, least = statistics.median(ours), statistics.median(floor)
-    row(
-        "first run with conda packages of a local channel, resolved and built",
-        f"p50 {first * 1e3:.0f} ms",
-        f"a program that only solves and installs + script: {least * 1e3:.0f} ms",
-        first / least,
-        f"{BUILD_BUDGET}",
-        first / least <= BUILD_BUDGET,
-    )
+        bench.end_solver()
+        for kept, version in ((first, 2 * number), (later, 2 * number + 1)):
+            bench.forget_built()
+            environment = conda_environment(version, channel.url)
+            kept.append(timed(lambda made=environment: bench.run(made)))  # type: ignore[misc]
+    least = statistics.median(floor)
+    for what, kept in (("", first), (", within a minute of another", later)):
+        took = statistics.median(kept)
+        row(
+            f"first run with conda packages of a local channel, resolved and built{what}",
+            f"p50 {took * 1e3:.0f} ms",
+            f"a program that only solves and installs + script: {least * 1e3:.0f} ms",
+            took / least,
+            f"{BUILD_BUDGET}",
+            took / least <= BUILD_BUDGET,
+        )
 
 
 def at_once(bench: Bench) -> None:

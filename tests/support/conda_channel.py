@@ -129,6 +129,13 @@ class CondaChannel:
             link={"noarch": {"type": "python"}, "package_metadata_version": 1},
         )
 
+    def add_files(self, name: str, version: str, files: Mapping[str, str]) -> Path:
+        """Adds a package of files alone, which needs no Python."""
+        return self._write(
+            {"name": name, "version": version, "subdir": "noarch", "noarch": "generic"},
+            {path: text.encode() for path, text in files.items()},
+        )
+
     def add_installed(self, name: str, version: str, folder: Path) -> Path:
         """Adds a package of pure Python from the folder that an installer put it into."""
         files: dict[str, Content] = {

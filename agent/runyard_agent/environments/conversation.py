@@ -74,7 +74,7 @@ class Conversation:
         Args:
             request: one line, without its end.
             hear: gets what it says on standard error meanwhile.
-            kept_fds: descriptors that it has from now on.
+            kept_fds: descriptors that it has until it answers.
 
         `Outcome.returncode` is 0 for an answer; else the program has ended without one.
         """
@@ -94,8 +94,13 @@ class Conversation:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the program is gone."""
-        return self._process.returncode is not None
+        """Whether the program is gone: at once, not only when its end was collected."""
+        try:
+            return not self._requests.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     async def close(self) -> None:
         """Ends the program; harmless when repeated."""

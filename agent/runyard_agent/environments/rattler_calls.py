@@ -21,9 +21,9 @@ PROGRAM = "runyard_agent.environments.rattler_program"
 _SUBDIRS = {"x86_64": "linux-64", "aarch64": "linux-aarch64", "ppc64le": "linux-ppc64le"}
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
-IDLE_S = 5.0
-"""How long a process waits for the installation that mostly follows a solution: it takes longer to
-start than to answer."""
+IDLE_S = 60.0
+"""How long a process waits for the next request, such as the installation that mostly follows a
+solution: it takes longer to start than to answer."""
 
 Hear = Callable[[bytes], None]
 Mirrors = Mapping[str, Sequence[str]]
@@ -76,7 +76,7 @@ class Rattler:
     ) -> None:
         """Installs the conda packages of a lock into a folder that is not there yet.
 
-        Raises EnvironmentFailed. The process inherits `kept_fds`.
+        Raises EnvironmentFailed. The process has `kept_fds` meanwhile.
         """
         request = {
             "packages": [asdict(package) for package in lock.packages],
@@ -101,7 +101,7 @@ class Rattler:
         )
         question = json.dumps({"action": action, "mirrors": self._mirrors, **request}).encode()
         outcome = await process.ask(question, hear, kept_fds)
-        if outcome.returncode == 0 and not kept_fds:
+        if outcome.returncode == 0:
             self._keep(process)
         else:
             await process.close()
@@ -123,6 +123,7 @@ class Rattler:
             timer.cancel()
             if not process.has_ended:
                 return process
+            self._close(process)
         return None
 
     def _keep(self, process: Conversation) -> None:
@@ -133,6 +134,9 @@ class Rattler:
     def _end(self, process: Conversation) -> None:
         """Nothing came."""
         del self._idle[process]
+        self._close(process)
+
+    def _close(self, process: Conversation) -> None:
         task = asyncio.get_running_loop().create_task(process.close(), name="rattler ends")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)

@@ -209,11 +209,20 @@ async def install(request: Mapping[str, Any]) -> Answer:
 async def _install(request: Mapping[str, Any], mirrors: Mirrors) -> Answer:
     """The same from the mirrors that are chosen now."""
     packages = [{**one, "url": mirrors.mirrored(one["url"])} for one in request["packages"]]
-    await asyncio.gather(*(asyncio.to_thread(_check_file, package) for package in packages))
+    records = [_record(package) for package in packages]
+    cache = rattler.PackageCache(_cache_folder())
+    cached = await cache.index()
+    unread = [
+        package
+        for package, record in zip(packages, records, strict=True)
+        if not cached.contains_record(record)
+    ]
+    await asyncio.gather(*(asyncio.to_thread(_check_file, package) for package in unread))
     try:
         await rattler.install(
-            [_record(package) for package in packages],
+            records,
             target_prefix=request["prefix"],
+            package_cache=cache,
             show_progress=False,
             reporter=Downloads(),  # type: ignore[abstract]  # what it leaves out does nothing
         )
@@ -239,9 +248,21 @@ def _check_node(needs: Sequence[str]) -> None:
             raise Failed("unfit", need, has=has)
 
 
+def _cache_folder() -> str:
+    """Where rattler keeps packages, as it finds it itself."""
+    folder = os.environ.get("RATTLER_CACHE_DIR")
+    if not folder:
+        caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        folder = f"{caches}/rattler/cache"
+    return f"{folder}/pkgs"
+
+
 def _check_file(package: Mapping[str, Any]) -> None:
     """Fails where a file of a local channel is not the locked one: rattler checks what it
-    downloads, but takes local files as they are."""
+    downloads, but takes local files as they are.
+
+    Not asked for packages that its cache has under the same hash: their files are not read again.
+    """
     url = urlsplit(package["url"])
     path = unquote(url.path)
     kind, _, expected = package["digest"].rpartition(":")
@@ -286,19 +307,23 @@ class Requests:
     def __init__(self, source: socket.socket) -> None:
         self._source = source
         self._data = b""
-        self.kept_fds: list[int] = []
-        """Open for as long as this process lives: the lock of a folder is on them."""
+        self._kept_fds: list[int] = []
 
     def next(self) -> bytes:
         """The next line; empty when no more comes."""
         while b"\n" not in self._data:
             data, fds, _, _ = socket.recv_fds(self._source, 1 << 16, 16)
-            self.kept_fds += fds
+            self._kept_fds += fds
             if not data:
                 return b""
             self._data += data
         line, _, self._data = self._data.partition(b"\n")
         return line
+
+    def answered(self) -> None:
+        """Closes the descriptors that came with the last one: the lock of a folder is on them."""
+        while self._kept_fds:
+            os.close(self._kept_fds.pop())
 
 
 async def serve(requests: Requests, to: TextIO) -> NoReturn:
@@ -310,6 +335,7 @@ async def serve(requests: Requests, to: TextIO) -> NoReturn:
         except Failed as failed:
             print(failed.fault["said"].rstrip(), file=sys.stderr)
             answer = {"fault": failed.fault}
+        requests.answered()
         print("", end="\0", file=sys.stderr, flush=True)
         print(json.dumps(answer), file=to, flush=True)
     # Not by the interpreter's own end, which rattler's threads don't always survive.
