@@ -196,6 +196,19 @@ def _conflict(found: re.Match[str], lines: list[str], python: str) -> Fault:
     )
 
 
+def _two_contradict(found: re.Match[str], lines: list[str], python: str) -> Fault:
+    """Two requirements of the user, with the last that uv concluded of what they depend on."""
+    before = found.string[: found.start()]
+    concluded = re.findall(rf"((?:all versions of )?{_NAME}\S* depends? on {_NAME}\S*)", before)
+    why = f" ({concluded[-1].rstrip('.,')})" if concluded else ""
+    one, other = found["one"], found["other"]
+    return Fault(
+        f"the requirements contradict each other: {one} and {other}{why}",
+        f"loosen {one} or {other}; the whole reasoning is in logs/environment.txt",
+        _package(concluded[-1].rpartition(" ")[2] if concluded else other),
+    )
+
+
 def _no_python(found: re.Match[str], lines: list[str], python: str) -> Fault:
     return Fault(
         f"there is no interpreter for {found['wanted']}",
@@ -255,6 +268,13 @@ _RULES: tuple[tuple[re.Pattern[str], _Explain], ...] = (
             r"(?P<place>package registry|provided package locations)"
         ),
         _not_found,
+    ),
+    (
+        re.compile(
+            rf"you require (?P<one>{_NAME}\S*) and (?P<other>{_NAME}[^\s,]*(?:,[^\s,]+)*), "
+            r"we can conclude that your requirements are unsatisfiable"
+        ),
+        _two_contradict,
     ),
     (
         re.compile(

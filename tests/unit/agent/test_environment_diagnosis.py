@@ -50,6 +50,20 @@ OLD_CONFLICT = """\
       And because you require top and leaf==2.0, we can conclude that your
       requirements are unsatisfiable.
 """
+CONFLICT_BESIDE_PYTHON = """\
+error: No solution found when resolving dependencies
+  cause: Because scipy>=1.15.0rc1,<=1.15.3 depends on numpy>=1.23.5,<2.5 and scipy>=1.16.0rc1,<=1.17.1 \
+depends on numpy>=1.25.2, we can conclude that scipy>=1.15.0rc1,<=1.17.1 depends on numpy>=1.23.5. (1)
+
+         Because the current Python version (3.11.7) does not satisfy Python>=3.12 and scipy>=1.18.0rc1 \
+depends on Python>=3.12, we can conclude that scipy>=1.18.0rc1 cannot be used.
+         And because we know from (1) that scipy>=1.15.0rc1,<=1.17.1 depends on numpy>=1.23.5, we can \
+conclude that scipy>=1.15.0rc1 depends on numpy>=1.23.5.
+         And because scipy>=1.14.0,<=1.14.1 depends on numpy>=1.23.5,<2.3, we can conclude that \
+scipy>=1.14.0 depends on numpy>=1.23.5.
+         And because you require numpy<1.20 and scipy>=1.14, we can conclude that your requirements are \
+unsatisfiable.
+"""
 OTHER_PYTHON = """\
 error: No solution found when resolving dependencies
   cause: Because newpy==1.0 requires Python >=3.14 and only newpy==1.0 is available, we can conclude \
@@ -165,7 +179,16 @@ hint: Packages were unavailable because the network was disabled.
             "leaf",
             "contradict each other: Because all versions of top depend on leaf<2",
         ),
-        (OLD_CONFLICT, "leaf", "contradict each other: Because only top==1.0 is available and top"),
+        (
+            OLD_CONFLICT,
+            "leaf",
+            "contradict each other: top and leaf==2.0 (all versions of top depend on leaf<2)",
+        ),
+        (
+            CONFLICT_BESIDE_PYTHON,
+            "numpy",
+            "contradict each other: numpy<1.20 and scipy>=1.14 (scipy>=1.14.0 depends on numpy>=",
+        ),
         (OTHER_PYTHON, "newpy", "newpy==1.0 needs Python >=3.14; this environment has 3.11.7"),
         (
             NO_WHEEL,
