@@ -101,8 +101,8 @@ class Services:
     reflection: ReflectionService
 
 
-SERVICE_NAMES = tuple(
-    service.full_name
+SERVICES = tuple(
+    service
     for file in (
         runs_pb2,
         snapshots_pb2,
@@ -119,7 +119,9 @@ SERVICE_NAMES = tuple(
     )
     for service in file.DESCRIPTOR.services_by_name.values()
 )
-"""Full names of all services."""
+"""Descriptors of all services."""
+SERVICE_NAMES = tuple(service.full_name for service in SERVICES)
+"""Their full names."""
 
 
 def register(server: grpc.aio.Server, services: Services) -> None:
