@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runyard_contract.addresses import HostPort
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.home import data_home
 from runyard_daemon.core.retention import RetentionPolicy
@@ -60,6 +61,10 @@ class Config:
     """Where the daemon keeps its figures for monitoring; None: nowhere."""
     garbage_s: float = 6 * 3600.0
     """Pause before each collection of content that nothing needs."""
+    listen: HostPort | None = None
+    """The port of people; None: the Unix socket alone."""
+    agent_listen: HostPort | None = None
+    """The port of nodes that joined; None: none can."""
 
 
 def load(
@@ -68,6 +73,8 @@ def load(
     home: Path | None,
     is_embedded: bool,
     metrics_file: Path | None = None,
+    listen: HostPort | None = None,
+    agent_listen: HostPort | None = None,
 ) -> Config:
     """Puts the settings together. Raises SpecInvalid for a variable or `daemon.toml` at fault."""
     chosen = home.absolute() if home is not None else data_home(environ)
@@ -82,6 +89,10 @@ def load(
         environments_max_bytes=settings.environments_max_bytes,
         channel_mirrors=settings.channel_mirrors,
         metrics_file=metrics_file.absolute() if metrics_file is not None else None,
+        # Jobs of others would run as the daemon's own account, which holds its keys.
+        has_local_agent=listen is None,
+        listen=listen,
+        agent_listen=agent_listen,
     )
 
 

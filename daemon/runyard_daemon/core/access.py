@@ -33,7 +33,7 @@ class Caller:
     """Who calls.
 
     `name` is what history and audit log say. `workspace` bounds what a token is for; None: all.
-    `compute` and `node` are those of a machine.
+    `compute` and `node` are those of a machine. `token` is the id of the token that was shown.
     """
 
     role: Role
@@ -41,6 +41,7 @@ class Caller:
     workspace: str | None = None
     compute: str = ""
     node: str = ""
+    token: str = ""
 
 
 _ADMINS: Final = frozenset({Role.ADMIN})
@@ -87,6 +88,12 @@ RULES: Final[Mapping[str, frozenset[Role]]] = {
     "AgentService/AppendFiles": _NODES,
     "AgentService/RegisterFiles": _NODES,
     "AgentService/KeepLock": _NODES,
+    "AgentService/RenewCertificate": _NODES,
+    "AgentService/Enroll": _JOINERS,
+    "AccessService/GetCaller": _READERS | _NODES,
+    "AccessService/CreateToken": _ADMINS,
+    "AccessService/ListTokens": _ADMINS,
+    "AccessService/RevokeToken": _ADMINS,
     "Health/Check": _READERS | _NODES,
     "Health/Watch": _READERS | _NODES,
     "ServerReflection/ServerReflectionInfo": _READERS,

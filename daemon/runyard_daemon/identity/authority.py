@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import ipaddress
 import os
 from collections.abc import Iterable
@@ -18,13 +19,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from runyard_contract.errors import HomeUnusable, SpecInvalid
 from runyard_contract.paths import atomic_write
+from runyard_daemon.identity.names import NodeCertificate, NodeName
 
 AUTHORITY_DAYS: Final = 3650
 SERVER_DAYS: Final = 90
 NODE_DAYS: Final = 30
 CSR_BYTES: Final = 16 << 10
-NODE_URI: Final = "runyard:node:"
-"""How the name of a node begins in its certificate: `runyard:node:<workspace>/<compute>/<id>`."""
 AUTHORITY_NAME: Final = "authority.pem"
 """The file with its key and its certificate."""
 _CLOCKS_DIFFER: Final = datetime.timedelta(minutes=10)
@@ -40,26 +40,6 @@ class Credentials:
 
     def __repr__(self) -> str:
         return "Credentials(…)"
-
-
-@dataclass(frozen=True, slots=True)
-class NodeName:
-    """What a node's certificate is for."""
-
-    workspace: str
-    compute: str
-    node_id: str
-
-    @property
-    def uri(self) -> str:
-        """As it stands in the certificate."""
-        return f"{NODE_URI}{self.workspace}/{self.compute}/{self.node_id}"
-
-    @classmethod
-    def of_uri(cls, uri: str) -> NodeName | None:
-        """The name that a URI is; None for any other."""
-        parts = uri.removeprefix(NODE_URI).split("/")
-        return cls(*parts) if uri.startswith(NODE_URI) and len(parts) == 3 and all(parts) else None
 
 
 class Authority:
@@ -128,8 +108,8 @@ class Authority:
         )
         return Credentials(_key_pem(key), _pem(certificate) + self.certificate)
 
-    def issue_node(self, csr: bytes, node: NodeName, now: datetime.datetime) -> bytes:
-        """The certificate of a node, as PEM, for the key of a signing request.
+    def issue_node(self, csr: bytes, node: NodeName, now: datetime.datetime) -> NodeCertificate:
+        """The certificate of a node for the key of a signing request.
 
         What the request says of names counts for nothing. Raises SpecInvalid for one that can't be
         read, is signed by another key, or has a weak one.
@@ -150,7 +130,10 @@ class Authority:
             datetime.timedelta(days=NODE_DAYS),
             now,
         )
-        return _pem(certificate)
+        spoken = key.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        return NodeCertificate(_pem(certificate), hashlib.sha256(spoken).digest())
 
     def _sign(
         self,

@@ -5,22 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runyard_contract.environment_spec import lock_hash
-from runyard_contract.errors import DigestMismatch, SpecInvalid
+from runyard_contract.errors import DigestMismatch, PermissionDenied, SpecInvalid
 from runyard_contract.version import build_id
 from runyard_daemon.config import Config
 from runyard_daemon.control.attemptlogs import AttemptLogs
+from runyard_daemon.control.callers import caller
 from runyard_daemon.control.collect import Collector
 from runyard_daemon.control.hello import Greeter
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.orders import Lock
+from runyard_daemon.control.reported import Hello
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.control.runfiles import RunFiles
 from runyard_daemon.control.tags import JobTags
+from runyard_daemon.core.access import Role
 from runyard_daemon.rpc.appending import Appending
 from runyard_daemon.rpc.convert.agents import to_hello, to_lock, to_target
 from runyard_daemon.rpc.convert.runs import from_file
 from runyard_daemon.rpc.convert.times import from_timestamp, to_duration
 from runyard_daemon.rpc.edge import Context, check_agent
+from runyard_daemon.rpc.enrolment import Enrolment
 from runyard_daemon.rpc.idle import incoming
 from runyard_daemon.rpc.session import AgentSession
 from runyard_daemon.rpc.session import Context as SessionContext
@@ -46,6 +50,7 @@ class AgentParts:
     greeter: Greeter
     collector: Collector
     files: RunFiles
+    enrolment: Enrolment
 
 
 class AgentService(AgentServiceServicer):
@@ -61,6 +66,7 @@ class AgentService(AgentServiceServicer):
         parts = self._parts
         hello = to_hello(await _first_hello(context))
         check_agent(build_id(), hello.agent_version)
+        _check_name(hello)
         session = AgentSession(
             parts.greeter.node_of(hello),
             context,
@@ -86,6 +92,17 @@ class AgentService(AgentServiceServicer):
             append_window_bytes=WINDOW_BYTES,
             daemon_version=build_id(),
         )
+
+    async def Enroll(self, request: pb.EnrollRequest, context: Context) -> pb.EnrollResponse:
+        """The first certificate of a machine that joins."""
+        check_agent(build_id(), request.agent_version)
+        return await self._parts.enrolment.enroll(request)
+
+    async def RenewCertificate(
+        self, request: pb.RenewCertificateRequest, context: Context
+    ) -> pb.RenewCertificateResponse:
+        """The next certificate of a node."""
+        return await self._parts.enrolment.renew(request)
 
     async def AppendFiles(  # type: ignore[override]  # a coroutine that uses read and write
         self, requests: object, context: Context
@@ -127,6 +144,19 @@ class AgentService(AgentServiceServicer):
         kept = await self._parts.live.store.write(lambda conn: environments.keep_lock(conn, asked))
         shown = Lock(kept.platform, kept.text, kept.hash, kept.create_time_us)
         return pb.KeepLockResponse(lock=to_lock(shown))
+
+
+def _check_name(hello: Hello) -> None:
+    """Raises PermissionDenied for a node that says hello as another one."""
+    who = caller()
+    if who.role is Role.OWNER:
+        return
+    if (who.compute.casefold(), who.node) != (hello.compute.casefold(), hello.node_id):
+        raise PermissionDenied(
+            f"{who.name} is not the node that it says",
+            hint="remove the agent's folder on that machine and join again",
+            role=who.role.value,
+        )
 
 
 async def _first_hello(context: SessionContext) -> pb.Hello:

@@ -6,6 +6,7 @@ from runyard_contract.environment_spec import packages_hash, spec_hash
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.ids import WorkspaceName, check_environment_name
 from runyard_daemon.control import catalog
+from runyard_daemon.control.callers import caller
 from runyard_daemon.control.environment_rules import (
     BACKENDS,
     environment_violations,
@@ -28,10 +29,9 @@ Found = tuple[EnvironmentRecord, list[LockRecord]]
 class EnvironmentService(EnvironmentServiceServicer):
     """Keeps named, versioned environments."""
 
-    def __init__(self, live: Live, pager: Pager, principal: str) -> None:
+    def __init__(self, live: Live, pager: Pager) -> None:
         self._live = live
         self._pager = pager
-        self._principal = principal
 
     async def CreateEnvironment(
         self, request: pb.CreateEnvironmentRequest, context: Context
@@ -39,7 +39,7 @@ class EnvironmentService(EnvironmentServiceServicer):
         """Stores an environment under a name; the same content is the same version."""
         if request.request_id:
             # The effect is idempotent by content; the id is only checked for its form.
-            request_key(self._principal, "CreateEnvironment", request.request_id)
+            request_key(caller().name, "CreateEnvironment", request.request_id)
         parent = WorkspaceName.parse(request.parent).workspace
         name = check_environment_name(request.environment_id)
         environment = to_environment(request.spec)

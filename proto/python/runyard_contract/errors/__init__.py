@@ -27,7 +27,8 @@ The tree (class, reason)::
     │   ├── RunNotFound             RUN_NOT_FOUND
     │   ├── EnvironmentNotFound     ENVIRONMENT_NOT_FOUND
     │   ├── SnapshotNotFound        SNAPSHOT_NOT_FOUND
-    │   └── RunFileNotFound         FILE_NOT_FOUND
+    │   ├── RunFileNotFound         FILE_NOT_FOUND
+    │   └── TokenNotFound           TOKEN_NOT_FOUND
     ├── Refused                     FAILED_PRECONDITION: act first, then try again
     │   ├── BlobMissing             BLOB_MISSING
     │   ├── StateNotAllowed         STATE_NOT_ALLOWED
@@ -36,6 +37,7 @@ The tree (class, reason)::
     │   ├── EtagMismatch            ETAG_MISMATCH (code ABORTED)
     │   ├── RunFailed               RUN_FAILED, local
     │   ├── VersionMismatch         VERSION_MISMATCH
+    │   ├── NotListening            NOT_LISTENING
     │   ├── AlreadyRunning          ALREADY_RUNNING, local
     │   ├── DatabaseNewer           DATABASE_NEWER, local
     │   ├── HomeUnusable            HOME_UNUSABLE, local
@@ -53,6 +55,9 @@ The tree (class, reason)::
     │   ├── StreamIdle              STREAM_IDLE (code DEADLINE_EXCEEDED)
     │   ├── DaemonUnavailable       DAEMON_UNAVAILABLE, local
     │   └── DaemonStartFailed       DAEMON_START_FAILED, local (not retryable)
+    ├── Denied                      the caller is not who may do this
+    │   ├── Unauthenticated         UNAUTHENTICATED (code UNAUTHENTICATED)
+    │   └── PermissionDenied        PERMISSION_DENIED (code PERMISSION_DENIED)
     ├── DataLoss                    DATA_LOSS: stored bytes are not what was written
     │   ├── BlobCorrupt             BLOB_CORRUPT
     │   └── LogIndexCorrupt         LOG_INDEX_CORRUPT
@@ -66,6 +71,7 @@ Agent, SDK and command line may derive local errors of their own.
 
 from __future__ import annotations
 
+from runyard_contract.errors.access import Denied, PermissionDenied, Unauthenticated
 from runyard_contract.errors.base import (
     EXIT_AUTH,
     EXIT_FAILED,
@@ -103,6 +109,7 @@ from runyard_contract.errors.request import (
     SnapshotTooLarge,
     SourceInvalid,
     SpecInvalid,
+    TokenNotFound,
     UnsafePath,
     Unsupported,
     WorkspaceNotFound,
@@ -126,6 +133,7 @@ from runyard_contract.errors.system import (
     LogIndexCorrupt,
     MessageTooLarge,
     NodeUnreachable,
+    NotListening,
     QueueFull,
     ReadOnly,
     Refused,
@@ -148,6 +156,7 @@ __all__ = [
     "DaemonStartFailed",
     "DaemonUnavailable",
     "DataLoss",
+    "Denied",
     "DatabaseNewer",
     "DigestMismatch",
     "DiskFailed",
@@ -176,9 +185,11 @@ __all__ = [
     "NameInvalid",
     "NodeUnreachable",
     "NotFound",
+    "NotListening",
     "OffsetOutOfRange",
     "PageTokenMismatch",
     "PathCollision",
+    "PermissionDenied",
     "ReadOnly",
     "Refused",
     "RemoteError",
@@ -195,6 +206,8 @@ __all__ = [
     "SpecInvalid",
     "StateNotAllowed",
     "StreamIdle",
+    "TokenNotFound",
+    "Unauthenticated",
     "Unavailable",
     "UnsafePath",
     "Unsupported",

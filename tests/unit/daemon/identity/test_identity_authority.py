@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from runyard_contract.errors import HomeUnusable, SpecInvalid
-from runyard_daemon.identity.authority import AUTHORITY_NAME, Authority, NodeName
+from runyard_daemon.identity.authority import AUTHORITY_NAME, Authority
+from runyard_daemon.identity.names import NodeName
 
 NOW = datetime.datetime(2026, 11, 29, tzinfo=datetime.UTC)
 NODE = NodeName("default", "lab", "n-1")
@@ -74,7 +75,7 @@ def test_client_that_has_the_authority_reaches_the_daemon_by_its_names(
 def test_certificate_of_a_node_names_it_and_nothing_that_the_request_says(
     authority: Authority,
 ) -> None:
-    pem = authority.issue_node(request(name="runyard daemon"), NODE, NOW)
+    pem = authority.issue_node(request(name="runyard daemon"), NODE, NOW).pem
     certificate = x509.load_pem_x509_certificate(pem)
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)

@@ -35,6 +35,16 @@ class AgentServiceStub(object):
                 request_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepLockRequest.SerializeToString,
                 response_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepLockResponse.FromString,
                 )
+        self.Enroll = channel.unary_unary(
+                '/runyardpb.agent.v1.AgentService/Enroll',
+                request_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.EnrollRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.EnrollResponse.FromString,
+                )
+        self.RenewCertificate = channel.unary_unary(
+                '/runyardpb.agent.v1.AgentService/RenewCertificate',
+                request_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateResponse.FromString,
+                )
 
 
 class AgentServiceServicer(object):
@@ -75,6 +85,23 @@ class AgentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Enroll(self, request, context):
+        """Lets a machine join a compute target, by a token for that: it gets a certificate for a key that never leaves it. Served at
+        the port of people, where a token is enough. Idempotent for a node and a key. Errors: INVALID_ARGUMENT/SPEC_INVALID,
+        UNAUTHENTICATED (the token is used up, expired or revoked).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewCertificate(self, request, context):
+        """Gives a node that has a certificate its next one; the old one is taken until then. Idempotent.
+        Errors: INVALID_ARGUMENT/SPEC_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +124,16 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.KeepLock,
                     request_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepLockRequest.FromString,
                     response_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepLockResponse.SerializeToString,
+            ),
+            'Enroll': grpc.unary_unary_rpc_method_handler(
+                    servicer.Enroll,
+                    request_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.EnrollRequest.FromString,
+                    response_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.EnrollResponse.SerializeToString,
+            ),
+            'RenewCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCertificate,
+                    request_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateRequest.FromString,
+                    response_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -174,5 +211,39 @@ class AgentService(object):
         return grpc.experimental.unary_unary(request, target, '/runyardpb.agent.v1.AgentService/KeepLock',
             runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepLockRequest.SerializeToString,
             runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepLockResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Enroll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/runyardpb.agent.v1.AgentService/Enroll',
+            runyardpb_dot_agent_dot_v1_dot_agent__pb2.EnrollRequest.SerializeToString,
+            runyardpb_dot_agent_dot_v1_dot_agent__pb2.EnrollResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def RenewCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/runyardpb.agent.v1.AgentService/RenewCertificate',
+            runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateRequest.SerializeToString,
+            runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -54,6 +54,23 @@ class AgentServiceStub:
     ]
     """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent."""
 
+    Enroll: grpc.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.EnrollRequest,
+        runyardpb.agent.v1.agent_pb2.EnrollResponse,
+    ]
+    """Lets a machine join a compute target, by a token for that: it gets a certificate for a key that never leaves it. Served at
+    the port of people, where a token is enough. Idempotent for a node and a key. Errors: INVALID_ARGUMENT/SPEC_INVALID,
+    UNAUTHENTICATED (the token is used up, expired or revoked).
+    """
+
+    RenewCertificate: grpc.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.RenewCertificateRequest,
+        runyardpb.agent.v1.agent_pb2.RenewCertificateResponse,
+    ]
+    """Gives a node that has a certificate its next one; the old one is taken until then. Idempotent.
+    Errors: INVALID_ARGUMENT/SPEC_INVALID.
+    """
+
 class AgentServiceAsyncStub:
     """Spoken by agents only."""
 
@@ -89,6 +106,23 @@ class AgentServiceAsyncStub:
         runyardpb.agent.v1.agent_pb2.KeepLockResponse,
     ]
     """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent."""
+
+    Enroll: grpc.aio.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.EnrollRequest,
+        runyardpb.agent.v1.agent_pb2.EnrollResponse,
+    ]
+    """Lets a machine join a compute target, by a token for that: it gets a certificate for a key that never leaves it. Served at
+    the port of people, where a token is enough. Idempotent for a node and a key. Errors: INVALID_ARGUMENT/SPEC_INVALID,
+    UNAUTHENTICATED (the token is used up, expired or revoked).
+    """
+
+    RenewCertificate: grpc.aio.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.RenewCertificateRequest,
+        runyardpb.agent.v1.agent_pb2.RenewCertificateResponse,
+    ]
+    """Gives a node that has a certificate its next one; the old one is taken until then. Idempotent.
+    Errors: INVALID_ARGUMENT/SPEC_INVALID.
+    """
 
 class AgentServiceServicer(metaclass=abc.ABCMeta):
     """Spoken by agents only."""
@@ -133,5 +167,26 @@ class AgentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[runyardpb.agent.v1.agent_pb2.KeepLockResponse, collections.abc.Awaitable[runyardpb.agent.v1.agent_pb2.KeepLockResponse]]:
         """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent."""
+
+    @abc.abstractmethod
+    def Enroll(
+        self,
+        request: runyardpb.agent.v1.agent_pb2.EnrollRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.agent.v1.agent_pb2.EnrollResponse, collections.abc.Awaitable[runyardpb.agent.v1.agent_pb2.EnrollResponse]]:
+        """Lets a machine join a compute target, by a token for that: it gets a certificate for a key that never leaves it. Served at
+        the port of people, where a token is enough. Idempotent for a node and a key. Errors: INVALID_ARGUMENT/SPEC_INVALID,
+        UNAUTHENTICATED (the token is used up, expired or revoked).
+        """
+
+    @abc.abstractmethod
+    def RenewCertificate(
+        self,
+        request: runyardpb.agent.v1.agent_pb2.RenewCertificateRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.agent.v1.agent_pb2.RenewCertificateResponse, collections.abc.Awaitable[runyardpb.agent.v1.agent_pb2.RenewCertificateResponse]]:
+        """Gives a node that has a certificate its next one; the old one is taken until then. Idempotent.
+        Errors: INVALID_ARGUMENT/SPEC_INVALID.
+        """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
