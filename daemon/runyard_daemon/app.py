@@ -142,6 +142,8 @@ class App:
         self.garbage = GarbageCollector(self.live, content)
         self.grants = Grants(self.live, content, environment_hash)
         self.remover = Remover(self.live, self.logs.root)
+        self.reach = Reach()
+        """How others reach the daemon, once it serves."""
         self.serving = asyncio.Event()
         """Set when calls are answered."""
         self._start_time_us = wall_us()
@@ -161,7 +163,7 @@ class App:
 
     def services(self, ports: Ports | None = None) -> Services:
         """Wires the parts of control to the services that offer them."""
-        reach = ports.reach if ports else Reach()
+        reach = self.reach
         config, live, logs = self.config, self.live, self.logs
         keep_s = config.workdir_keep_s
         pager = Pager(live.store.peek(meta.get).page_key)
@@ -177,7 +179,7 @@ class App:
             self.grants,
             secrets.token_bytes,
             config.queued_runs_max,
-            config.has_local_agent,
+            config.has_local_target,
         )
         return Services(
             runs=RunService(
@@ -238,6 +240,7 @@ class App:
         await self.access.load()
         server = new_server(self.edge, OwnersDoor(principal()))
         ports = self._bind_ports()
+        self.reach = ports.reach if ports else Reach()
         servers = [server, *(ports.servers if ports else ())]
         services = self.services(ports)
         bind(server, self.socket)
@@ -246,7 +249,7 @@ class App:
                 register(one, services)
                 await one.start()
             try:
-                self._announce(ports.reach if ports else Reach())
+                self._announce()
                 self.serving.set()
                 await self._until_asked()
             finally:
@@ -304,7 +307,7 @@ class App:
         self.journal.info("idle_end", after_s=self.config.idle_end_s)
         self.stop.ask(is_stop=True)
 
-    def _announce(self, reach: Reach) -> None:
+    def _announce(self) -> None:
         started_at = datetime.fromtimestamp(self._start_time_us / 1e6, UTC)
         record = DaemonRecord(
             pid=os.getpid(),
@@ -321,8 +324,11 @@ class App:
             version=record.version,
             socket=record.socket,
             **(
-                {"address": reach.address, "authority_fingerprint": reach.fingerprint}
-                if reach.people
+                {
+                    "address": self.reach.address,
+                    "authority_fingerprint": self.reach.fingerprint,
+                }
+                if self.reach.people
                 else {}
             ),
         )

@@ -27,6 +27,8 @@ class Config:
     """Started by a client for one user, rather than by `daemon serve`."""
     idle_end_s: float = IDLE_END_S
     """An embedded daemon ends after that long without runs, clients or attached targets."""
+    has_local_target: bool = True
+    """Whether runs may name the daemon's own machine, `local`."""
     has_local_agent: bool = True
     """Whether the daemon keeps an agent for the target `local` on its own machine."""
     stream_heartbeat_s: float = 15.0
@@ -90,6 +92,7 @@ def load(
         channel_mirrors=settings.channel_mirrors,
         metrics_file=metrics_file.absolute() if metrics_file is not None else None,
         # Jobs of others would run as the daemon's own account, which holds its keys.
+        has_local_target=listen is None,
         has_local_agent=listen is None,
         listen=listen,
         agent_listen=agent_listen,

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.tokens import ID_CHARACTERS, KINDS, SECRET_BYTES, make_token, read_token
 
-random_bytes = st.binary(
-    min_size=ID_CHARACTERS + SECRET_BYTES, max_size=ID_CHARACTERS + SECRET_BYTES
-)
+_BYTES = ID_CHARACTERS + SECRET_BYTES
+random_bytes = st.binary(min_size=_BYTES, max_size=_BYTES)
 
 
 @given(kind=st.sampled_from(KINDS), random=random_bytes)

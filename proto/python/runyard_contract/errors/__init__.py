@@ -57,7 +57,9 @@ The tree (class, reason)::
     │   └── DaemonStartFailed       DAEMON_START_FAILED, local (not retryable)
     ├── Denied                      the caller is not who may do this
     │   ├── Unauthenticated         UNAUTHENTICATED (code UNAUTHENTICATED)
-    │   └── PermissionDenied        PERMISSION_DENIED (code PERMISSION_DENIED)
+    │   ├── PermissionDenied        PERMISSION_DENIED (code PERMISSION_DENIED)
+    │   ├── UntrustedDaemon         UNTRUSTED_DAEMON, local
+    │   └── CredentialsUnusable     CREDENTIALS_UNUSABLE, local
     ├── DataLoss                    DATA_LOSS: stored bytes are not what was written
     │   ├── BlobCorrupt             BLOB_CORRUPT
     │   └── LogIndexCorrupt         LOG_INDEX_CORRUPT
@@ -71,7 +73,13 @@ Agent, SDK and command line may derive local errors of their own.
 
 from __future__ import annotations
 
-from runyard_contract.errors.access import Denied, PermissionDenied, Unauthenticated
+from runyard_contract.errors.access import (
+    CredentialsUnusable,
+    Denied,
+    PermissionDenied,
+    Unauthenticated,
+    UntrustedDaemon,
+)
 from runyard_contract.errors.base import (
     EXIT_AUTH,
     EXIT_FAILED,
@@ -152,6 +160,7 @@ __all__ = [
     "BlobCorrupt",
     "BlobMissing",
     "ComputeNotFound",
+    "CredentialsUnusable",
     "CursorExpired",
     "DaemonStartFailed",
     "DaemonUnavailable",
@@ -210,6 +219,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnsafePath",
+    "UntrustedDaemon",
     "Unsupported",
     "VersionMismatch",
     "WorkspaceNotFound",

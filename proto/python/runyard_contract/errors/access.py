@@ -23,3 +23,19 @@ class PermissionDenied(Denied):
 
     reason = "PERMISSION_DENIED"
     code = "PERMISSION_DENIED"
+
+
+class UntrustedDaemon(Denied):
+    """What answers is not the daemon that is trusted. Metadata: `address`."""
+
+    reason = "UNTRUSTED_DAEMON"
+    code = "UNAUTHENTICATED"
+    is_local = True
+
+
+class CredentialsUnusable(Denied):
+    """The file with a person's tokens can't be used. Metadata: `path`."""
+
+    reason = "CREDENTIALS_UNUSABLE"
+    code = "UNAUTHENTICATED"
+    is_local = True
