@@ -102,8 +102,8 @@ def credentials_path(environ: Mapping[str, str]) -> str:
 
 
 def resolve(address: str | None, environ: Mapping[str, str]) -> Address:
-    """The daemon to call: of the address that was given, of RUNYARD_ADDRESS, the one that the person
-    is logged in to, else the embedded one. `local` stands for the embedded one.
+    """The daemon to call: of the address that was given, of RUNYARD_ADDRESS, the one logged in to,
+    else the embedded one, for which `local` stands, too.
     """
     text = address or environ.get(ADDRESS_VARIABLE, "") or _logged_in_to(environ)
     home = data_home(environ)

@@ -36,7 +36,7 @@ def check_fingerprint(text: str) -> str:
 
 
 def ask_for_trust(address: HostPort) -> Trust:
-    """The authority that a daemon at this address shows. It proves nothing: compare the fingerprint.
+    """The authority that a daemon shows at an address; proves nothing: compare the fingerprint.
 
     Raises DaemonUnavailable where nothing answers, UntrustedDaemon where it is no runyard.
     """
