@@ -7,8 +7,10 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pathspec  # noqa: F401 - the contract's ignore rules load it late: an upgrade must not mix in
 
@@ -29,16 +31,18 @@ from runyard_agent.home import Home, open_home
 from runyard_agent.joblib import job_library
 from runyard_agent.launch import Specs
 from runyard_agent.link import Link
+from runyard_agent.membership import StatusFile, read_membership
 from runyard_agent.node import Node
 from runyard_agent.outbox import Outbox
-from runyard_agent.session import Session, Stopped
+from runyard_agent.route import LocalRoute, Route
+from runyard_agent.session import Session, Stopped, Tell
 from runyard_agent.shipping.append import Appender
 from runyard_agent.shipping.content import ContentSender
 from runyard_agent.slots import Supervisor
 from runyard_agent.sources import BlobSource, FetchingSource, LocalSource
 from runyard_agent.sweeper import Sweeper
 from runyard_contract.content.store import ContentStore
-from runyard_contract.errors import EXIT_UNAVAILABLE, AlreadyRunning, RunyardError
+from runyard_contract.errors import EXIT_UNAVAILABLE, AlreadyRunning, HomeUnusable, RunyardError
 from runyard_contract.memory import collect_seldom
 
 EXIT_ALREADY_RUNNING = 75
@@ -48,7 +52,12 @@ WARM_SLOTS = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the agent until it is stopped; returns its exit code."""
-    settings = config.parse(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["join"]:
+        from runyard_agent.join import main as join
+
+        return join(given[1:])
+    settings = config.parse(given)
     os.umask(0o022)
     journal.start()
     try:
@@ -62,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     journal.info("started", pid=os.getpid(), home=str(home.path), node_id=home.node_id)
     exit_code = 0
     try:
-        asyncio.run(run(settings, home))
+        asyncio.run(run(*_way(settings, home), home))
     except* Stopped as stopped:
         journal.info("stopped", why=str(stopped.exceptions[0]))
     except* RunyardError as refused:
@@ -73,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_code
 
 
-async def run(settings: Config, home: Home) -> None:
+async def run(settings: Config, way: Way, home: Home) -> None:
     """Serves until it is stopped: raises Stopped, or what no retry helps, in a group."""
     machine = probe.measure(clock.boot_id())
     link = Link()
@@ -119,7 +128,9 @@ async def run(settings: Config, home: Home) -> None:
                 first_looks=Deadlines(settings.poll_s),
             )
             attempts = Attempts(node, outbox, sweeper, group, machine)
-            session = Session(settings, home, machine, attempts, outbox, link, appender)
+            session = Session(
+                settings, home, machine, attempts, outbox, link, appender, way.route, way.tell
+            )
             stop = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -133,12 +144,46 @@ async def run(settings: Config, home: Home) -> None:
             group.create_task(sweeper.run(), name="sweeper")
             group.create_task(appender.run(), name="appender")
             group.create_task(session.run(), name="session")
+            if way.upkeep is not None:
+                group.create_task(way.upkeep(link), name="upkeep")
     finally:
         built_ahead.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
                 await supervisor.shutdown()
         disk.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The way to the daemon, who hears how it is, and what keeps it passable."""
+
+    route: Route
+    tell: Tell
+    upkeep: Callable[[Link], Coroutine[Any, Any, None]] | None = None
+
+
+def _way(settings: Config, home: Home) -> tuple[Config, Way]:
+    """The way to the daemon, and the settings that follow from it. Raises HomeUnusable."""
+    if settings.daemon_socket is not None:
+        return settings, Way(LocalRoute(settings.daemon_socket, home.path), _nobody_asks)
+    from runyard_agent.network_route import NetworkRoute
+
+    membership = read_membership(home.path)
+    if membership is None:
+        raise HomeUnusable(
+            f"the agent in {home.path} has joined no daemon",
+            hint="join one with `runyard agent join`",
+            home=str(home.path),
+        )
+    route = NetworkRoute(membership, home.path)
+    tell = StatusFile(home.path).tell
+    way = Way(route, tell, route.keep_certificate)
+    return replace(settings, compute_target=membership.compute), way
+
+
+def _nobody_asks(state: str, why: str) -> None:
+    """The daemon itself tells how its own agent is."""
 
 
 async def _until(stop: asyncio.Event) -> None:
