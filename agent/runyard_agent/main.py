@@ -53,10 +53,10 @@ WARM_SLOTS = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the agent until it is stopped; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["join"]:
-        from runyard_agent.join import main as join
+    if given and not given[0].startswith("-"):
+        from runyard_agent.member_commands import main as command
 
-        return join(given[1:])
+        return command(given)
     settings = config.parse(given)
     os.umask(0o022)
     journal.start()

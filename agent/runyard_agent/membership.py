@@ -14,7 +14,7 @@ from runyard_contract.addresses import HostPort
 from runyard_contract.errors import HomeUnusable
 from runyard_contract.paths import atomic_write
 
-FILE_NAME = "membership.json"
+MEMBERSHIP_NAME = "membership.json"
 STATUS_NAME = "status.json"
 _FORMAT = 1
 
@@ -50,7 +50,9 @@ class Membership:
 
     def save(self, home: Path) -> None:
         """Keeps it, durably."""
-        atomic_write(home / FILE_NAME, json.dumps({"format": _FORMAT, **asdict(self)}).encode())
+        atomic_write(
+            home / MEMBERSHIP_NAME, json.dumps({"format": _FORMAT, **asdict(self)}).encode()
+        )
 
 
 class StatusFile:
@@ -66,9 +68,18 @@ class StatusFile:
             atomic_write(self._path, json.dumps(told).encode(), sync=False)
 
 
+def read_status(home: Path) -> dict[str, Any]:
+    """What the agent last told; empty where it told nothing."""
+    try:
+        told = json.loads((home / STATUS_NAME).read_bytes())
+        return told if isinstance(told, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
 def read_membership(home: Path) -> Membership | None:
     """What is kept; None: the machine has joined nothing. Raises HomeUnusable."""
-    path = home / FILE_NAME
+    path = home / MEMBERSHIP_NAME
     try:
         fields: dict[str, Any] = json.loads(path.read_bytes())
         if fields.pop("format") != _FORMAT:

@@ -11,6 +11,7 @@ from typing import Final
 from runyard_contract.errors import (
     PermissionDenied,
     SpecInvalid,
+    StateNotAllowed,
     TokenNotFound,
     Unauthenticated,
 )
@@ -20,6 +21,7 @@ from runyard_daemon.control.hello import LOCAL, WORKSPACE
 from runyard_daemon.control.live import Live
 from runyard_daemon.core import admission
 from runyard_daemon.core.access import Caller, Role
+from runyard_daemon.core.types import NodeId
 from runyard_daemon.store import Connection, computes, tokens
 from runyard_daemon.store.computes import ComputeRecord
 from runyard_daemon.store.tokens import MemberRecord, TokenRecord
@@ -203,6 +205,22 @@ class Access:
             raise
         self._members[_key(member)] = member
         return member
+
+    async def leave(self, who: Caller) -> None:
+        """Ends that a node is a member. Raises StateNotAllowed while runs are on it."""
+        node_id = NodeId(f"{who.compute}/{who.node}")
+        held = self._live.held_by(node_id)
+        if held:
+            raise StateNotAllowed(
+                f"{who.name} has {len(held)} runs, such as {held[0].ref.run_id}",
+                hint="wait for their end, or end them with `runyard runs cancel`",
+                node=who.name,
+            )
+        key = ((who.workspace or WORKSPACE).casefold(), who.compute.casefold(), who.node)
+        # Out of memory first: from now on its certificate opens nothing.
+        member = self._members.pop(key)
+        self._live.forget_node(node_id)
+        await self._live.store.write(lambda conn: tokens.remove_member(conn, member))
 
     def _note_use(self, record: TokenRecord) -> None:
         self._tokens[record.id] = record

@@ -89,6 +89,7 @@ RULES: Final[Mapping[str, frozenset[Role]]] = {
     "AgentService/RegisterFiles": _NODES,
     "AgentService/KeepLock": _NODES,
     "AgentService/RenewCertificate": _NODES,
+    "AgentService/Leave": _NODES,
     "AgentService/Enroll": _JOINERS,
     "AccessService/GetCaller": _READERS | _NODES,
     "AccessService/CreateToken": _ADMINS,

@@ -104,6 +104,10 @@ class AgentService(AgentServiceServicer):
         """The next certificate of a node."""
         return await self._parts.enrolment.renew(request)
 
+    async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveResponse:
+        """The end of a node's membership."""
+        return await self._parts.enrolment.leave()
+
     async def AppendFiles(  # type: ignore[override]  # a coroutine that uses read and write
         self, requests: object, context: Context
     ) -> None:

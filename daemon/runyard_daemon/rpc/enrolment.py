@@ -59,6 +59,13 @@ class Enrolment:
         issued = self._signed(request.certificate_request, name)
         return pb.RenewCertificateResponse(certificate=issued.pem)
 
+    async def leave(self) -> pb.LeaveResponse:
+        """See AgentService.Leave."""
+        who = caller()
+        await self._live.background.whole(self._access.leave(who), "leave")
+        self._live.journal.info("node_left", node=who.name)
+        return pb.LeaveResponse()
+
     def _signed(self, csr: bytes, name: NodeName) -> NodeCertificate:
         if self._issue is None or self._reach.nodes is None:
             raise NotListening(

@@ -79,6 +79,15 @@ def put_member(conn: sqlite3.Connection, member: MemberRecord) -> None:
     )
 
 
+def remove_member(conn: sqlite3.Connection, member: MemberRecord) -> None:
+    """Forgets a machine, its node's record included."""
+    key = (member.workspace, member.compute, member.node_id)
+    for table in ("members", "nodes"):
+        conn.execute(
+            f"DELETE FROM {table} WHERE workspace = ? AND compute = ? AND node_id = ?", key
+        )
+
+
 def members(conn: sqlite3.Connection) -> list[MemberRecord]:
     """Gives all machines that joined."""
     rows = conn.execute(f"SELECT {_MEMBER_COLUMNS} FROM members")

@@ -1165,3 +1165,27 @@ class RenewCertificateResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["certificate", b"certificate"]) -> None: ...
 
 global___RenewCertificateResponse = RenewCertificateResponse
+
+@typing.final
+class LeaveRequest(google.protobuf.message.Message):
+    """Asks to leave."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___LeaveRequest = LeaveRequest
+
+@typing.final
+class LeaveResponse(google.protobuf.message.Message):
+    """Answers Leave."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___LeaveResponse = LeaveResponse

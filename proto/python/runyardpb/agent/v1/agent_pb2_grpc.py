@@ -45,6 +45,11 @@ class AgentServiceStub(object):
                 request_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateRequest.SerializeToString,
                 response_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateResponse.FromString,
                 )
+        self.Leave = channel.unary_unary(
+                '/runyardpb.agent.v1.AgentService/Leave',
+                request_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.LeaveResponse.FromString,
+                )
 
 
 class AgentServiceServicer(object):
@@ -102,6 +107,14 @@ class AgentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Leave(self, request, context):
+        """Ends that a node belongs to its target: its certificate counts no more. Idempotent in effect: a repeat is refused with
+        UNAUTHENTICATED. Errors: FAILED_PRECONDITION/STATE_NOT_ALLOWED (runs are on it).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -134,6 +147,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.RenewCertificate,
                     request_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateRequest.FromString,
                     response_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateResponse.SerializeToString,
+            ),
+            'Leave': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leave,
+                    request_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.LeaveRequest.FromString,
+                    response_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.LeaveResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -245,5 +263,22 @@ class AgentService(object):
         return grpc.experimental.unary_unary(request, target, '/runyardpb.agent.v1.AgentService/RenewCertificate',
             runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateRequest.SerializeToString,
             runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Leave(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/runyardpb.agent.v1.AgentService/Leave',
+            runyardpb_dot_agent_dot_v1_dot_agent__pb2.LeaveRequest.SerializeToString,
+            runyardpb_dot_agent_dot_v1_dot_agent__pb2.LeaveResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -71,6 +71,14 @@ class AgentServiceStub:
     Errors: INVALID_ARGUMENT/SPEC_INVALID.
     """
 
+    Leave: grpc.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.LeaveRequest,
+        runyardpb.agent.v1.agent_pb2.LeaveResponse,
+    ]
+    """Ends that a node belongs to its target: its certificate counts no more. Idempotent in effect: a repeat is refused with
+    UNAUTHENTICATED. Errors: FAILED_PRECONDITION/STATE_NOT_ALLOWED (runs are on it).
+    """
+
 class AgentServiceAsyncStub:
     """Spoken by agents only."""
 
@@ -122,6 +130,14 @@ class AgentServiceAsyncStub:
     ]
     """Gives a node that has a certificate its next one; the old one is taken until then. Idempotent.
     Errors: INVALID_ARGUMENT/SPEC_INVALID.
+    """
+
+    Leave: grpc.aio.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.LeaveRequest,
+        runyardpb.agent.v1.agent_pb2.LeaveResponse,
+    ]
+    """Ends that a node belongs to its target: its certificate counts no more. Idempotent in effect: a repeat is refused with
+    UNAUTHENTICATED. Errors: FAILED_PRECONDITION/STATE_NOT_ALLOWED (runs are on it).
     """
 
 class AgentServiceServicer(metaclass=abc.ABCMeta):
@@ -187,6 +203,16 @@ class AgentServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[runyardpb.agent.v1.agent_pb2.RenewCertificateResponse, collections.abc.Awaitable[runyardpb.agent.v1.agent_pb2.RenewCertificateResponse]]:
         """Gives a node that has a certificate its next one; the old one is taken until then. Idempotent.
         Errors: INVALID_ARGUMENT/SPEC_INVALID.
+        """
+
+    @abc.abstractmethod
+    def Leave(
+        self,
+        request: runyardpb.agent.v1.agent_pb2.LeaveRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.agent.v1.agent_pb2.LeaveResponse, collections.abc.Awaitable[runyardpb.agent.v1.agent_pb2.LeaveResponse]]:
+        """Ends that a node belongs to its target: its certificate counts no more. Idempotent in effect: a repeat is refused with
+        UNAUTHENTICATED. Errors: FAILED_PRECONDITION/STATE_NOT_ALLOWED (runs are on it).
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
