@@ -9,14 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from runyard_contract.errors import (
-    PermissionDenied,
     SpecInvalid,
     StateNotAllowed,
     TokenNotFound,
     Unauthenticated,
 )
 from runyard_contract.tokens import ID_CHARACTERS, SECRET_BYTES, Token, make_token, read_token
-from runyard_daemon.control import catalog
 from runyard_daemon.control.hello import LOCAL, WORKSPACE
 from runyard_daemon.control.live import Live
 from runyard_daemon.core import admission
@@ -47,7 +45,6 @@ class Wish:
 
     role: str
     bearer: str
-    workspace: str | None
     compute: str
     uses: int
     lifetime_us: int
@@ -91,7 +88,6 @@ class Access:
         return Caller(
             _ROLES[record.role],
             record.bearer or f"token-{record.id}",
-            record.workspace,
             compute=record.compute,
             token=record.id,
         )
@@ -110,18 +106,9 @@ class Access:
         )
 
     async def create(self, wish: Wish, by: Caller) -> tuple[Token, TokenRecord]:
-        """Makes a token. Raises SpecInvalid, WorkspaceNotFound, PermissionDenied.
-
-        Nobody gives a token for more than is theirs: an admin of one workspace stays in it.
-        """
+        """Makes a token. Raises SpecInvalid."""
         now_us = self._live.now_us()
         is_machine = wish.role == "AGENT"
-        if by.workspace and by.workspace != (wish.workspace or ""):
-            raise PermissionDenied(
-                f"your token is for the workspace {by.workspace} alone, and so are those you make",
-                hint=f"name it with --workspace {by.workspace}",
-                role=by.role.value,
-            )
         try:
             expires_us = admission.expiry_us(now_us, wish.lifetime_us, is_machine=is_machine)
         except ValueError as error:
@@ -132,7 +119,6 @@ class Access:
             hash=token.hash,
             role=wish.role,
             bearer=wish.bearer,
-            workspace=wish.workspace,
             compute=wish.compute,
             uses_left=wish.uses if is_machine else 0,
             created_by=by.name,
@@ -141,10 +127,8 @@ class Access:
         )
 
         def write(conn: Connection) -> None:
-            if wish.workspace is not None:
-                catalog.workspace(conn, wish.workspace)
             if is_machine:
-                _ensure_compute(conn, wish.workspace or WORKSPACE, wish.compute, now_us)
+                _ensure_compute(conn, WORKSPACE, wish.compute, now_us)
             tokens.put(conn, record)
 
         await self._live.store.write(write)
@@ -172,9 +156,8 @@ class Access:
         Raises Unauthenticated where the token is used up.
         """
         record = self._tokens[by.token]
-        workspace = record.workspace or WORKSPACE
         member = MemberRecord(
-            workspace,
+            WORKSPACE,
             record.compute,
             node_id,
             hostname,
@@ -216,7 +199,7 @@ class Access:
                 hint="wait for their end, or end them with `runyard runs cancel`",
                 node=who.name,
             )
-        key = ((who.workspace or WORKSPACE).casefold(), who.compute.casefold(), who.node)
+        key = (who.workspace.casefold(), who.compute.casefold(), who.node)
         # Out of memory first: from now on its certificate opens nothing.
         member = self._members.pop(key)
         self._live.forget_node(node_id)

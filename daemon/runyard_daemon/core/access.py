@@ -32,13 +32,13 @@ class Role(Enum):
 class Caller:
     """Who calls.
 
-    `name` is what history and audit log say. `workspace` bounds what a token is for; None: all.
-    `compute` and `node` are those of a machine. `token` is the id of the token that was shown.
+    `name` is what history says. `workspace`, `compute` and `node` are those of a machine, `token`
+    is the id of the token that was shown.
     """
 
     role: Role
     name: str
-    workspace: str | None = None
+    workspace: str = ""
     compute: str = ""
     node: str = ""
     token: str = ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from runyard_contract.addresses import HostPort
 from runyard_contract.errors import NotListening, SpecInvalid
-from runyard_contract.ids import check_compute_name, check_workspace_name
+from runyard_contract.ids import check_compute_name
 from runyard_daemon.control.access import Access, Wish
 from runyard_daemon.control.callers import caller
 from runyard_daemon.control.live import Live
@@ -56,9 +56,7 @@ class AccessService(AccessServiceServicer):
     ) -> pb.GetCallerResponse:
         """Who the caller is."""
         who = caller()
-        return pb.GetCallerResponse(
-            name=who.name, role=who.role.value, workspace=who.workspace or ""
-        )
+        return pb.GetCallerResponse(name=who.name, role=who.role.value)
 
     async def CreateToken(
         self, request: pb.CreateTokenRequest, context: Context
@@ -126,7 +124,6 @@ def _wish(request: pb.CreateTokenRequest) -> Wish:
     return Wish(
         role=name,
         bearer=request.bearer,
-        workspace=check_workspace_name(request.workspace) if request.workspace else None,
         compute=check_compute_name(request.compute) if is_machine else "",
         uses=request.uses or 1,
         lifetime_us=round(from_duration(request.lifetime) * 1e6),
@@ -138,7 +135,6 @@ def _to_token(record: TokenRecord) -> pb.Token:
         id=record.id,
         role=pb.TokenRole.Value(f"{_PREFIX}{record.role}"),
         bearer=record.bearer,
-        workspace=record.workspace or "",
         compute=record.compute,
         uses_left=record.uses_left,
         create_time=to_timestamp(record.create_time_us),

@@ -39,7 +39,7 @@ class Enrolment:
         if not _NODE_ID.fullmatch(request.node_id):
             raise SpecInvalid(violations=[("node_id", "has other characters, or too many")])
         who = caller()
-        name = NodeName(who.workspace or WORKSPACE, who.compute, request.node_id)
+        name = NodeName(WORKSPACE, who.compute, request.node_id)
         issued = self._signed(request.certificate_request, name)
         hostname = request.hostname[:_HOSTNAME_CHARACTERS]
         work = self._access.join(who, request.node_id, hostname, issued.key_hash)
@@ -55,7 +55,7 @@ class Enrolment:
     async def renew(self, request: pb.RenewCertificateRequest) -> pb.RenewCertificateResponse:
         """See AgentService.RenewCertificate."""
         who = caller()
-        name = NodeName(who.workspace or WORKSPACE, who.compute, who.node)
+        name = NodeName(who.workspace, who.compute, who.node)
         issued = self._signed(request.certificate_request, name)
         return pb.RenewCertificateResponse(certificate=issued.pem)
 

@@ -263,7 +263,6 @@ THIRD_SCHEMA: Final = (
         hash BLOB NOT NULL,
         role TEXT NOT NULL,
         bearer TEXT NOT NULL,
-        workspace TEXT COLLATE NOCASE REFERENCES workspaces (name),
         compute TEXT NOT NULL COLLATE NOCASE,
         uses_left INTEGER NOT NULL,
         created_by TEXT NOT NULL,

@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import astuple, dataclass
 
 _COLUMNS = (
-    "id, hash, role, bearer, workspace, compute, uses_left, created_by, create_time_us, "
+    "id, hash, role, bearer, compute, uses_left, created_by, create_time_us, "
     "expire_time_us, revoke_time_us, last_use_us"
 )
 _MEMBER_COLUMNS = "workspace, compute, node_id, hostname, token_id, key_hash, join_time_us"
@@ -23,7 +23,6 @@ class TokenRecord:
     role: str
     """ "READER", "CONTRIBUTOR", "ADMIN" or "AGENT"."""
     bearer: str
-    workspace: str | None
     compute: str
     uses_left: int
     created_by: str
@@ -50,7 +49,7 @@ class MemberRecord:
 def put(conn: sqlite3.Connection, token: TokenRecord) -> None:
     """Adds a token or replaces what is known of it."""
     conn.execute(
-        f"INSERT OR REPLACE INTO tokens ({_COLUMNS}) VALUES ({', '.join('?' * 12)})",
+        f"INSERT OR REPLACE INTO tokens ({_COLUMNS}) VALUES ({', '.join('?' * 11)})",
         astuple(token),
     )
 

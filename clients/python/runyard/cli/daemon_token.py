@@ -37,7 +37,6 @@ def token() -> None:
 )
 @option("--role", type=click.Choice(_ROLES), required=True, help="What it allows.")
 @option("--for", "bearer", metavar="NAME", help="Whose it is, as history and audit log say.")
-@option("--workspace", help="Only for this workspace.")
 @option("--compute", help="Of agents: the target that their machines join; it is made if new.")
 @option("--uses", type=click.IntRange(1, 1000), help="Of agents: how many may join. Default: 1.")
 @option("--expires", type=DURATION, help="How long it is taken. Default: 90d; of agents 1h.")
@@ -47,7 +46,6 @@ def create(
     ctx: click.Context,
     role: str,
     bearer: str | None,
-    workspace: str | None,
     compute: str | None,
     uses: int | None,
     expires: float | None,
@@ -63,7 +61,6 @@ def create(
     request = access_pb2.CreateTokenRequest(
         role=access_pb2.TokenRole.Value(f"TOKEN_ROLE_{role.upper()}"),
         bearer=bearer or "",
-        workspace=workspace or "",
         compute=compute or "",
         uses=uses or 0,
     )
@@ -182,7 +179,6 @@ def _json(one: access_pb2.Token) -> dict[str, Any]:
         "id": one.id,
         "role": _role(one),
         "for": one.bearer or None,
-        "workspace": one.workspace or None,
         "compute": one.compute or None,
         "uses_left": one.uses_left if one.compute else None,
         "state": _state(one),

@@ -16,33 +16,33 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19runyardpb/v1/access.proto\x12\x0crunyardpb.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x02\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x17.runyardpb.v1.TokenRole\x12\x0e\n\x06\x62\x65\x61rer\x18\x03 \x01(\t\x12\x11\n\tworkspace\x18\x04 \x01(\t\x12\x0f\n\x07\x63ompute\x18\x05 \x01(\t\x12\x11\n\tuses_left\x18\x06 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x0b \x01(\t\"\x12\n\x10GetCallerRequest\"B\n\x11GetCallerResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x11\n\tworkspace\x18\x03 \x01(\t\"\xaa\x01\n\x12\x43reateTokenRequest\x12%\n\x04role\x18\x01 \x01(\x0e\x32\x17.runyardpb.v1.TokenRole\x12\x0e\n\x06\x62\x65\x61rer\x18\x02 \x01(\t\x12\x11\n\tworkspace\x18\x03 \x01(\t\x12\x0f\n\x07\x63ompute\x18\x04 \x01(\t\x12\x0c\n\x04uses\x18\x05 \x01(\x05\x12+\n\x08lifetime\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"w\n\x13\x43reateTokenResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\"\n\x05token\x18\x02 \x01(\x0b\x32\x13.runyardpb.v1.Token\x12\x1d\n\x15\x61uthority_fingerprint\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\":\n\x11ListTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListTokensResponse\x12#\n\x06tokens\x18\x01 \x03(\x0b\x32\x13.runyardpb.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x12RevokeTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"9\n\x13RevokeTokenResponse\x12\"\n\x05token\x18\x01 \x01(\x0b\x32\x13.runyardpb.v1.Token*\x86\x01\n\tTokenRole\x12\x1a\n\x16TOKEN_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11TOKEN_ROLE_READER\x10\x01\x12\x1a\n\x16TOKEN_ROLE_CONTRIBUTOR\x10\x02\x12\x14\n\x10TOKEN_ROLE_ADMIN\x10\x03\x12\x14\n\x10TOKEN_ROLE_AGENT\x10\x04\x32\xd6\x02\n\rAccessService\x12L\n\tGetCaller\x12\x1e.runyardpb.v1.GetCallerRequest\x1a\x1f.runyardpb.v1.GetCallerResponse\x12R\n\x0b\x43reateToken\x12 .runyardpb.v1.CreateTokenRequest\x1a!.runyardpb.v1.CreateTokenResponse\x12O\n\nListTokens\x12\x1f.runyardpb.v1.ListTokensRequest\x1a .runyardpb.v1.ListTokensResponse\x12R\n\x0bRevokeToken\x12 .runyardpb.v1.RevokeTokenRequest\x1a!.runyardpb.v1.RevokeTokenResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19runyardpb/v1/access.proto\x12\x0crunyardpb.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x02\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x17.runyardpb.v1.TokenRole\x12\x0e\n\x06\x62\x65\x61rer\x18\x03 \x01(\t\x12\x0f\n\x07\x63ompute\x18\x04 \x01(\t\x12\x11\n\tuses_left\x18\x05 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\n \x01(\t\"\x12\n\x10GetCallerRequest\"/\n\x11GetCallerResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\"\x97\x01\n\x12\x43reateTokenRequest\x12%\n\x04role\x18\x01 \x01(\x0e\x32\x17.runyardpb.v1.TokenRole\x12\x0e\n\x06\x62\x65\x61rer\x18\x02 \x01(\t\x12\x0f\n\x07\x63ompute\x18\x03 \x01(\t\x12\x0c\n\x04uses\x18\x04 \x01(\x05\x12+\n\x08lifetime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"w\n\x13\x43reateTokenResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\"\n\x05token\x18\x02 \x01(\x0b\x32\x13.runyardpb.v1.Token\x12\x1d\n\x15\x61uthority_fingerprint\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\":\n\x11ListTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListTokensResponse\x12#\n\x06tokens\x18\x01 \x03(\x0b\x32\x13.runyardpb.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x12RevokeTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"9\n\x13RevokeTokenResponse\x12\"\n\x05token\x18\x01 \x01(\x0b\x32\x13.runyardpb.v1.Token*\x86\x01\n\tTokenRole\x12\x1a\n\x16TOKEN_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11TOKEN_ROLE_READER\x10\x01\x12\x1a\n\x16TOKEN_ROLE_CONTRIBUTOR\x10\x02\x12\x14\n\x10TOKEN_ROLE_ADMIN\x10\x03\x12\x14\n\x10TOKEN_ROLE_AGENT\x10\x04\x32\xd6\x02\n\rAccessService\x12L\n\tGetCaller\x12\x1e.runyardpb.v1.GetCallerRequest\x1a\x1f.runyardpb.v1.GetCallerResponse\x12R\n\x0b\x43reateToken\x12 .runyardpb.v1.CreateTokenRequest\x1a!.runyardpb.v1.CreateTokenResponse\x12O\n\nListTokens\x12\x1f.runyardpb.v1.ListTokensRequest\x1a .runyardpb.v1.ListTokensResponse\x12R\n\x0bRevokeToken\x12 .runyardpb.v1.RevokeTokenRequest\x1a!.runyardpb.v1.RevokeTokenResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runyardpb.v1.access_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_TOKENROLE']._serialized_start=1078
-  _globals['_TOKENROLE']._serialized_end=1212
+  _globals['_TOKENROLE']._serialized_start=1021
+  _globals['_TOKENROLE']._serialized_end=1155
   _globals['_TOKEN']._serialized_start=109
-  _globals['_TOKEN']._serialized_end=456
-  _globals['_GETCALLERREQUEST']._serialized_start=458
-  _globals['_GETCALLERREQUEST']._serialized_end=476
-  _globals['_GETCALLERRESPONSE']._serialized_start=478
-  _globals['_GETCALLERRESPONSE']._serialized_end=544
-  _globals['_CREATETOKENREQUEST']._serialized_start=547
-  _globals['_CREATETOKENREQUEST']._serialized_end=717
-  _globals['_CREATETOKENRESPONSE']._serialized_start=719
-  _globals['_CREATETOKENRESPONSE']._serialized_end=838
-  _globals['_LISTTOKENSREQUEST']._serialized_start=840
-  _globals['_LISTTOKENSREQUEST']._serialized_end=898
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=900
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=982
-  _globals['_REVOKETOKENREQUEST']._serialized_start=984
-  _globals['_REVOKETOKENREQUEST']._serialized_end=1016
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=1018
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=1075
-  _globals['_ACCESSSERVICE']._serialized_start=1215
-  _globals['_ACCESSSERVICE']._serialized_end=1557
+  _globals['_TOKEN']._serialized_end=437
+  _globals['_GETCALLERREQUEST']._serialized_start=439
+  _globals['_GETCALLERREQUEST']._serialized_end=457
+  _globals['_GETCALLERRESPONSE']._serialized_start=459
+  _globals['_GETCALLERRESPONSE']._serialized_end=506
+  _globals['_CREATETOKENREQUEST']._serialized_start=509
+  _globals['_CREATETOKENREQUEST']._serialized_end=660
+  _globals['_CREATETOKENRESPONSE']._serialized_start=662
+  _globals['_CREATETOKENRESPONSE']._serialized_end=781
+  _globals['_LISTTOKENSREQUEST']._serialized_start=783
+  _globals['_LISTTOKENSREQUEST']._serialized_end=841
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=843
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=925
+  _globals['_REVOKETOKENREQUEST']._serialized_start=927
+  _globals['_REVOKETOKENREQUEST']._serialized_end=959
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=961
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=1018
+  _globals['_ACCESSSERVICE']._serialized_start=1158
+  _globals['_ACCESSSERVICE']._serialized_end=1500
 # @@protoc_insertion_point(module_scope)

@@ -62,7 +62,6 @@ class Token(google.protobuf.message.Message):
     ID_FIELD_NUMBER: builtins.int
     ROLE_FIELD_NUMBER: builtins.int
     BEARER_FIELD_NUMBER: builtins.int
-    WORKSPACE_FIELD_NUMBER: builtins.int
     COMPUTE_FIELD_NUMBER: builtins.int
     USES_LEFT_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
@@ -76,8 +75,6 @@ class Token(google.protobuf.message.Message):
     """What it allows."""
     bearer: builtins.str
     """What history and audit log call its bearer, such as "ana". Empty for machines."""
-    workspace: builtins.str
-    """The workspace that it is for; empty: all."""
     compute: builtins.str
     """For machines: the target that they join."""
     uses_left: builtins.int
@@ -90,7 +87,7 @@ class Token(google.protobuf.message.Message):
 
     @property
     def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """From when it is refused. Not set: never."""
+        """From when it is refused."""
 
     @property
     def revoke_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
@@ -106,7 +103,6 @@ class Token(google.protobuf.message.Message):
         id: builtins.str = ...,
         role: global___TokenRole.ValueType = ...,
         bearer: builtins.str = ...,
-        workspace: builtins.str = ...,
         compute: builtins.str = ...,
         uses_left: builtins.int = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
@@ -116,7 +112,7 @@ class Token(google.protobuf.message.Message):
         created_by: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "revoke_time", b"revoke_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bearer", b"bearer", "compute", b"compute", "create_time", b"create_time", "created_by", b"created_by", "expire_time", b"expire_time", "id", b"id", "last_use_time", b"last_use_time", "revoke_time", b"revoke_time", "role", b"role", "uses_left", b"uses_left", "workspace", b"workspace"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bearer", b"bearer", "compute", b"compute", "create_time", b"create_time", "created_by", b"created_by", "expire_time", b"expire_time", "id", b"id", "last_use_time", b"last_use_time", "revoke_time", b"revoke_time", "role", b"role", "uses_left", b"uses_left"]) -> None: ...
 
 global___Token = Token
 
@@ -140,21 +136,17 @@ class GetCallerResponse(google.protobuf.message.Message):
 
     NAME_FIELD_NUMBER: builtins.int
     ROLE_FIELD_NUMBER: builtins.int
-    WORKSPACE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """What history and audit log call the caller."""
     role: builtins.str
     """"owner", "admin", "contributor", "reader" or "node"."""
-    workspace: builtins.str
-    """The workspace that the token is for; empty: all."""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         role: builtins.str = ...,
-        workspace: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name", "role", b"role", "workspace", b"workspace"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "role", b"role"]) -> None: ...
 
 global___GetCallerResponse = GetCallerResponse
 
@@ -166,7 +158,6 @@ class CreateTokenRequest(google.protobuf.message.Message):
 
     ROLE_FIELD_NUMBER: builtins.int
     BEARER_FIELD_NUMBER: builtins.int
-    WORKSPACE_FIELD_NUMBER: builtins.int
     COMPUTE_FIELD_NUMBER: builtins.int
     USES_FIELD_NUMBER: builtins.int
     LIFETIME_FIELD_NUMBER: builtins.int
@@ -174,8 +165,6 @@ class CreateTokenRequest(google.protobuf.message.Message):
     """What it allows."""
     bearer: builtins.str
     """Of people: their name, 1 to 64 characters of letters, digits, `.`, `_`, `-`, `@`."""
-    workspace: builtins.str
-    """The workspace that it is for; empty: all."""
     compute: builtins.str
     """For machines: the target that they join. It is made if there is none of that name."""
     uses: builtins.int
@@ -189,13 +178,12 @@ class CreateTokenRequest(google.protobuf.message.Message):
         *,
         role: global___TokenRole.ValueType = ...,
         bearer: builtins.str = ...,
-        workspace: builtins.str = ...,
         compute: builtins.str = ...,
         uses: builtins.int = ...,
         lifetime: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lifetime", b"lifetime"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bearer", b"bearer", "compute", b"compute", "lifetime", b"lifetime", "role", b"role", "uses", b"uses", "workspace", b"workspace"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bearer", b"bearer", "compute", b"compute", "lifetime", b"lifetime", "role", b"role", "uses", b"uses"]) -> None: ...
 
 global___CreateTokenRequest = CreateTokenRequest
 

@@ -50,7 +50,7 @@ class AccessServiceServicer(object):
 
     def CreateToken(self, request, context):
         """Makes a token. Not idempotent: a repeat makes another one; revoke what is not needed.
-        Errors: INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID, NOT_FOUND/WORKSPACE_NOT_FOUND,
+        Errors: INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID,
         FAILED_PRECONDITION/NOT_LISTENING (a token for machines, and no port that they reach).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -32,7 +32,7 @@ class AccessServiceStub:
         runyardpb.v1.access_pb2.CreateTokenResponse,
     ]
     """Makes a token. Not idempotent: a repeat makes another one; revoke what is not needed.
-    Errors: INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID, NOT_FOUND/WORKSPACE_NOT_FOUND,
+    Errors: INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID,
     FAILED_PRECONDITION/NOT_LISTENING (a token for machines, and no port that they reach).
     """
 
@@ -64,7 +64,7 @@ class AccessServiceAsyncStub:
         runyardpb.v1.access_pb2.CreateTokenResponse,
     ]
     """Makes a token. Not idempotent: a repeat makes another one; revoke what is not needed.
-    Errors: INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID, NOT_FOUND/WORKSPACE_NOT_FOUND,
+    Errors: INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID,
     FAILED_PRECONDITION/NOT_LISTENING (a token for machines, and no port that they reach).
     """
 
@@ -100,7 +100,7 @@ class AccessServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[runyardpb.v1.access_pb2.CreateTokenResponse, collections.abc.Awaitable[runyardpb.v1.access_pb2.CreateTokenResponse]]:
         """Makes a token. Not idempotent: a repeat makes another one; revoke what is not needed.
-        Errors: INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID, NOT_FOUND/WORKSPACE_NOT_FOUND,
+        Errors: INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID,
         FAILED_PRECONDITION/NOT_LISTENING (a token for machines, and no port that they reach).
         """
 
