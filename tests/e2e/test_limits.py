@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support import memory_group
+from support import memory_group, no_groups
 from support.docker_engine import PYTHON_IMAGE, DockerEngine
 from support.house import House
 
@@ -38,6 +38,28 @@ def test_run_within_its_limits_says_how_they_were_kept(house: House) -> None:
     (run,) = house.json("runs", "list")
     assert (done.returncode, done.stdout) == (0, b"trained\n")
     assert run["properties"]["runyard.limits"].startswith("cgroup v")
+
+
+def test_node_without_control_groups_watches_and_says_so(house: House) -> None:
+    if why := no_groups.lacking():
+        pytest.skip(why)
+    house.program = no_groups.program(house.root / "runyard", house.program)
+    source = "held = []\nwhile True: held.append(b'x' * (4 << 20))"
+    folder = house.project({"hog.py": source, "train.py": "print('trained')"})
+
+    hog = house.runyard("run", "--memory-limit=128MiB", "hog.py", cwd=folder)
+    train = house.runyard("run", "--memory-limit=1GiB", "--cpu-limit=0.5", "train.py", cwd=folder)
+
+    first, second = sorted(house.json("runs", "list"), key=lambda run: run["number"])
+    assert hog.returncode == 137
+    assert b"its memory limit was reached" in hog.stderr
+    assert first["cause"]["class"] == "OUT_OF_MEMORY"
+    assert first["cause"]["metadata"]["memory"] == "limit"
+    assert first["properties"]["runyard.limits"].startswith("memory: watched (")
+    assert (train.returncode, train.stdout) == (0, b"trained\n")
+    assert second["properties"]["runyard.limits"].startswith(
+        "memory: watched; cpu: affinity to 1 CPU, rounded up from 0.5 ("
+    )
 
 
 def test_limit_over_what_the_node_has_is_refused_in_words(house: House) -> None:

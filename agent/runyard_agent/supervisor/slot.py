@@ -188,7 +188,7 @@ class Slot:
         while self._queue and self._job is None:
             bundle = self._queue.pop(0)
             try:
-                job = Job(bundle, record.read_spec(bundle))
+                job = Job(bundle, record.read_spec(bundle), self._number)
             except FileExistsError:
                 self._refuse("spawn", bundle, "this attempt was executed before")
                 continue
