@@ -76,7 +76,9 @@ def test_limit_over_what_any_node_has_is_refused_when_it_is_submitted(house: Hou
     assert len(house.json("runs", "list")) == 1
 
 
-def test_limits_of_a_container_are_kept_by_it(house: House, docker_engine: DockerEngine) -> None:
+def test_limits_of_a_container_are_kept_by_it_and_its_use_is_told(
+    house: House, docker_engine: DockerEngine
+) -> None:
     house.environment["DOCKER_HOST"] = docker_engine.url
     folder = house.project({"train.py": "print('trained')"})
     options = (f"--docker-image={PYTHON_IMAGE}", "--docker-arg=--network=none")
@@ -86,3 +88,7 @@ def test_limits_of_a_container_are_kept_by_it(house: House, docker_engine: Docke
     (run,) = house.json("runs", "list")
     assert (done.returncode, done.stdout) == (0, b"trained\n")
     assert run["properties"]["runyard.limits"] == "container"
+    assert run["usage"]["cpu_time_s"] > 0
+    assert 1 << 20 < run["usage"]["peak_memory_bytes"] <= 1 << 30
+    shown = house.runyard("runs", "show", run["run_id"]).stdout
+    assert b"of memory in its container" in shown

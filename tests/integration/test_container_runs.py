@@ -344,3 +344,21 @@ def test_a_program_that_the_image_lacks_is_told_as_on_the_node(
     assert end["reason"] == "spawn_failed"
     assert end["error"]["errno"] == 2
     assert "no-such-program: No such file or directory, in the image" in end["error"]["message"]
+
+
+def test_cpu_time_and_peak_memory_are_those_of_the_container(
+    contained: Contained, peer: Peer
+) -> None:
+    source = (
+        "import os, time\n"
+        "if os.fork() == 0:\n    x = bytearray(b'x') * (64 << 20)\n    os._exit(0)\n"
+        "os.wait()\nwhile time.process_time() < 0.3: pass"
+    )
+
+    _, end = contained.run(peer, python(source))
+    _, failed = contained.run(peer, python("x = bytearray(b'x') * (64 << 20); raise SystemExit(3)"))
+
+    assert end["user_cpu_s"] + end["system_cpu_s"] >= 0.25
+    assert 64 << 20 <= end["max_rss_bytes"] < 512 << 20
+    assert failed["exit_code"] == 3
+    assert failed["max_rss_bytes"] >= 64 << 20

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 
-from runyard_agent.container import report
+from runyard_agent.container import report, used
 from runyard_agent.container.engine import Connection, EngineGone, EngineRefused
 from runyard_agent.container.report import FAILED, LOST
 
@@ -62,6 +62,7 @@ class Client:
             return self._fail("the container engine does not answer", str(error), is_gone=True)
         if self._has_shell:
             self._signals_fd = report.open_signals(self._bundle)
+            used.make(self._bundle)
         report.hold(self._bundle)
         try:
             self._start(self._connection)
@@ -186,7 +187,7 @@ class Client:
         if state.get("Status") in ("removing", "dead") and not self._is_stopped:
             return self._lose("its container was removed by somebody")
         oom = "limit" if is_oom else None
-        report.put(self._bundle, {"oom": oom, "error": None})
+        report.put(self._bundle, {"oom": oom, "error": None, "used": used.read(self._bundle)})
         self._remove()
         return code
 
