@@ -9,6 +9,7 @@ import signal
 from runyard_agent.supervisor import record, streams, sweep
 from runyard_agent.supervisor.cgroup import ADVICE, UNKEPT, too_large_here
 from runyard_agent.supervisor.clock import boot_ns, unix_ns
+from runyard_agent.supervisor.disk import is_disk_full
 from runyard_agent.supervisor.limited import Keeper
 from runyard_agent.supervisor.memory import host_kills
 from runyard_agent.supervisor.outside import Outside
@@ -32,6 +33,7 @@ class Job:
 
     __slots__ = (
         "_host_kills",
+        "_is_disk_full",
         "_is_noted",
         "_is_over_limit",
         "_keeper",
@@ -91,6 +93,7 @@ class Job:
         self._keeper: Keeper | None = None
         self._mechanism: str | None = None
         self._is_over_limit = False
+        self._is_disk_full: bool | None = None
 
     def start(self, stash: Stash, null_fd: int) -> None:
         """Spawns the main process; on failure sets `error` and has ended at once."""
@@ -207,6 +210,7 @@ class Job:
             self._max_rss_bytes = max(self._max_rss_bytes, usage.ru_maxrss * 1024)
             if pid == self.pid:
                 self.status = status
+                self._is_disk_full = is_disk_full(self.bundle) if status else None
                 self._note_end()
 
     def _note_end(self) -> None:
@@ -275,6 +279,7 @@ class Job:
             "exit_code": code,
             "error": self.error and _told(self.error),
             "limits": self._mechanism,
+            "disk_full": self._is_disk_full,
         }
         if not self.spec.end_argv:  # of a container, what its client used says nothing
             values["user_cpu_s"] = round(self._user_cpu_s, 6)
