@@ -44,7 +44,7 @@ case "$1" in */*) [ -x "$1" ];; *) command -v "$1" >/dev/null;; esac || {
   if [ -e "$1" ]; then echo 13; else echo 2; fi >/runyard/signals
   exit 127
 }
-{ read -r _ <>/runyard/signals; kill -TERM -1; kill -CONT -1; } 2>/dev/null &
+{ read -r name <>/runyard/signals; kill -"$name" -1; kill -CONT -1; } 2>/dev/null &
 exec 3>&2 2>/dev/null
 (exec 2>&3 3>&-; exec "$@")
 code=$?

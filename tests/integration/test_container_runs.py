@@ -362,3 +362,21 @@ def test_cpu_time_and_peak_memory_are_those_of_the_container(
     assert 64 << 20 <= end["max_rss_bytes"] < 512 << 20
     assert failed["exit_code"] == 3
     assert failed["max_rss_bytes"] >= 64 << 20
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", ""])
+def test_container_ends_whole_though_its_program_waits_for_a_killed_one(
+    contained: Contained, peer: Peer, shell: str
+) -> None:
+    source = (
+        "import signal, subprocess, sys\n"
+        "subprocess.Popen([sys.executable, '-c', 'held = bytearray(500 << 20)'])\n"
+        "while True: signal.pause()"
+    )
+    limits = runs_pb2.Limits(memory_bytes=64 << 20)
+
+    bundle, end = contained.run(peer, python(source), limits=limits, shell=shell)
+
+    assert (end["reason"], end["signal"], end["oom"]) == ("signaled", 9, "limit")
+    assert end["stopped_by"] is None
+    assert contained.leftovers(bundle) == []
