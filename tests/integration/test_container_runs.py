@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from runyard_agent.environments.protocol import EnvironmentFailed
+from runyard_agent.supervisor import sweep
 from runyardpb.v1 import runs_pb2
 from runyardpb.v1.environments_pb2 import BindMount, DockerImage
+from support import memory_group
 from support.contained import Contained, python
 from support.docker_engine import BARE_IMAGE, SHELL_IMAGE, DockerEngine
 from support.supervised import Peer, supervised_node
@@ -380,3 +382,29 @@ def test_container_ends_whole_though_its_program_waits_for_a_killed_one(
     assert (end["reason"], end["signal"], end["oom"]) == ("signaled", 9, "limit")
     assert end["stopped_by"] is None
     assert contained.leftovers(bundle) == []
+
+
+def test_container_that_the_kernel_ends_for_want_of_memory_says_whose(
+    contained: Contained, peer: Peer
+) -> None:
+    """Its program is moved to a group that is not the engine's, which stands for the machine."""
+    if why := memory_group.lacking():
+        pytest.skip(why)
+    source = (
+        "import os, time\nprint('ready', flush=True)\n"
+        "while not os.path.exists('go'): time.sleep(0.005)\n"
+        "held = b'x' * (512 << 20)"
+    )
+    with memory_group.memory_group(f"runyard-host-{os.getpid()}", 64 << 20) as procs:
+        bundle = contained.spawn(peer, python(source))
+        peer.wait_for_bytes(bundle, b"ready")
+        first = contained.engine.docker(
+            "inspect", "-f", "{{.State.Pid}}", contained.name(bundle)
+        ).stdout
+        for pid in sweep.pids_below(int(first)):
+            procs.write_text(str(pid))
+
+        (bundle.path / "work" / "go").touch()
+        end = peer.finish(bundle)
+
+    assert (end["reason"], end["signal"], end["oom"]) == ("signaled", 9, "host")

@@ -285,10 +285,11 @@ class Job:
             values["user_cpu_s"] = round(self._user_cpu_s, 6)
             values["system_cpu_s"] = round(self._system_cpu_s, 6)
             values["max_rss_bytes"] = self._max_rss_bytes
-            values["oom"] = self._out_of_memory(signum)
+        values |= self.outside.result()
+        values["oom"] = values.get("oom") or self._out_of_memory(signum)
         return record.exit_record(
             self.spec.identity,
-            **(values | self.outside.result()),
+            **values,
             signal=signum,
             stopped_by=self.stopped_by,
             started_at_unix_ns=self.started_at_unix_ns,
