@@ -16,7 +16,7 @@ STEP_BY_STEP = (
     "while True:\n"
     "    held.append(b'x' * (4 << 20))\n"
     "    print(len(held) * 4, flush=True)\n"
-    "    time.sleep(0.005)"
+    "    time.sleep(0.02)"
 )
 
 
@@ -49,7 +49,7 @@ def test_run_that_grows_over_its_limit_is_ended(node: Node, slot: Peer) -> None:
     assert (record["reason"], record["signal"], record["oom"]) == ("signaled", 9, "limit")
     assert record["stopped_by"] is None
     assert record["limits"] == "memory: watched (no control groups for memory)"
-    assert 64 <= int(bundle.read("stdout").split()[-1]) <= 192
+    assert 64 <= int(bundle.read("stdout").split()[-1]) <= 512
     assert not (bundle.path / "cgroups").exists()
 
 
