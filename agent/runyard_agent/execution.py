@@ -86,6 +86,13 @@ class Execution:
         shown = ", ".join(str(pid) for pid in pids[:10])
         self.attempt.warn(f"processes that can't be killed hold the slot: {shown}")
 
+    def disk_full(self) -> None:
+        """See Follower."""
+        self.attempt.warn(
+            "the node's disk was full: what the run printed, and its end, waited for room "
+            "(free space there, see `df -h`)"
+        )
+
     def exited(self, record: ExitRecord) -> None:
         """See Follower."""
         if not self._exit.done():

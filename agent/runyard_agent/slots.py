@@ -111,6 +111,13 @@ class Stuck:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskFull:
+    """Output or end of a run can't be written; told at each try, once a second."""
+
+    bundle: str
+
+
+@dataclass(frozen=True, slots=True)
 class SlotLost:
     """The slot's supervisor is gone. Its run is being ended: see `Supervisor.recover`."""
 
@@ -125,7 +132,7 @@ class SlotTaken:
     slot: int
 
 
-Event = Hello | Started | Output | Exited | Refused | Stuck | SlotLost | SlotTaken
+Event = Hello | Started | Output | Exited | Refused | Stuck | DiskFull | SlotLost | SlotTaken
 
 
 def parse_event(message: Mapping[str, Any], slot: int) -> Event | None:
@@ -150,6 +157,8 @@ def _event(message: Mapping[str, Any], slot: int) -> Event | None:
             return Refused(message.get("op"), message["bundle"], message["why"])
         case "stuck":
             return Stuck(message["bundle"], tuple(message["pids"]))
+        case "disk_full":
+            return DiskFull(message["bundle"])
         case "superseded":
             return SlotTaken(slot)
         case "hello":

@@ -101,7 +101,7 @@ async def test_memory_above_the_limit_is_told_with_whose_it_was(engine: DockerEn
 
 
 @in_loop
-async def test_a_missing_mount_and_an_unknown_option_fail_the_run_by_name(
+async def test_what_the_node_can_not_give_and_an_unknown_option_fail_the_run_by_name(
     engine: DockerEngine,
 ) -> None:
     async with node() as (daemon, _):
@@ -110,11 +110,17 @@ async def test_a_missing_mount_and_an_unknown_option_fail_the_run_by_name(
         second = await daemon.ended(
             await daemon.lease(contained(daemon, "", arguments=["--shm_size=1g"]))
         )
+        limited = contained(daemon, "")
+        limited.limits.memory_bytes = 60 << 40
+        third = await daemon.ended(await daemon.lease(limited))
 
     assert first.end.reason == pb.AttemptEnd.REASON_ENVIRONMENT_FAILED
     assert '"/no/such", which is to be mounted at /data, does not exist' in first.end.message
     assert second.end.reason == pb.AttemptEnd.REASON_ENVIRONMENT_FAILED
     assert "did you mean --shm-size?" in second.end.message
+    assert third.end.reason == pb.AttemptEnd.REASON_ENVIRONMENT_FAILED
+    assert "its limits can't be kept on this node" in third.end.message
+    assert "--memory-limit" in third.end.advice
 
 
 @in_loop

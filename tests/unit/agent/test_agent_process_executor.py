@@ -67,6 +67,9 @@ class Silent:
     def stuck(self, pids: tuple[int, ...]) -> None:
         """See Follower."""
 
+    def disk_full(self) -> None:
+        """See Follower."""
+
     def exited(self, record: ExitRecord) -> None:
         """See Follower."""
 

@@ -240,7 +240,9 @@ global___Run = Run
 
 @typing.final
 class Limits(google.protobuf.message.Message):
-    """What a run may use at most. Not what it needs: that is `Resources`."""
+    """What a run may use at most. Not what it needs: that is `Resources`. SPEC_INVALID for more than any node of its target
+    has, while one of them is connected.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -273,7 +275,9 @@ class Usage(google.protobuf.message.Message):
     OUTPUT_BYTES_FIELD_NUMBER: builtins.int
     WORKDIR_BYTES_FIELD_NUMBER: builtins.int
     peak_memory_bytes: builtins.int
-    """Largest resident set that any one process had, in bytes; not the sum over processes, which the kernel does not keep."""
+    """Largest resident set that any one process had, in bytes; not the sum over processes, which the kernel does not keep.
+    Of a container the most that it had as a whole, files that it read among it. 0: not known.
+    """
     log_bytes: builtins.int
     """Length of the newest attempt's stdout, stderr and environment log."""
     output_bytes: builtins.int
@@ -284,7 +288,7 @@ class Usage(google.protobuf.message.Message):
     """What the newest attempt's script left in its working folder outside outputs/ and logs/, kept on the node."""
     @property
     def cpu_time(self) -> google.protobuf.duration_pb2.Duration:
-        """CPU time of all processes, user and system, of those too that outlived their parent."""
+        """CPU time of all processes, user and system, of those too that outlived their parent. 0 with a peak of 0: not known."""
 
     @property
     def wall_time(self) -> google.protobuf.duration_pb2.Duration:

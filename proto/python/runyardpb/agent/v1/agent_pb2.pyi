@@ -628,7 +628,7 @@ class AttemptEnd(google.protobuf.message.Message):
     advice: builtins.str
     """For failures: what to try."""
     peak_memory_bytes: builtins.int
-    """Largest resident set that any one of its processes had, in bytes."""
+    """Largest resident set that any one of its processes had, in bytes; of a container what it had as a whole. 0: not known."""
     working_directory: builtins.bytes
     """Folder that the program was started in, as bytes of the node's file system."""
     out_of_memory: global___AttemptEnd.OutOfMemory.ValueType
