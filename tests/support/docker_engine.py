@@ -82,6 +82,7 @@ class DockerEngine:
             *("--exec-root", f"{self.folder}/exec", "--pidfile", f"{self.folder}/docker.pid"),
             *("--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false"),
             *("--bridge=none", "--live-restore", "--exec-opt", "native.cgroupdriver=cgroupfs"),
+            "--max-download-attempts=2",  # the usual five take a minute
         ]
         with open(self.folder / "dockerd.log", "ab") as log:
             self._daemon = subprocess.Popen(

@@ -23,6 +23,7 @@ _ENDED = re.compile(r"returned a non-zero code: (\d+)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 """The engine has what a build says on stderr in red."""
 _HOST = re.compile(r"https?://([^/\s\"]+)")
+_CREDENTIALS = re.compile(r"docker-credential-[\w.-]+")
 
 
 def explain(fault: Mapping[str, Any]) -> Fault:
@@ -38,6 +39,8 @@ def explain(fault: Mapping[str, Any]) -> Fault:
             "the Docker engine went away in the middle of the work",
             "see why it ended (journalctl -u docker), start it and submit again",
         )
+    if fault["kind"] == "login":
+        return _no_login(image, said)
     for pattern, meaning in _RULES:
         if pattern.search(said):
             return meaning(image, said)
@@ -160,6 +163,28 @@ def _unauthorized(image: str, said: str) -> Fault:
     )
 
 
+def _no_login(image: str, said: str) -> Fault:
+    program = _CREDENTIALS.search(said)
+    what = program[0] if program else "the store of logins"
+    return Fault(
+        f"image {image} can't be fetched: {what}, which keeps this user's logins, does not answer"
+        f" ({said[:TEXT_CHARACTERS]})",
+        "install it, or remove credsStore and credHelpers from ~/.docker/config.json on the node"
+        " and run `docker login` again",
+        _of(image),
+    )
+
+
+def _broken_off(image: str, said: str) -> Fault:
+    return Fault(
+        f"image {image} did not come whole: its registry broke off again and again"
+        f" ({said[:TEXT_CHARACTERS]})",
+        "submit again; if it stays so, see the node's network and what is between it and the"
+        " registry",
+        _of(image),
+    )
+
+
 def _not_found(image: str, said: str) -> Fault:
     return Fault(
         f"there is no image {image} on this node or in its registry",
@@ -210,6 +235,7 @@ _RULES: tuple[tuple[re.Pattern[str], _Meaning], ...] = (
     (_DISK_FULL, _disk_full),
     (re.compile(r"invalid reference format|repository name must be lowercase"), _bad_reference),
     (re.compile(r"toomanyrequests|rate limit", re.IGNORECASE), _too_many),
+    (re.compile(r"unexpected EOF"), _broken_off),
     (re.compile(r"no matching manifest|does not match the specified platform"), _other_platform),
     (
         re.compile(r"unauthorized|access (?:to the resource is )?denied|no basic auth|forbidden"),
