@@ -16,6 +16,7 @@ from contract.environment_builder_suite import Log, provide, run
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.docker_builds import PROBES_NAME
+from runyard_agent.environments.docker_work import WORK, work_labels
 from runyard_agent.environments.lock import make_lock
 from runyard_agent.environments.protocol import EnvironmentFailed
 from runyardpb.v1.environments_pb2 import DockerImage, EnvironmentSpec
@@ -79,7 +80,7 @@ def test_interpreter_that_was_asked_for_and_is_none(
 def test_looks_leave_no_container(tmp_path: Path, docker_engine: DockerEngine) -> None:
     run(provide(builder(tmp_path, docker_engine.url), spec(PYTHON_IMAGE)))
 
-    assert docker_engine.containers("label=dev.runyard.probe") == []
+    assert docker_engine.containers(f"label={WORK}={work_labels(tmp_path)[WORK]}") == []
 
 
 def test_lock_keeps_the_image_whatever_its_name_means_later(
