@@ -74,6 +74,41 @@ async def test_a_run_in_a_container_outlives_its_agent(engine: DockerEngine) -> 
 
 
 @in_loop
+async def test_an_engine_that_is_away_is_told_until_it_is_back(
+    engine: DockerEngine,
+) -> None:
+    """Also by an agent that was started meanwhile."""
+    source = (
+        "import os, time\nprint('ready', flush=True)\n"
+        "while not os.path.exists('go'):\n    time.sleep(0.005)\n"
+    )
+    away = "the container engine does not answer; waiting until it is back"
+
+    def says(held: Held, message: str) -> bool:
+        return held.report is not None and held.report.status_message == message
+
+    async with node() as (daemon, agent):
+        held = await daemon.lease(contained(daemon, source))
+        await daemon.until(lambda: b"ready" in held.stdout)
+
+        engine.kill()
+        try:
+            await daemon.until(lambda: says(held, away))
+            await agent.kill()
+            held.report = None
+            await agent.start()
+            await daemon.until(lambda: len(daemon.hellos) == 2 and says(held, away))
+        finally:
+            engine.start()
+        await daemon.until(lambda: says(held, ""))
+        (agent.bundle(held) / "work" / "go").touch()
+        report = await daemon.ended(held)
+
+    assert (report.end.reason, report.end.exit_code) == (pb.AttemptEnd.REASON_EXITED, 0)
+    assert containers(engine, held) == []
+
+
+@in_loop
 async def test_a_cancel_reaches_the_program_in_its_container(engine: DockerEngine) -> None:
     source = "import time\nprint('ready', flush=True)\ntime.sleep(99)\n"
     async with node() as (daemon, _):
