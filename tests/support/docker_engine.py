@@ -165,12 +165,17 @@ class DockerEngine:
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
-def start_engine(folder: Path) -> Iterator[DockerEngine]:
-    """An engine with the three images, for as long as the iterator lives; skips without one."""
+def skip_without_engine() -> None:
+    """Skips a test where no engine can be started."""
     if shutil.which("dockerd") is None or shutil.which("docker") is None:
         pytest.skip("there is no Docker engine here: install docker.io")
     if os.geteuid() != 0:
         pytest.skip("an engine of our own needs root")
+
+
+def start_engine(folder: Path) -> Iterator[DockerEngine]:
+    """An engine with the three images, for as long as the iterator lives; skips without one."""
+    skip_without_engine()
     engine = DockerEngine(folder)
     try:
         engine.start()

@@ -61,9 +61,12 @@ def explain_build(fault: Mapping[str, Any], dockerfile: str) -> Fault:
         dockerfile: its text.
     """
     said = " ".join(str(fault["said"]).split())
-    if fault["kind"] != "build" or _DISK_FULL.search(said):
+    if fault["kind"] != "build":
         return explain(fault)
     found = instructions(dockerfile)
+    step, tail = int(fault.get("step") or 0), [str(line) for line in fault.get("tail") or ()]
+    if any(_DISK_FULL.search(words) for words in (said, *tail)):
+        return _disk_full_at(found[step - 1] if 0 < step <= len(found) else None)
     needs = next((one for one in found if _NEEDS_BUILDKIT.search(one.text)), None)
     if needs is not None and ("BuildKit" in said or "heredoc" in said or "<<" in needs.text):
         return Fault(
@@ -81,13 +84,12 @@ def explain_build(fault: Mapping[str, Any], dockerfile: str) -> Fault:
             f"correct it: {text[:TEXT_CHARACTERS]}",
             {"line": str(line), "instruction": text},
         )
-    step = int(fault.get("step") or 0)
     if not 0 < step <= len(found):
         return Fault(
             f"the Dockerfile can't be built: {said[:MESSAGE_CHARACTERS]}",
             "see logs/environment.txt",
         )
-    return _failed_step(found[step - 1], said, [str(line) for line in fault.get("tail") or ()])
+    return _failed_step(found[step - 1], said, tail)
 
 
 def _failed_step(one: Instruction, said: str, tail: list[str]) -> Fault:
@@ -150,6 +152,16 @@ def _disk_full(image: str, said: str) -> Fault:
         "`docker system df` shows what takes the space, `docker system prune` frees some",
         _of(image),
     )
+
+
+def _disk_full_at(one: Instruction | None) -> Fault:
+    """The same for a build that had come to an instruction."""
+    fault = _disk_full("", "")
+    if one is None:
+        return fault
+    text = shown(one.text)[:TEXT_CHARACTERS]
+    where = f"{fault.message}: Dockerfile line {one.line} ({text})"
+    return Fault(where, fault.advice, {"line": str(one.line), "instruction": text})
 
 
 def _unauthorized(image: str, said: str) -> Fault:
