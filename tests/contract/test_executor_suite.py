@@ -51,6 +51,9 @@ class Recorder:
     def stuck(self, pids: tuple[int, ...]) -> None:
         raise AssertionError(f"processes {pids} can't be killed")
 
+    def held_up(self, why: str) -> None:
+        pass
+
     def exited(self, record: ExitRecord) -> None:
         self.record = record
         self.last_words += 1

@@ -28,6 +28,9 @@ class Follower(Protocol):
     def stuck(self, pids: tuple[int, ...]) -> None:
         """These processes resist SIGKILL; the end waits for them."""
 
+    def held_up(self, why: str) -> None:
+        """Nobody has it any more, and it can't be ended now; that is tried again and again."""
+
     def exited(self, record: ExitRecord) -> None:
         """All processes are proven gone and the output is complete. The last word."""
 
