@@ -93,6 +93,10 @@ class Execution:
             "(free space there, see `df -h`)"
         )
 
+    def held_up(self, why: str) -> None:
+        """See Follower."""
+        self.attempt.say(f"ending what is left of the run: {why}")
+
     def exited(self, record: ExitRecord) -> None:
         """See Follower."""
         if not self._exit.done():
@@ -290,7 +294,7 @@ class Execution:
                 return await self._node.executor.recover(self._bundle)
             except ExecutorUnavailable as error:
                 journal.warning("recover_failed", bundle=self._bundle, why=str(error))
-                self.attempt.say(f"ending what is left of the run: {error}")
+                self.held_up(str(error))
                 await asyncio.sleep(RECOVER_RETRY_S)
 
     async def _follow(self) -> ExitRecord:

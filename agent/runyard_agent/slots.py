@@ -34,6 +34,8 @@ SOCKET_PATH_BYTES = 100
 LONGEST_SOCKET_NAME = "slot-4095.sock"
 START_LIMIT_S = 20.0
 SLOT_TRIES = 3
+_REFUSED = {"recover": "can't end it yet"}
+"""What it says to people that it refuses."""
 PARENT_TRIES = 3
 """Starts of a parent for one question: it may be killed between its start and the answer."""
 ANSWER_LIMIT_S = 60.0
@@ -290,7 +292,8 @@ class Supervisor:
         if not reply.get("ok"):
             pids = ", ".join(str(pid) for pid in reply.get("pids", ()))
             why = str(reply.get("why")) + (f" (processes {pids})" if pids else "")
-            raise self._unavailable(f"refused {command}: {why}")
+            refused = _REFUSED.get(command["op"], f"refused {command['op']}")
+            raise self._unavailable(f"{refused}: {why}")
         return reply
 
     async def _answer(self, command: Mapping[str, Any]) -> Mapping[str, Any]:

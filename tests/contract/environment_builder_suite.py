@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from runyard_agent.environments.cache import EnvironmentCache
+from runyard_agent.environments.cache import READY_NAME, EnvironmentCache
 from runyard_agent.environments.protocol import (
     EnvironmentBuilder,
     EnvironmentFailed,
@@ -157,6 +157,11 @@ def _execute_in_container(
         timeout=60,
         check=False,
     )
+
+
+def is_built(cache: EnvironmentCache, provided: ProvidedEnvironment) -> bool:
+    """Whether an environment that was provided is still there for the next run."""
+    return provided.key is not None and cache.ready(provided.key) is not None
 
 
 async def cancelled(task: asyncio.Task[Any]) -> None:
@@ -317,6 +322,18 @@ class BuildingSuite(EnvironmentBuilderSuite):
         case.gate.open()
         assert execute(run(provide(builder, case.slow)), "pass").returncode == 0
 
+    @pytest.mark.parametrize("damage", [b"", b"{}", b"\x00\xff", b'{"format": 1}'])
+    def test_damaged_entry_is_built_again(self, case: BuildingCase, damage: bytes) -> None:
+        first, log = run(provide(case.make(), case.good)), Log()
+        assert first.lock is not None
+        (EnvironmentCache(case.root).folder(first.lock.hash) / READY_NAME).write_bytes(damage)
+
+        again = run(provide(case.make(), case.good, log, [first.lock]))
+
+        assert "Building" in log.text
+        assert execute(again, case.proof).returncode == 0
+        assert is_built(EnvironmentCache(case.root), again)
+
     def test_build_goes_on_while_somebody_waits(self, case: BuildingCase) -> None:
         builder, log = case.make(), Log()
 
@@ -361,9 +378,9 @@ class BuildingSuite(EnvironmentBuilderSuite):
         assert used is not None
         assert newest is not None
         run(provide(builder, case.good, locks=[used]))
-        all_bytes = sum(found.record.size_bytes for found in EnvironmentCache(case.root).found())
+        sizes = [found.record.size_bytes for found in EnvironmentCache(case.root).found()]
         run(EnvironmentCache(case.root).discard(newest.hash))
-        cache = EnvironmentCache(case.root, all_bytes - 1)
+        cache = EnvironmentCache(case.root, sum(sizes) - min(sizes) // 2)
 
         built = run(provide_to("run", cache, case.make_in(cache), case.slow))
 
@@ -384,8 +401,9 @@ class BuildingSuite(EnvironmentBuilderSuite):
 
         assert execute(second, "pass").returncode == 0
         assert execute(third, "pass").returncode == 0
-        assert not os.path.exists(first.python)
-        assert len(cache.found()) == 2
+        assert not is_built(cache, first)
+        assert is_built(cache, second)
+        assert is_built(cache, third)
 
     def test_evicted_environment_is_built_again(self, case: BuildingCase) -> None:
         cache, log = EnvironmentCache(case.root, 1), Log()
@@ -394,7 +412,7 @@ class BuildingSuite(EnvironmentBuilderSuite):
         cache.release("run 1")
         run(provide_to("run 2", cache, builder, case.other))
         cache.release("run 2")
-        assert not os.path.exists(first.python)
+        assert not is_built(cache, first)
 
         again = run(provide_to("run 3", cache, builder, case.good, log))
 

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from contract.docker_cases import Site, conda_case, dockerfile_case, pip_case
 from contract.environment_builder_suite import (
     BuildingCase,
     BuildingSuite,
     Case,
     EnvironmentBuilderSuite,
+    execute,
+    provide,
+    run,
 )
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
@@ -195,3 +199,39 @@ class TestConda(BuildingSuite):
             kill_source=kill_source(CondaBuilder, slow, root, environ()),
         )
         gate.close()
+
+
+class TestDockerfile(BuildingSuite):
+    @pytest.fixture
+    def case(self, tmp_path: Path, docker_engine: DockerEngine) -> Iterator[BuildingCase]:
+        with dockerfile_case(Site(docker_engine, tmp_path), kill_source) as case:
+            yield case
+
+
+class TestDockerPip(BuildingSuite):
+    @pytest.fixture
+    def case(self, tmp_path: Path, docker_engine: DockerEngine) -> Iterator[BuildingCase]:
+        with pip_case(Site(docker_engine, tmp_path), kill_source) as case:
+            yield case
+
+
+class TestDockerConda(BuildingSuite):
+    @pytest.fixture
+    def case(
+        self, tmp_path: Path, docker_engine: DockerEngine, conda_channel: CondaChannel
+    ) -> Iterator[BuildingCase]:
+        with conda_case(Site(docker_engine, tmp_path), kill_source, conda_channel) as case:
+            yield case
+
+    def test_least_recently_used_makes_room_for_a_build(self, case: BuildingCase) -> None:
+        """The node's environment, which an image is a copy of, was used before the image was."""
+        case.gate.open()
+        first = run(provide(case.make(), case.good))
+        sizes = [found.record.size_bytes for found in EnvironmentCache(case.root).found()]
+        cache = EnvironmentCache(case.root, sum(sizes) - 1)
+
+        run(cache.make_room())
+
+        assert [bool(found.record.image) for found in cache.found()] == [True]
+        again = run(provide(case.make(), case.good, locks=[first.lock] if first.lock else []))
+        assert execute(again, case.proof).returncode == 0

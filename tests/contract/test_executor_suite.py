@@ -54,6 +54,9 @@ class Recorder:
     def disk_full(self) -> None:
         raise AssertionError("the disk is full")
 
+    def held_up(self, why: str) -> None:
+        pass
+
     def exited(self, record: ExitRecord) -> None:
         self.record = record
         self.last_words += 1

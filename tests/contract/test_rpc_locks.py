@@ -165,10 +165,29 @@ def test_environment_shows_where_its_locks_are_built_while_the_node_is_there() -
         await daemon.app.live.all_parted()
         parted = await shown()
 
-        ours.node = "local/host1"
+        ours.node, ours.key = "local/host1", ours.lock_hash
         assert build == ours
         assert list(listed.environments[0].builds) == [build]
         assert parted == []
+
+    with_daemon(test)
+
+
+def test_several_images_of_one_lock_are_all_shown() -> None:
+    """As those of a Dockerfile that copies files are, one for each snapshot."""
+
+    async def test(daemon: Served) -> None:
+        environment = await stored(daemon, numpy_on(b""))
+        await keep(daemon, environment.spec_hash, "numpy==1\n")
+        get = environments_pb2.GetEnvironmentRequest(name=environment.name)
+        images = [built("numpy==1\n", size_bytes=1, key=digit * 64) for digit in "ab"]
+
+        async with FakeAgent(daemon.channel).connected() as agent:
+            await agent.told(environments=said(*images, built("numpy==1\n", key="../..")))
+            shown = (await daemon.environments.GetEnvironment(get)).environment.builds
+
+        assert [build.key for build in shown] == ["a" * 64, "b" * 64]
+        assert {build.lock_hash for build in shown} == {images[0].lock_hash}
 
     with_daemon(test)
 

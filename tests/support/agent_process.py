@@ -8,7 +8,7 @@ import functools
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -26,8 +26,11 @@ class AgentProcess:
         slots: int = 2,
         blobs: bool = True,
         environments_max_bytes: int = 1 << 40,
+        launcher: Sequence[str] = (),
     ) -> None:
+        """`launcher`: words before the command that start it, such as setpriv's."""
         self.daemon = daemon
+        self._launcher = tuple(launcher)
         self.home = daemon.root / "agent"
         self.log = daemon.root / "agent.log"
         self._slots = slots
@@ -51,6 +54,7 @@ class AgentProcess:
         """Starts it; it lives until `kill` or `stop`."""
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
+                *self._launcher,
                 *self.command(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

@@ -117,6 +117,8 @@ class Client:
         while True:
             try:
                 connection = self._connect()
+                if self._was_cut_off:
+                    report.engine_is_back(self._bundle)
                 connection.wait_for_ever()
                 if not self._has_shell:
                     self._copy_log(connection)
@@ -125,6 +127,7 @@ class Client:
             except EngineGone:
                 self._was_cut_off = True
                 self._connection = None
+                report.engine_is_away(self._bundle)
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, RECONNECT_MOST_S)
 

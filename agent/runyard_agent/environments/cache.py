@@ -42,7 +42,8 @@ class Record:
 
     `created_at_unix_ns` is wall clock, `size_bytes` the sum of its files' lengths, `python` the
     version of its interpreter, `packages` their number, `image` the id of the container image that
-    it is; empty: the folder itself is the environment.
+    it is; empty: the folder itself is the environment. `lock_hash` is what names it here; where
+    that is not its lock's hash (an image with files of a snapshot), `of_lock` is.
     """
 
     lock_hash: str
@@ -52,6 +53,7 @@ class Record:
     python: str
     packages: int
     image: str = ""
+    of_lock: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from runyard_agent.environments.docker_lock import (
 )
 from runyard_agent.environments.docker_pip import PREFIX, PYTHON, DockerPip, needs_python
 from runyard_agent.environments.docker_probe import Inside, Probes, variables
+from runyard_agent.environments.docker_work import work_labels
 from runyard_agent.environments.dockerfile import bases, copying
 from runyard_agent.environments.lock import lock_for, make_lock
 from runyard_agent.environments.protocol import (
@@ -88,18 +89,19 @@ class DockerBuilder:
         lock = lock_for(platform, locks)
         if lock is None:
 
-            async def resolve(audience: Audience) -> EnvironmentLock:
-                return await self._resolve(api, spec.docker, platform, context, audience)
+            async def resolve_and_build(audience: Audience) -> tuple[Wanted, Mapping[str, Any]]:
+                resolved = await self._resolve(api, spec.docker, platform, context, audience)
+                wanted = Wanted(api, spec.docker, resolved, context)
+                return wanted, await self._image(wanted, Listener(audience, audience.progress))
 
+            # Who asks during the build takes part in it too, instead of resolving once more.
             files = context.digest if context is not None and self.needs_context(spec) else ""
             key = f"{api.socket} {files} {spec.SerializeToString(deterministic=True).hex()}"
-            lock = await self._working.do(key, resolve, listener)
-        wanted = Wanted(api, spec.docker, lock, context)
-        known = read_lock(lock.text)
-        if known.is_layered:
-            found = await self._layered(wanted, listener)
+            wanted, found = await self._working.do(key, resolve_and_build, listener)
         else:
-            found = await self._base(wanted, listener)
+            wanted = Wanted(api, spec.docker, lock, context)
+            found = await self._image(wanted, listener)
+        known = read_lock(wanted.lock.text)
         interpreter = spec.docker.interpreter_path
         if known.is_layered:
             labels = (found.get("Config") or {}).get("Labels") or {}
@@ -131,7 +133,8 @@ class DockerBuilder:
             base, inside = await self._base_with_python(
                 Wanted(api, options, lock, context), listener
             )
-            pip = await DockerPip(api, self._environ).resolve(
+            work = work_labels(self._cache.root)
+            pip = await DockerPip(api, self._environ, work).resolve(
                 options, str(base["Id"]), inside, audience
             )
             locked = write_lock(replace(below, pip=pip))
@@ -142,6 +145,12 @@ class DockerBuilder:
             lock = make_lock(platform, locked, time.time_ns())
         audience.say(f"Resolved: lock {lock.hash[:16]}.")
         return lock
+
+    async def _image(self, wanted: Wanted, listener: Listener) -> Mapping[str, Any]:
+        """The image that a job runs in."""
+        if read_lock(wanted.lock.text).is_layered:
+            return await self._layered(wanted, listener)
+        return await self._base(wanted, listener)
 
     async def _layered(self, wanted: Wanted, listener: Listener) -> Mapping[str, Any]:
         """The image with packages on top, for which the one below is needed only to build it."""

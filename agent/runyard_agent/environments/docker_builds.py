@@ -19,6 +19,7 @@ from runyard_agent.environments.docker_images import Images, telling
 from runyard_agent.environments.docker_lock import read_lock
 from runyard_agent.environments.docker_pip import DockerPip
 from runyard_agent.environments.docker_probe import Inside
+from runyard_agent.environments.docker_work import remove_leftovers, work_labels
 from runyard_agent.environments.dockerfile import copying, with_bases
 from runyard_agent.environments.lock import make_lock, packages
 from runyard_agent.environments.protocol import BuildContext, EnvironmentFailed
@@ -48,6 +49,11 @@ class Wanted:
         if self.context is None or copying(self.options.dockerfile) is None:
             return self.lock.hash
         return digest_bytes(f"{self.lock.hash} {self.context.digest}".encode())
+
+    @property
+    def of_lock(self) -> str:
+        """The lock's hash, where that does not name the image."""
+        return self.lock.hash if self.lock.hash != self.key else ""
 
     @property
     def tag(self) -> str:
@@ -94,12 +100,12 @@ class DockerBuilds:
             count = packages(text)
             audience.say(f"Building image {wanted.tag}: {count_of(count)} on top.")
             self._cache.folder(wanted.key).mkdir()
-            pip = DockerPip(wanted.api, self._environ)
+            pip = DockerPip(wanted.api, self._environ, work_labels(self._cache.root))
             image = await pip.install(
                 wanted.options, base, inside, text, wanted.tag, self._labels, audience, lock_fd
             )
             size_bytes = await _own_bytes(wanted.api, image, [base])
-            return Contents(inside.version, count, image, size_bytes)
+            return Contents(inside.version, count, image, size_bytes, wanted.of_lock)
 
         return await self._ensured(wanted, fill, listener)
 
@@ -116,7 +122,8 @@ class DockerBuilds:
                 *(wanted.api, wanted.options.conda, base, lock, wanted.tag),
                 *(self._labels, audience, lock_fd),
             )
-            return Contents("", 0, image, await _own_bytes(wanted.api, image, [base]))
+            size_bytes = await _own_bytes(wanted.api, image, [base])
+            return Contents("", 0, image, size_bytes, wanted.of_lock)
 
         return await self._ensured(wanted, fill, listener)
 
@@ -170,14 +177,19 @@ class DockerBuilds:
                 lambda fault: explain_build(fault, options.dockerfile),
             )
         image = str(answer["image"])
-        return Contents("", 0, image, await _own_bytes(api, image, found))
+        size_bytes = await _own_bytes(api, image, found)
+        return Contents("", 0, image, size_bytes, wanted.of_lock)
 
     async def _remove_unwanted(self) -> None:
-        """Removes the images of environments that made room for others, or were never finished."""
+        """Removes the images of environments that made room for others, or were never finished.
+
+        And the containers that killed agents have left of their work.
+        """
         if not (self._cache.root / PROBES_NAME).exists():
             return  # no image was ever provided here
         try:
             api = DockerApi(find_socket(self._environ))
+            await remove_leftovers(api, self._cache.root)
             filters = quote(json.dumps({"label": [f"{LABEL}={self._cache.root}"]}))
             answer = await api.call("GET", f"/images/json?filters={filters}")
             for image in (answer.json() or ()) if answer.is_ok else ():
@@ -186,7 +198,7 @@ class DockerBuilds:
                     if key != tag and not self._cache.is_wanted(key):
                         await api.call("DELETE", f"/images/{quote(tag, safe='/:')}")
         except EnvironmentFailed as failed:
-            journal.warning("images_not_removed", why=failed.message)
+            journal.warning("engine_not_swept", why=failed.message)
 
 
 async def _own_bytes(api: DockerApi, image: str, bases: Sequence[Mapping[str, Any]]) -> int:

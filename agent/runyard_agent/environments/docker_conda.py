@@ -11,6 +11,7 @@ from runyard_agent.environments.conda import CondaBuilder
 from runyard_agent.environments.docker_api import DockerApi
 from runyard_agent.environments.docker_calls import ask_in_container
 from runyard_agent.environments.docker_probe import variables
+from runyard_agent.environments.docker_work import work_labels
 from runyard_agent.environments.protocol import ProvidedEnvironment
 from runyard_agent.environments.rattler_calls import Mirrors
 from runyard_agent.environments.shared_work import Audience
@@ -27,6 +28,7 @@ class DockerConda:
         self, cache: EnvironmentCache, environ: Mapping[str, str], mirrors: Mirrors | None = None
     ) -> None:
         self._environ = environ
+        self._root = cache.root
         self._conda = CondaBuilder(cache, environ, mirrors)
 
     async def resolve(self, conda: CondaPackages, audience: Audience) -> EnvironmentLock:
@@ -60,6 +62,7 @@ class DockerConda:
             "prefix": os.path.dirname(folder),
             "tag": tag,
             "labels": {**labels, PYTHON_LABEL: python},
+            "work": work_labels(self._root),
             "image_env": env,
             "has_command": bool(config.get("Cmd") or config.get("Entrypoint")),
         }

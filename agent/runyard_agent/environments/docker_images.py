@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from runyard_agent.environments.builds import seconds_since
 from runyard_agent.environments.diagnosis import Fault
@@ -26,27 +27,44 @@ class Images:
 
     async def resolve(self, reference: str, audience: Audience) -> Pin:
         """The image that a reference stands for now, fetched where it is not here."""
-        found = await self._api.image(reference)
-        if found is None:
-            await self._pull(reference, audience)
-            found = await self._api.image(reference)
+        found = await self._here_or_fetched(reference, reference, audience)
         if found is None:
             raise telling(audience, gone_image(reference, reference))
-        await self._check_architecture(reference, found, audience)
         pin = pin_of(reference, found)
         audience.say(f"Image {shown(reference)} is {pin.exact}.")
         return pin
 
     async def exact(self, pin: Pin, audience: Audience) -> Mapping[str, Any]:
         """The image of a pin, fetched where it is not here."""
-        found = await self._api.image(pin.exact)
-        if found is None and pin.digest:
-            await self._pull(pin.digest, audience)
-            found = await self._api.image(pin.exact)
+        found = await self._here_or_fetched(pin.reference, pin.digest, audience, pin.exact)
         if found is None:
             raise telling(audience, gone_image(pin.reference, pin.image))
-        await self._check_architecture(pin.reference, found, audience)
         return found
+
+    async def _here_or_fetched(
+        self, reference: str, fetchable: str, audience: Audience, exact: str = ""
+    ) -> Mapping[str, Any] | None:
+        """The image of a name that this node can run; None: it is nowhere.
+
+        Args:
+            reference: as people name it.
+            fetchable: what a registry is asked for. Empty: none is.
+            exact: what the engine is asked for. Default: the reference.
+        """
+        name = exact or reference
+        found = await self._api.image(name)
+        is_fetched = found is None and bool(fetchable)
+        if is_fetched:
+            await self._pull(fetchable, audience)
+            found = await self._api.image(name)
+        if found is None:
+            return None
+        fault = await self._wrong_architecture(reference, found)
+        if fault is None:
+            return found
+        if is_fetched:  # nobody else has a use for it here
+            await self._api.call("DELETE", f"/images/{quote(fetchable, safe='/:@')}")
+        raise telling(audience, fault)
 
     async def _pull(self, reference: str, audience: Audience) -> None:
         """Fetches an image; EnvironmentFailed where that is not possible."""
@@ -58,15 +76,14 @@ class Images:
             await ask_engine(self._api.socket, request, self._environ, audience.write)
         audience.say(f"Fetched in {seconds_since(began_s)}.")
 
-    async def _check_architecture(
-        self, reference: str, found: Mapping[str, Any], audience: Audience
-    ) -> None:
-        """Raises EnvironmentFailed for an image that the engine can't run."""
+    async def _wrong_architecture(self, reference: str, found: Mapping[str, Any]) -> Fault | None:
+        """What is wrong with an image that the engine can't run."""
         engine = (await self._api.call("GET", "/version")).json() or {}
         of_image = f"{found.get('Os') or 'linux'}/{found.get('Architecture') or engine.get('Arch')}"
         of_engine = f"{engine.get('Os')}/{engine.get('Arch')}"
-        if of_image != of_engine:
-            raise telling(audience, wrong_architecture(reference, of_image, of_engine))
+        if of_image == of_engine:
+            return None
+        return wrong_architecture(reference, of_image, of_engine)
 
 
 def telling(audience: Audience, fault: Fault) -> EnvironmentFailed:

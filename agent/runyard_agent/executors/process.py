@@ -48,6 +48,9 @@ class _Nobody:
     def disk_full(self) -> None:
         """See Follower."""
 
+    def held_up(self, why: str) -> None:
+        """See Follower."""
+
     def exited(self, record: ExitRecord) -> None:
         """See Follower."""
 
@@ -317,6 +320,7 @@ class ProcessExecutor:
                 break
             except ExecutorUnavailable as error:
                 journal.warning("recover_failed", bundle=bundle, why=str(error))
+                lane.followers.get(bundle, _NOBODY).held_up(str(error))
                 await asyncio.sleep(RECOVER_RETRY_S)
         follower = self._release(lane, bundle)
         self._stops.pop(bundle, None)

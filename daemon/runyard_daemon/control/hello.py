@@ -212,7 +212,7 @@ class Greeter:
         spec = self._live.store.peek(lambda conn: runs.get_spec(conn, held.ref.run_id))
         return self._read_spec(spec).grace_s
 
-    def built(self, session: Session, builds: Mapping[str, EnvironmentBuild]) -> None:
+    def built(self, session: Session, builds: Mapping[str, tuple[EnvironmentBuild, ...]]) -> None:
         """Takes what is built on a node, all of it, by the hash of its lock."""
         if self._live.sessions.get(session.node) is session:
             self._live.builds[session.node] = builds

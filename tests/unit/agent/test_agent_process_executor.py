@@ -70,6 +70,9 @@ class Silent:
     def disk_full(self) -> None:
         """See Follower."""
 
+    def held_up(self, why: str) -> None:
+        pass
+
     def exited(self, record: ExitRecord) -> None:
         """See Follower."""
 

@@ -109,6 +109,7 @@ def test_repository_of_a_reference(reference: str, repository: str) -> None:
             "the disk of the Docker engine is full",
             "docker system prune",
         ),
+        ("unexpected EOF", "did not come whole", "submit again"),
         ("something new", "image x/y:1 can't be fetched: something new", "environment.txt"),
         ("", "it said nothing", "environment.txt"),
     ],

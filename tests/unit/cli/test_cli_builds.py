@@ -35,6 +35,7 @@ def test_line_and_json_tell_all_of_one_build() -> None:
     assert build_json(ONE) == {
         "node": "local/host1",
         "lock_hash": "ab" * 32,
+        "key": "ab" * 32,
         "size_bytes": 3 << 20,
         "create_time": "2025-11-24T16:00:00Z",
         "last_use_time": "2025-11-24T16:01:40Z",

@@ -249,24 +249,26 @@ def to_hello(hello: pb.Hello) -> Hello:
     )
 
 
-def to_builds(message: pb.BuiltEnvironments) -> dict[str, EnvironmentBuild]:
+def to_builds(message: pb.BuiltEnvironments) -> dict[str, tuple[EnvironmentBuild, ...]]:
     """What is built on a node, by the hash of its lock. Raises SpecInvalid for too many."""
     count = len(message.builds)
     if count > BUILT_ENVIRONMENTS_MAX:
         raise SpecInvalid(
             violations=[("environments", f"{count} builds are over {BUILT_ENVIRONMENTS_MAX}")]
         )
-    return {
-        build.lock_hash: EnvironmentBuild(
-            lock_hash=build.lock_hash,
-            size_bytes=_amount(build.size_bytes),
-            create_time_us=from_timestamp(build.create_time),
-            last_use_time_us=from_timestamp(build.last_use_time),
-            hits=_amount(build.hits),
-        )
-        for build in message.builds
-        if is_digest(build.lock_hash)
-    }
+    of_lock: dict[str, dict[str, EnvironmentBuild]] = {}
+    for build in message.builds:
+        key = build.key or build.lock_hash
+        if is_digest(build.lock_hash) and is_digest(key):
+            of_lock.setdefault(build.lock_hash, {})[key] = EnvironmentBuild(
+                lock_hash=build.lock_hash,
+                key=key,
+                size_bytes=_amount(build.size_bytes),
+                create_time_us=from_timestamp(build.create_time),
+                last_use_time_us=from_timestamp(build.last_use_time),
+                hits=_amount(build.hits),
+            )
+    return {lock_hash: tuple(builds.values()) for lock_hash, builds in of_lock.items()}
 
 
 def _within(amount: int, limit: int) -> int:

@@ -55,13 +55,14 @@ def to_environment_message(
             for lock in locks
         ],
         version=record.version,
-        builds=sorted(builds, key=lambda build: (build.node, build.lock_hash)),
+        builds=sorted(builds, key=lambda build: (build.node, build.lock_hash, build.key)),
     )
 
 
 def _to_build(node: str, build: EnvironmentBuild) -> environments_pb2.EnvironmentBuild:
     return environments_pb2.EnvironmentBuild(
         lock_hash=build.lock_hash,
+        key=build.key,
         node=node,
         size_bytes=build.size_bytes,
         create_time=to_timestamp(build.create_time_us),

@@ -356,6 +356,7 @@ class EnvironmentBuild(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     LAST_USE_TIME_FIELD_NUMBER: builtins.int
     HITS_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
     lock_hash: builtins.str
     """As in `EnvironmentLock.hash`."""
     node: builtins.str
@@ -364,6 +365,10 @@ class EnvironmentBuild(google.protobuf.message.Message):
     """Sum of the lengths of its files, those that it shares with others on the disk included. In bytes."""
     hits: builtins.int
     """Runs that were given it since without building it."""
+    key: builtins.str
+    """Names it among what is built on the node; hexadecimal. Another one than the lock's for an image with files of a
+    snapshot, of which there may be several of one lock. Empty: as `lock_hash`.
+    """
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was built."""
@@ -381,9 +386,10 @@ class EnvironmentBuild(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         last_use_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         hits: builtins.int = ...,
+        key: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "last_use_time", b"last_use_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "hits", b"hits", "last_use_time", b"last_use_time", "lock_hash", b"lock_hash", "node", b"node", "size_bytes", b"size_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "hits", b"hits", "key", b"key", "last_use_time", b"last_use_time", "lock_hash", b"lock_hash", "node", b"node", "size_bytes", b"size_bytes"]) -> None: ...
 
 global___EnvironmentBuild = EnvironmentBuild
 

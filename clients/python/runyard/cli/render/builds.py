@@ -31,7 +31,7 @@ def build_cells(builds: Sequence[EnvironmentBuild]) -> tuple[str, ...]:
 def build_text(build: EnvironmentBuild) -> str:
     """One build in a line."""
     return (
-        f"{build.node} ({build.lock_hash[:16]}): {size_text(build.size_bytes)},"
+        f"{build.node} ({(build.key or build.lock_hash)[:16]}): {size_text(build.size_bytes)},"
         f" built {local_time(message_time(build, 'create_time'))},"
         f" last used {local_time(message_time(build, 'last_use_time'))},"
         f" {count_text(build.hits, 'hit')}"
@@ -43,6 +43,7 @@ def build_json(build: EnvironmentBuild) -> dict[str, Any]:
     return {
         "node": build.node,
         "lock_hash": build.lock_hash,
+        "key": build.key or build.lock_hash,
         "size_bytes": build.size_bytes,
         "create_time": utc_time(message_time(build, "create_time")),
         "last_use_time": utc_time(message_time(build, "last_use_time")),
