@@ -1,6 +1,7 @@
 """Environments of conda packages: resolved once into a lock, built once for each lock.
 
-rattler solves and installs the conda packages, uv the pip packages among them.
+The node's own micromamba, mamba or conda solves and installs the conda packages, else rattler;
+uv the pip packages among them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from runyard_agent.environments.activation import keep_variables, read_variables
 from runyard_agent.environments.builds import Builds, Contents, count_of, seconds_since
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda_lock import CondaLock, read_lock, write_lock
+from runyard_agent.environments.conda_programs import BUILT_IN
+from runyard_agent.environments.conda_solvers import CondaSolvers
 from runyard_agent.environments.interpreters import Interpreter
 from runyard_agent.environments.lock import lock_for, make_lock
 from runyard_agent.environments.protocol import (
@@ -22,7 +25,7 @@ from runyard_agent.environments.protocol import (
     ProvidedEnvironment,
     TextSink,
 )
-from runyard_agent.environments.rattler_calls import Mirrors, Rattler, lock_platform
+from runyard_agent.environments.rattler_calls import Mirrors, lock_platform
 from runyard_agent.environments.shared_work import Audience, Listener, failures_told
 from runyard_agent.environments.uv import Uv
 from runyard_agent.environments.uv_pip import LOCK_NAME, Steps, UvPip, Wish
@@ -45,6 +48,7 @@ class CondaBuilder:
         cache: where they are kept, with those of other kinds.
         environ: the agent's variables; settings of rattler, uv and pip among them are honoured.
         mirrors: where channels are read instead.
+        program: "auto": the node's own conda program where it has one; "builtin": never; its path.
     """
 
     kind = "conda"
@@ -54,9 +58,10 @@ class CondaBuilder:
         cache: EnvironmentCache,
         environ: Mapping[str, str],
         mirrors: Mirrors | None = None,
+        program: str = BUILT_IN,
     ) -> None:
         self._environ = environ
-        self._rattler = Rattler(environ, mirrors)
+        self._conda = CondaSolvers(environ, mirrors, program)
         self._uv_pip = UvPip(Uv(environ))
         self._cache = cache
         self._builds = Builds(self._cache)
@@ -69,7 +74,7 @@ class CondaBuilder:
         log: TextSink,
         progress: Progress,
     ) -> ProvidedEnvironment:
-        """See EnvironmentBuilder. What is built already is given without rattler and network."""
+        """See EnvironmentBuilder. What is built already is given without solver and network."""
         listener = Listener(log, progress)
         platform = lock_platform()
         lock = await self._builds.provide(
@@ -108,7 +113,7 @@ class CondaBuilder:
             f" from {', '.join(map(shown, channels))}."
         )
         with failures_told(audience):
-            found = await self._rattler.solve(specs, channels, audience.write)
+            found = await self._conda.solve(specs, channels, audience.write)
         if conda.pip_requirements:
             found = await self._with_pip(found, conda, platform, audience)
         lock = make_lock(platform, write_lock(found), time.time_ns())
@@ -148,7 +153,7 @@ class CondaBuilder:
             try:
                 with failures_told(audience):
                     hear = Steps("conda packages", audience).hear
-                    await self._rattler.install(found, self._cache.folder(key), hear, (fd,))
+                    await self._conda.install(found, self._cache.folder(key), hear, (fd,))
                 yield str(self._cache.python(key))
             finally:
                 await self._cache.discard(key)
@@ -169,7 +174,7 @@ class CondaBuilder:
         doing = count_of(len(found.packages), "conda package")
         audience.progress(f"installing {doing}")
         with failures_told(audience):
-            await self._rattler.install(found, folder, Steps(doing, audience).hear, (lock_fd,))
+            await self._conda.install(found, folder, Steps(doing, audience).hear, (lock_fd,))
         (folder / LOCK_NAME).write_text(lock.text, encoding="utf-8")
         if found.pip:
             audience.progress(f"installing {count_of(found.pip_count, 'pip package')}")

@@ -1,0 +1,186 @@
+"""Conda environments by the node's own program, and by the built-in solver where that can't."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from runyard_agent.environments.cache import EnvironmentCache
+from runyard_agent.environments.conda import CondaBuilder
+from runyard_agent.environments.conda_programs import AUTO, BUILT_IN
+from support.conda_bench import Bench, execute
+from support.conda_channel import CondaChannel
+from support.own_conda import VERSIONS, make_program
+
+NAMES = ("micromamba", "mamba", "conda")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, conda_channel: CondaChannel) -> Bench:
+    return Bench(tmp_path, conda_channel.url, conda_channel.cache)
+
+
+def use(bench: Bench, program: Path | str, **mirrors: list[str]) -> None:
+    bench.builder = CondaBuilder(
+        EnvironmentCache(bench.root), bench.environ, mirrors or None, str(program)
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_own_program_solves_and_installs_to_the_lock_of_the_built_in(
+    name: str, bench: Bench, tmp_path: Path
+) -> None:
+    built_in = bench.get("rytop").lock
+    other = Bench(tmp_path / name, bench.channel)
+    program = make_program(tmp_path / "own", name)
+    use(other, program.path)
+
+    provided = other.get("rytop")
+
+    assert execute(provided, "import ryleaf, rytop; print(ryleaf.VERSION)") == "1.0"
+    assert provided.lock is not None
+    assert built_in is not None
+    assert (provided.lock.text, provided.lock.hash) == (built_in.text, built_in.hash)
+    words = f"the node's own {name} {VERSIONS[name]} ({program.path})"
+    assert f"Solving with {words}." in other.log.text
+    assert f"Installing with {words}." in other.log.text
+    solving, installing = program.calls()
+    assert {"--dry-run", "--json", "--override-channels"} <= {*solving}
+    assert installing[-1].startswith("--file=")
+
+
+def test_lock_of_either_is_installed_by_the_other(bench: Bench, tmp_path: Path) -> None:
+    program = make_program(tmp_path / "own")
+    built_in = bench.get("rytop").lock
+    other = Bench(tmp_path / "other", bench.channel)
+    use(other, program.path)
+    assert built_in is not None
+
+    with_own = other.get("rytop", locks=(built_in,))
+    assert [call[-1][:7] for call in program.calls()] == ["--file="]
+    own = other.get("ryactive").lock
+    assert own is not None
+    with_built_in = bench.get("ryactive", locks=(own,))
+
+    assert execute(with_own, "import rytop; print(rytop.VERSION)") == "1.0"
+    assert execute(with_built_in, "import ryactive; print(ryactive.VERSION)") == "1.0"
+    assert with_built_in.env[b"RY_VALUE"] == b"one two"
+
+
+def test_pip_packages_are_added_to_what_the_own_program_installed(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.wheel("ryabove", requires=["ryleaf"])
+    use(bench, make_program(tmp_path / "own").path)
+
+    provided = bench.get("ryleaf=1", pip_requirements=["ryabove"])
+
+    said = execute(provided, "import ryabove, ryleaf; print(ryabove.VERSION, ryleaf.VERSION)")
+    assert said == "1.0 1.0"
+
+
+@pytest.mark.parametrize(
+    ("version", "breaks", "told"),
+    [
+        ("4.12.0", "", "it is of version 4.12.0, and 24.9 is needed"),
+        ("", "version", "it ends with 1 when asked for its version"),
+        ("", "solve", "It could not: critical libmamba Aborted. Going on with the built-in"),
+        ("", "hash", "It could not: it does not tell the hash of "),
+        ("", "install", "It could not: [Errno 5] Input/output error. Going on with the built-in"),
+    ],
+    ids=["too old", "broken", "solve", "hash", "install"],
+)
+def test_built_in_goes_on_where_the_own_program_can_not(
+    version: str, breaks: str, told: str, bench: Bench, tmp_path: Path
+) -> None:
+    use(bench, make_program(tmp_path / "own", "conda", version=version, breaks=breaks).path)
+
+    provided = bench.get("rytop")
+
+    assert execute(provided, "import rytop; print(rytop.VERSION)") == "1.0"
+    assert told in bench.log.text
+
+
+def test_missing_program_is_told_and_done_without(bench: Bench, tmp_path: Path) -> None:
+    use(bench, tmp_path / "nowhere")
+
+    assert execute(bench.get("ryleaf"), "import ryleaf; print(ryleaf.VERSION)") == "2.0"
+    assert f"{tmp_path}/nowhere is not used: it can't be started: No such file" in bench.log.text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_the_built_in_the_own_program_serves_and_its_words_are_shown(
+    name: str, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rattler", None)  # as if it were not installed
+    use(bench, make_program(tmp_path / "own", name).path)
+
+    provided = bench.get("rytop")
+    failed = bench.fail("rytop", "ryleaf>=2")
+
+    assert execute(provided, "import rytop; print(rytop.VERSION)") == "1.0"
+    assert f"own {name}" in failed.message
+    assert "ryleaf" in failed.message
+
+
+def test_programs_are_found_by_path_and_preferred_in_order(bench: Bench, tmp_path: Path) -> None:
+    conda = make_program(tmp_path / "bin", "conda")
+    old = make_program(tmp_path / "miniforge3" / "bin", "mamba", version="1.5.8")
+    bench.environ["PATH"] = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+    use(bench, AUTO)
+
+    bench.get("ryleaf")
+
+    assert len(conda.calls()) == 2
+    assert f"{old.path} is not used: it is of version 1.5.8, and 2.0 is needed" in bench.log.text
+
+
+def test_built_in_is_used_where_it_is_set(bench: Bench, tmp_path: Path) -> None:
+    program = make_program(tmp_path / "bin", "micromamba")
+    bench.environ["PATH"] = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+    use(bench, BUILT_IN)
+
+    bench.get("ryleaf")
+
+    assert program.calls() == []
+
+
+def test_mirror_is_asked_and_the_lock_names_the_channel(bench: Bench, tmp_path: Path) -> None:
+    channel = f"file://{tmp_path}/not-here"
+    program = make_program(tmp_path / "own")
+    use(bench, program.path, **{channel: [bench.channel]})
+
+    lock = bench.get("ryleaf=1", channels=[channel]).lock
+
+    assert lock is not None
+    assert f"{channel}/noarch/ryleaf-1.0-0_ry.conda" in lock.text
+    assert len(program.calls()) == 2
+    assert "Going on" not in bench.log.text
+
+
+def test_mirror_of_a_named_channel_is_read_by_the_built_in(bench: Bench, tmp_path: Path) -> None:
+    program = make_program(tmp_path / "own")
+    use(bench, program.path, **{"conda-forge": [bench.channel]})
+
+    lock = bench.get("ryleaf=1", channels=["conda-forge"]).lock
+
+    assert lock is not None
+    assert "/conda-forge/noarch/ryleaf-1.0-0_ry.conda" in lock.text
+    assert "it can't read conda-forge at a mirror" in bench.log.text
+    assert [call[-1][:7] for call in program.calls()] == ["--file="]
+
+
+def test_settings_of_the_caller_do_not_change_what_is_resolved(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.environ |= {"CONDA_SUBDIR": "osx-arm64", "CONDA_PREFIX": "/x", "PYTHONHOME": "/x"}
+    program = make_program(tmp_path / "own")
+    use(bench, program.path)
+
+    bench.get("ryleaf")
+
+    for given in program.environments():
+        assert "CONDA_SUBDIR" not in given
+        assert given["CONDA_ADD_PIP_AS_PYTHON_DEPENDENCY"] == "false"
