@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from contract.environment_builder_suite import Log
+from contract.environment_case import Log
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
 from runyard_agent.environments.protocol import EnvironmentFailed, ProvidedEnvironment
