@@ -6,11 +6,14 @@ uv the pip packages among them.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 
 from runyard_agent.environments.activation import keep_variables, read_variables
 from runyard_agent.environments.builds import Builds, Contents, count_of, seconds_since
@@ -174,18 +177,34 @@ class CondaBuilder:
         doing = count_of(len(found.packages), "conda package")
         audience.progress(f"installing {doing}")
         with failures_told(audience):
-            await self._conda.install(found, folder, Steps(doing, audience).hear, (lock_fd,))
+            hear = Steps(doing, audience).hear
+            async with self._fresh_cache(lock.hash) as fresh:
+                await self._conda.install(found, folder, hear, (lock_fd,), fresh)
         (folder / LOCK_NAME).write_text(lock.text, encoding="utf-8")
         if found.pip:
             audience.progress(f"installing {count_of(found.pip_count, 'pip package')}")
             python = Interpreter(str(self._cache.python(lock.hash)), found.python, lock.platform)
             wish = self._wish(conda, python)
             await self._uv_pip.install(
-                found.pip, folder, wish, audience, lock_fd, lock_name=PIP_LOCK_NAME
+                *(found.pip, folder, wish, audience, lock_fd),
+                lock_name=PIP_LOCK_NAME,
+                is_fresh=lock.hash in self._cache.rebuilt,
             )
         with failures_told(audience):
             await keep_variables(folder, self._environ.get("HOME", "/"), audience.write, lock_fd)
         return Contents(found.python, len(found.packages) + found.pip_count)
+
+    @contextlib.asynccontextmanager
+    async def _fresh_cache(self, key: str) -> AsyncIterator[Path | None]:
+        """A folder for packages while a damaged environment is built again; None: the usual."""
+        if key not in self._cache.rebuilt:
+            yield None
+            return
+        folder = self._cache.scratch(key)
+        try:
+            yield folder
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     def _wish(self, conda: CondaPackages, python: Interpreter) -> Wish:
         """What pip is asked for."""

@@ -55,7 +55,12 @@ class CondaSolvers:
         return await self._rattler.solve(specs, channels, hear)
 
     async def install(
-        self, lock: CondaLock, prefix: Path, hear: Hear, kept_fds: Sequence[int]
+        self,
+        lock: CondaLock,
+        prefix: Path,
+        hear: Hear,
+        kept_fds: Sequence[int],
+        packages: Path | None = None,
     ) -> None:
         """See Rattler.install."""
         program = await self._program(hear)
@@ -63,11 +68,11 @@ class CondaSolvers:
         if program is not None and not unmet(lock.needs):
             _say(hear, f"Installing with the node's own {shown(program.words)}.")
             try:
-                await self._own(program).install(lock, prefix, hear, kept_fds)
+                await self._own(program).install(lock, prefix, hear, kept_fds, packages)
                 return
             except NotDone as error:
                 self._give_up(program, error, hear)
-        await self._rattler.install(lock, prefix, hear, kept_fds)
+        await self._rattler.install(lock, prefix, hear, kept_fds, packages)
 
     async def _program(self, hear: Hear) -> CondaProgram | None:
         program, unfit = await self._search.find()

@@ -70,11 +70,17 @@ class OwnConda:
         return solved(planned(answer, back))
 
     async def install(
-        self, lock: CondaLock, prefix: Path, hear: Hear, kept_fds: Sequence[int]
+        self,
+        lock: CondaLock,
+        prefix: Path,
+        hear: Hear,
+        kept_fds: Sequence[int],
+        packages: Path | None = None,
     ) -> None:
         """Installs a lock's packages into a folder that is not there yet.
 
-        Raises NotDone, and nothing is there then. The program has `kept_fds` meanwhile.
+        Raises NotDone, and nothing is there then. The program has `kept_fds` meanwhile. Packages
+        are kept in the folder `packages`. Default: where the program keeps them.
         """
         try:
             with tempfile.TemporaryDirectory(prefix="runyard-conda-") as folder:
@@ -82,7 +88,9 @@ class OwnConda:
                 explicit = Path(folder) / "explicit.txt"
                 lines = (self._explicit(one) + "\n" for one in lock.packages)
                 explicit.write_text("@EXPLICIT\n" + "".join(lines), encoding="utf-8")
-                await self._create(prefix, f"--file={explicit}", hear=hear, kept_fds=kept_fds)
+                env = {"CONDA_PKGS_DIRS": str(packages)} if packages else {}
+                file = f"--file={explicit}"
+                await self._create(prefix, file, hear=hear, env=env, kept_fds=kept_fds)
             check_installed(lock, prefix)
         except (NotDone, OSError) as error:
             shutil.rmtree(prefix, ignore_errors=True)

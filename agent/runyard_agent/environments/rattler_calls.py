@@ -71,16 +71,23 @@ class Rattler:
         return solved(CondaPackage(**one) for one in answer["packages"])
 
     async def install(
-        self, lock: CondaLock, prefix: Path, hear: Hear, kept_fds: Sequence[int]
+        self,
+        lock: CondaLock,
+        prefix: Path,
+        hear: Hear,
+        kept_fds: Sequence[int],
+        packages: Path | None = None,
     ) -> None:
         """Installs the conda packages of a lock into a folder that is not there yet.
 
-        Raises EnvironmentFailed. The process has `kept_fds` meanwhile.
+        Raises EnvironmentFailed. The process has `kept_fds` meanwhile. Packages are kept in the
+        folder `packages`. Default: rattler's cache.
         """
         request = {
             "packages": [asdict(package) for package in lock.packages],
             "needs": lock.needs,
             "prefix": str(prefix),
+            "cache": str(packages or ""),
         }
         await self._ask("install", request, hear, kept_fds)
 

@@ -202,7 +202,7 @@ async def _install(request: Mapping[str, Any], mirrors: Mirrors) -> Answer:
     """The same from the mirrors that are chosen now."""
     packages = [{**one, "url": mirrors.mirrored(one["url"])} for one in request["packages"]]
     records = [_record(package) for package in packages]
-    cache = rattler.PackageCache(_cache_folder())
+    cache = rattler.PackageCache(request["cache"] or _cache_folder())
     cached = await cache.index()
     unread = [
         package

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -184,3 +185,23 @@ def test_settings_of_the_caller_do_not_change_what_is_resolved(
     for given in program.environments():
         assert "CONDA_SUBDIR" not in given
         assert given["CONDA_ADD_PIP_AS_PYTHON_DEPENDENCY"] == "false"
+
+
+@pytest.mark.parametrize("is_own", [False, True], ids=["built-in", "own"])
+def test_damaged_environment_is_built_again_without_the_damaged_files_of_the_cache(
+    is_own: bool, conda_channel: CondaChannel, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path, conda_channel.url)  # with a cache of packages of its own
+    program = make_program(tmp_path / "own").path if is_own else BUILT_IN
+    use(bench, program)
+    first = bench.get("ryleaf")
+    assert first.lock is not None
+    (module,) = bench.root.glob("*/lib/python*/site-packages/ryleaf.py")
+    os.truncate(module, 3)  # a link to the same file in the cache, where there are hard links
+    use(bench, program)
+
+    again = bench.get("ryleaf", locks=(first.lock,))
+
+    assert execute(again, "import ryleaf; print(ryleaf.VERSION)") == "2.0"
+    assert "ryleaf.py has 3 bytes instead of " in bench.log.text
+    assert [path.name for path in bench.root.glob("*.scratch")] == []
