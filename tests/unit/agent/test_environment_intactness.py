@@ -35,6 +35,12 @@ def test_new_environment_is_intact(folder: Path) -> None:
     assert damage(folder) == ""
 
 
+def test_list_that_is_written_again_does_not_count(folder: Path) -> None:
+    note_files(folder)
+
+    assert damage(folder) == ""
+
+
 def test_what_use_adds_is_no_damage(folder: Path) -> None:
     (folder / "lib" / "__pycache__" / "module.pyc").write_bytes(b"newer code")
     (folder / "lib" / "__pycache__" / "other.pyc").write_bytes(b"code")
@@ -67,6 +73,25 @@ def test_link_to_elsewhere_is_named(folder: Path) -> None:
     (folder / "python").symlink_to("/usr/bin/python3.99")
 
     assert damage(folder).startswith("python ")
+
+
+def test_damaged_list_is_damage(folder: Path) -> None:
+    os.truncate(folder / "runyard-files.txt", 30)
+    with open(folder / "runyard-files.txt", "ab") as file:
+        file.write(b"\nx\n")
+
+    assert damage(folder) != ""
+
+
+def test_file_with_a_strange_name_is_looked_at(folder: Path) -> None:
+    strange = folder / "lib" / "a\rb \udcff"
+    strange.write_text("x")
+    note_files(folder)
+    assert damage(folder) == ""
+
+    strange.unlink()
+
+    assert damage(folder) == "lib/a\rb \udcff is gone"
 
 
 def test_what_was_left_out_and_environments_without_a_list_count_as_intact(tmp_path: Path) -> None:
