@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,21 @@ from support.packages import Gate
 
 LIMIT_S = 120.0
 Result = TypeVar("Result")
+KILL_SOURCE = """
+import asyncio, os, sys
+from pathlib import Path
+from {module} import {name} as Builder
+from runyard_agent.environments.cache import EnvironmentCache
+from runyardpb.v1.environments_pb2 import EnvironmentSpec
+
+class Log:
+    def write(self, data):
+        pass
+
+spec = EnvironmentSpec.FromString({spec!r})
+builder = Builder(EnvironmentCache(Path({root!r})), {environ!r}{more})
+asyncio.run(builder.provide(spec, (), log=Log(), progress=lambda doing: None))
+"""
 
 
 class Log:
@@ -184,3 +199,17 @@ async def cancelled(task: asyncio.Task[Any]) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def kill_source(
+    builder: type, spec: EnvironmentSpec, root: Path, environ: Mapping[str, str], more: str = ""
+) -> str:
+    """Source of an agent that provides one environment."""
+    return KILL_SOURCE.format(
+        module=builder.__module__,
+        name=builder.__name__,
+        spec=spec.SerializeToString(),
+        root=str(root),
+        environ=dict(environ),
+        more=more,
+    )

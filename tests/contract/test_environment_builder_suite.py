@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from contract.environment_builder_suite import BuildingSuite, EnvironmentBuilderSuite
-from contract.environment_case import BuildingCase, Case, FaultCase
+from contract.environment_case import BuildingCase, Case, FaultCase, kill_source
 from contract.environment_faults_suite import FaultsSuite
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
@@ -35,35 +35,6 @@ NOBODY = "http://127.0.0.1:9"
 """The port of a service that nobody offers any more."""
 LAST_LINE = "gcc: command not found"
 BROKEN = f"def before_wheel():\n    print('compiling')\n    raise SystemExit({LAST_LINE!r})\n"
-KILL_SOURCE = """
-import asyncio, os, sys
-from pathlib import Path
-from {module} import {name} as Builder
-from runyard_agent.environments.cache import EnvironmentCache
-from runyardpb.v1.environments_pb2 import EnvironmentSpec
-
-class Log:
-    def write(self, data):
-        pass
-
-spec = EnvironmentSpec.FromString({spec!r})
-builder = Builder(EnvironmentCache(Path({root!r})), {environ!r}{more})
-asyncio.run(builder.provide(spec, (), log=Log(), progress=lambda doing: None))
-"""
-
-
-def kill_source(
-    builder: type, spec: EnvironmentSpec, root: Path, environ: Mapping[str, str], more: str = ""
-) -> str:
-    """Source of an agent that provides one environment."""
-    return KILL_SOURCE.format(
-        module=builder.__module__,
-        name=builder.__name__,
-        spec=spec.SerializeToString(),
-        root=str(root),
-        environ=dict(environ),
-        more=more,
-    )
 
 
 class TestUserManaged(EnvironmentBuilderSuite):

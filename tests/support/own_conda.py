@@ -21,7 +21,8 @@ _SOURCE = """#!{python}
 import sys
 sys.path[:0] = {paths!r}
 from support.own_conda_program import main
-main({name!r}, {version!r}, {record!r}, {breaks!r})
+{before_wheel}
+main({name!r}, {version!r}, {record!r}, {breaks!r}, before_wheel)
 """
 VERSIONS = {"conda": "24.9.2", "mamba": "2.0.5", "micromamba": "2.0.5"}
 
@@ -45,13 +46,19 @@ class OwnProgram:
 
 
 def make_program(
-    folder: Path, name: str = "micromamba", *, version: str = "", breaks: str = ""
+    folder: Path,
+    name: str = "micromamba",
+    *,
+    version: str = "",
+    breaks: str = "",
+    before_install: str = "def before_wheel(): pass",
 ) -> OwnProgram:
     """Writes one into a folder, which is made.
 
     Args:
         breaks: "solve" or "install": what it fails at, having written something; "hash": what it
             does not tell; "version": it does not know that option.
+        before_install: what it calls before it installs, see `Gate.before_wheel`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, record = folder / name, folder / f"{name}.calls"
@@ -63,6 +70,7 @@ def make_program(
         version=version or VERSIONS[name],
         record=str(record),
         breaks=breaks,
+        before_wheel=before_install,
     )
     path.write_text(source)
     path.chmod(0o755)

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
@@ -20,7 +20,9 @@ from rattler.package_streaming import extract
 SUBDIRS = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
 
 
-def main(name: str, version: str, record: str, breaks: str) -> NoReturn:
+def main(
+    name: str, version: str, record: str, breaks: str, before_install: Callable[[], None]
+) -> NoReturn:
     """Does what its command line asks for, and ends the process."""
     if sys.argv[1:] == ["--version"]:
         print("unknown option" if breaks == "version" else f"{_title(name)}{version}", flush=True)
@@ -30,6 +32,8 @@ def main(name: str, version: str, record: str, breaks: str) -> NoReturn:
         with open(path, "a") as file:
             file.write(json.dumps(noted) + "\n")
     asked = _parser(name).parse_args(sys.argv[1:])
+    if asked.file:
+        before_install()
     code = asyncio.run(_explicit(asked, breaks) if asked.file else _dry_run(asked, name, breaks))
     sys.stdout.flush()
     os._exit(code)  # rattler's threads don't always survive the interpreter's own end

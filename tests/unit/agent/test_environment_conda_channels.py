@@ -16,28 +16,13 @@ from typing import Any
 
 import pytest
 
+from contract.environment_case import kill_source
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
 from runyard_agent.environments.protocol import ProvidedEnvironment
 from runyardpb.v1.environments_pb2 import CondaPackages, EnvironmentSpec
 from support.conda_bench import LIMIT_S, Bench, execute
 from support.conda_channel import CondaChannel
-
-KILLED = """
-import asyncio
-from pathlib import Path
-from runyard_agent.environments.cache import EnvironmentCache
-from runyard_agent.environments.conda import CondaBuilder
-from runyardpb.v1.environments_pb2 import EnvironmentSpec
-
-class Log:
-    def write(self, data):
-        pass
-
-spec = EnvironmentSpec.FromString({spec!r})
-builder = CondaBuilder(EnvironmentCache(Path({root!r})), {environ!r})
-asyncio.run(builder.provide(spec, (), log=Log(), progress=lambda doing: None))
-"""
 
 
 @pytest.fixture
@@ -137,9 +122,7 @@ def test_install_of_a_killed_agent_is_waited_for_and_not_used(
     bench = Bench(tmp_path, held.url)
     held.holds = ".conda"
     spec = EnvironmentSpec(conda=CondaPackages(packages=["ryleaf"], channels=[held.url]))
-    source = KILLED.format(
-        spec=spec.SerializeToString(), root=str(bench.root), environ=bench.environ
-    )
+    source = kill_source(CondaBuilder, spec, bench.root, bench.environ)
     agent = subprocess.Popen([sys.executable, "-c", source])
     assert held.entered.wait(LIMIT_S)
     agent.kill()

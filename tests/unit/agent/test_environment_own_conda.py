@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from contract.environment_case import cancelled, kill_source
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
 from runyard_agent.environments.conda_programs import AUTO, BUILT_IN
-from support.conda_bench import Bench, execute
+from runyard_agent.environments.protocol import ProvidedEnvironment
+from runyardpb.v1.environments_pb2 import CondaPackages, EnvironmentSpec
+from support.conda_bench import LIMIT_S, Bench, execute
 from support.conda_channel import CondaChannel
 from support.own_conda import VERSIONS, make_program
+from support.packages import Gate
 
 NAMES = ("micromamba", "mamba", "conda")
 
@@ -205,3 +211,46 @@ def test_damaged_environment_is_built_again_without_the_damaged_files_of_the_cac
     assert execute(again, "import ryleaf; print(ryleaf.VERSION)") == "2.0"
     assert "ryleaf.py has 3 bytes instead of " in bench.log.text
     assert [path.name for path in bench.root.glob("*.scratch")] == []
+
+
+def test_cancel_ends_the_program_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    use(bench, make_program(tmp_path / "own", before_install=gate.before_wheel).path)
+
+    async def cancel() -> None:
+        task = asyncio.create_task(bench.provide("ryleaf"))
+        await asyncio.to_thread(gate.wait_entered)
+        await cancelled(task)
+        await asyncio.to_thread(gate.wait_left)
+
+    asyncio.run(asyncio.wait_for(cancel(), LIMIT_S))
+
+    assert bench.folders() == []
+    gate.open()
+    assert execute(bench.get("ryleaf"), "import ryleaf; print(ryleaf.VERSION)") == "2.0"
+    gate.close()
+
+
+def test_program_that_outlives_a_killed_agent_is_waited_for(bench: Bench, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    program = make_program(tmp_path / "own", before_install=gate.before_wheel)
+    spec = EnvironmentSpec(conda=CondaPackages(packages=["ryleaf"], channels=[bench.channel]))
+    more = f", program={str(program.path)!r}"
+    source = kill_source(CondaBuilder, spec, bench.root, bench.environ, more)
+    agent = subprocess.Popen([sys.executable, "-c", source])
+    gate.wait_entered()
+    agent.kill()
+    agent.wait()
+    use(bench, program.path)
+
+    async def restart() -> ProvidedEnvironment:
+        task = asyncio.create_task(bench.provide("ryleaf"))
+        await bench.log.says("waiting for it")
+        gate.open()  # what the killed agent had started goes on, and ends
+        return await task
+
+    provided = asyncio.run(asyncio.wait_for(restart(), LIMIT_S))
+
+    assert "Building environment" in bench.log.text
+    assert execute(provided, "import ryleaf; print(ryleaf.VERSION)") == "2.0"
+    gate.close()
