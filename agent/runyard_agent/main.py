@@ -99,7 +99,11 @@ async def run(settings: Config, home: Home) -> None:
                 sender=ContentSender(link, disk),
                 executor=executor,
                 builders=load_builders(
-                    BuilderContext(environments, channel_mirrors=settings.channel_mirrors)
+                    BuilderContext(
+                        environments,
+                        channel_mirrors=settings.channel_mirrors,
+                        conda=settings.conda,
+                    )
                 ),
                 environments=environments,
                 source=_source(settings, home, link, disk),

@@ -146,7 +146,11 @@ class App:
             self.edge.figures,
         )
         place = AgentPlace(
-            config.home, self.socket, config.environments_max_bytes, config.channel_mirrors
+            config.home,
+            self.socket,
+            config.environments_max_bytes,
+            config.channel_mirrors,
+            config.conda,
         )
         self._agent = LocalAgent(place, journal)
 

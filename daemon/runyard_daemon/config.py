@@ -54,6 +54,8 @@ class Config:
     """Built environments that the local agent keeps."""
     channel_mirrors: tuple[tuple[str, str], ...] = ()
     """Conda channels, and where the local agent reads them instead."""
+    conda: str = "auto"
+    """The local agent's own conda program: "auto" looks for one, "builtin" uses none; a path."""
     queued_runs_max: int = 250_000
     """Runs that may wait; more are refused until some have started."""
     metrics_file: Path | None = None
@@ -81,6 +83,7 @@ def load(
         disk=settings.disk,
         environments_max_bytes=settings.environments_max_bytes,
         channel_mirrors=settings.channel_mirrors,
+        conda=settings.conda,
         metrics_file=metrics_file.absolute() if metrics_file is not None else None,
     )
 

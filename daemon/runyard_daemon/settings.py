@@ -20,7 +20,7 @@ ENVIRONMENTS_MAX_BYTES: Final = 50 * _GIB
 _KEYS: Final = {
     "retention": ("max_age_days", "max_size_gib", "keep_last"),
     "disk": ("full_percent", "enough_free_gib"),
-    "environments": ("max_gib", "channel_mirrors"),
+    "environments": ("max_gib", "channel_mirrors", "conda"),
 }
 
 
@@ -44,6 +44,8 @@ class Settings:
     """Built environments that the local agent keeps."""
     channel_mirrors: tuple[tuple[str, str], ...] = ()
     """Conda channels, and where the local agent reads them instead, in the order of trying."""
+    conda: str = "auto"
+    """The local agent's own conda program: "auto" looks for one, "builtin" uses none; a path."""
 
 
 def read_settings(home: Path) -> Settings:
@@ -67,6 +69,7 @@ def read_settings(home: Path) -> Settings:
         disk=_disk(path, document),
         environments_max_bytes=_environments_max_bytes(path, document),
         channel_mirrors=tuple(_channel_mirrors(path, document)),
+        conda=_conda(path, document),
     )
 
 
@@ -121,6 +124,14 @@ def _channel_mirrors(path: Path, document: Mapping[str, Any]) -> Iterator[tuple[
             if fault or "://" not in url:
                 raise _fault(path, name, fault or f"names {url!r}, which is no URL")
             yield channel, url
+
+
+def _conda(path: Path, document: Mapping[str, Any]) -> str:
+    value = document.get("environments", {}).get("conda", "auto")
+    if value in ("auto", "builtin") or (isinstance(value, str) and value.startswith("/")):
+        return str(value)
+    what = f'is {value!r}, which is neither "auto", "builtin" nor the absolute path of a program'
+    raise _fault(path, "environments.conda", what)
 
 
 def _number(path: Path, values: Mapping[str, Any], name: str) -> float | None:

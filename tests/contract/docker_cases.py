@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from contract.environment_builder_suite import BuildingCase
+from contract.environment_case import BuildingCase
 from runyard_agent.environments.cache import READY_NAME, EnvironmentCache
 from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.docker_builds import LABEL

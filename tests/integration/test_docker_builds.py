@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.environment_builder_suite import Log, cancelled, execute, provide, provide_to, run
+from contract.environment_case import Log, cancelled, execute, provide, provide_to, run
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.docker_builds import REPOSITORY

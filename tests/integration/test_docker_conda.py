@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.environment_builder_suite import Log, execute, provide, run
+from contract.environment_case import Log, execute, provide, run
 from integration.test_docker_builds import environ, images
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker import DockerBuilder

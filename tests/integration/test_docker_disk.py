@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contract.docker_cases import Site
-from contract.environment_builder_suite import Log, provide, run
+from contract.environment_case import Log, provide, run
 from runyard_agent.environments.protocol import EnvironmentFailed
 from runyardpb.v1.environments_pb2 import DockerImage, EnvironmentSpec
 from support.docker_engine import (

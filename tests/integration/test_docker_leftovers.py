@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from contract.docker_cases import Site
-from contract.environment_builder_suite import provide, run
+from contract.environment_case import provide, run
 from integration.test_docker_builds import wait_until
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker_work import WORK, WORKER, work_labels

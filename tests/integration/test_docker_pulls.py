@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.environment_builder_suite import Log, cancelled, provide, run
+from contract.environment_case import Log, cancelled, provide, run
 from integration.test_docker_builds import environ, wait_until
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker import DockerBuilder

@@ -7,8 +7,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from runyard_agent.environments.cache import EnvironmentCache, Record, folder_bytes
+from runyard_agent.environments.activation import VARIABLES_NAME
+from runyard_agent.environments.cache import LAST_USED_NAME, EnvironmentCache, Record
+from runyard_agent.environments.intactness import note_files
 from runyard_agent.environments.shared_work import Audience, Listener, SharedWork
+from runyard_contract.paths import shown
 from runyardpb.v1.environments_pb2 import EnvironmentLock
 
 
@@ -84,7 +87,7 @@ class Builds:
     async def ensure(self, lock: EnvironmentLock, fill: Fill, listener: Listener) -> None:
         """Builds what a lock says, unless it is there. Raises what `fill` raises."""
         record = self._cache.ready(lock.hash)
-        if record is None:
+        if record is None or await self._is_to_be_rebuilt(record, listener):
             await self._running.do(
                 lock.hash, lambda audience: self._build(lock, fill, audience), listener
             )
@@ -95,6 +98,26 @@ class Builds:
             else f"Python {record.python}, {count_of(record.packages)}"
         )
         listener.log.write(f"Environment {lock.hash[:16]} is already built ({found}).\n".encode())
+
+    async def _is_to_be_rebuilt(self, record: Record, listener: Listener) -> bool:
+        """Whether an environment is damaged; never while a run has it, which is told."""
+        if record.image:
+            return False
+        key = record.lock_hash
+        damage = await self._cache.looks.damage(self._cache.folder(key))
+        if not damage or self._cache.ready(key) != record:  # or another has condemned it since
+            return bool(damage)
+        said = f"Environment {key[:16]} is damaged: {shown(damage)}"
+        is_in_use = key in self._cache.uses.lock_hashes()
+        what = (
+            "another run has it, so it stays as it is until that ends"
+            if is_in_use
+            else ("building it again, with packages fetched anew")
+        )
+        listener.log.write(f"{said}; {what}.\n".encode("utf-8", "backslashreplace"))
+        if not is_in_use:
+            self._cache.condemn(key)
+        return not is_in_use
 
     async def _build(self, lock: EnvironmentLock, fill: Fill, audience: Audience) -> Record:
         """Builds what a lock says, and has others make room for it."""
@@ -132,8 +155,7 @@ class Builds:
             lock_hash=lock.hash,
             platform=lock.platform,
             created_at_unix_ns=time.time_ns(),
-            size_bytes=contents.size_bytes
-            or await asyncio.to_thread(folder_bytes, self._cache.folder(lock.hash)),
+            size_bytes=contents.size_bytes or await self._note_files(lock.hash),
             python=contents.python,
             packages=contents.packages,
             image=contents.image,
@@ -142,6 +164,12 @@ class Builds:
         self._cache.seal(record)
         audience.say(f"Built in {seconds_since(began_s)}, {record.size_bytes / 1e6:.1f} MB.")
         return record
+
+    async def _note_files(self, key: str) -> int:
+        """Notes what is built; gives its size."""
+        # The variables of a conda environment are computed again where they are lost.
+        left_out = frozenset({LAST_USED_NAME, VARIABLES_NAME, ".lock"})
+        return await asyncio.to_thread(note_files, self._cache.folder(key), left_out)
 
 
 def count_of(number: int, noun: str = "package") -> str:

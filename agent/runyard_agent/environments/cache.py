@@ -24,6 +24,7 @@ from pathlib import Path
 
 from runyard_agent import journal
 from runyard_agent.core.eviction import Stored, to_evict
+from runyard_agent.environments.intactness import Looks
 from runyard_agent.environments.uses import Uses
 from runyard_contract.paths import atomic_write
 
@@ -33,6 +34,7 @@ FORMAT = 1
 KEY_DIGITS = 16
 LOCK_POLL_S = 0.1
 _TRASH = ".trash-"
+_SCRATCH = ".scratch"
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 
 
@@ -85,6 +87,10 @@ class EnvironmentCache:
     ) -> None:
         self.root = root
         self.uses = Uses()
+        self.looks = Looks()
+        self.rebuilt: set[str] = set()
+        """Hashes of locks that are built again because of damage. The files of packages in the
+        installers' caches are the same as those of the damaged environment: they don't count."""
         self.was_used = asyncio.Event()
         """Set with each use, for who tells of them."""
         self._told = told
@@ -119,6 +125,12 @@ class EnvironmentCache:
             return None
         self._ready[lock_hash] = (mtime_ns, record)
         return record
+
+    def condemn(self, lock_hash: str) -> None:
+        """Has a damaged environment built again by who asks for it next."""
+        self.rebuilt.add(lock_hash)
+        with contextlib.suppress(OSError):
+            (self.folder(lock_hash) / READY_NAME).unlink()
 
     def used(self, lock_hash: str) -> None:
         """Notes that a run gets it: the file `last-used` bears the time, and a byte for each."""
@@ -166,6 +178,8 @@ class EnvironmentCache:
         """Makes a finished environment count, durably."""
         content = json.dumps({"format": FORMAT, **asdict(record)}, indent=1).encode() + b"\n"
         atomic_write(self.folder(record.lock_hash) / READY_NAME, content)
+        self.looks.built(self.folder(record.lock_hash))
+        self.rebuilt.discard(record.lock_hash)
 
     async def discard(self, lock_hash: str) -> None:
         """Removes what is there of an environment; at once it can't be taken for one any more."""
@@ -173,8 +187,16 @@ class EnvironmentCache:
         if doomed is not None:
             await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
 
+    def scratch(self, lock_hash: str) -> Path:
+        """A folder for what only the build of this environment needs; a sweep removes it."""
+        return self.root / f"{lock_hash[:KEY_DIGITS]}{_SCRATCH}"
+
     async def sweep(self) -> None:
         """Removes what was thrown away, also what a killed agent had not finished removing."""
+        for scratch in self.root.glob(f"*{_SCRATCH}"):
+            with self._reserved_now(scratch.name.removesuffix(_SCRATCH)) as is_mine:
+                if is_mine:
+                    self._throw_away(scratch.name)
         for doomed in self.root.glob(f"{_TRASH}*"):
             await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
         for clean in self.cleaners:
@@ -303,16 +325,6 @@ class EnvironmentCache:
         """A descriptor of the file that the lock is on."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(self.root / f"{key}.lock", flags, 0o600)
-
-
-def folder_bytes(folder: Path) -> int:
-    """Sum of the lengths of all files below a folder."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(parent, name)).st_size
-    return total
 
 
 def _read_record(path: Path) -> Record | None:

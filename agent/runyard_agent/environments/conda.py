@@ -1,20 +1,26 @@
 """Environments of conda packages: resolved once into a lock, built once for each lock.
 
-rattler solves and installs the conda packages, uv the pip packages among them.
+The node's own micromamba, mamba or conda solves and installs the conda packages, else rattler;
+uv the pip packages among them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 
 from runyard_agent.environments.activation import keep_variables, read_variables
 from runyard_agent.environments.builds import Builds, Contents, count_of, seconds_since
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda_lock import CondaLock, read_lock, write_lock
+from runyard_agent.environments.conda_programs import BUILT_IN
+from runyard_agent.environments.conda_solvers import CondaSolvers
 from runyard_agent.environments.interpreters import Interpreter
 from runyard_agent.environments.lock import lock_for, make_lock
 from runyard_agent.environments.protocol import (
@@ -22,7 +28,7 @@ from runyard_agent.environments.protocol import (
     ProvidedEnvironment,
     TextSink,
 )
-from runyard_agent.environments.rattler_calls import Mirrors, Rattler, lock_platform
+from runyard_agent.environments.rattler_calls import Mirrors, lock_platform
 from runyard_agent.environments.shared_work import Audience, Listener, failures_told
 from runyard_agent.environments.uv import Uv
 from runyard_agent.environments.uv_pip import LOCK_NAME, Steps, UvPip, Wish
@@ -45,6 +51,7 @@ class CondaBuilder:
         cache: where they are kept, with those of other kinds.
         environ: the agent's variables; settings of rattler, uv and pip among them are honoured.
         mirrors: where channels are read instead.
+        program: "auto": the node's own conda program where it has one; "builtin": never; its path.
     """
 
     kind = "conda"
@@ -54,9 +61,10 @@ class CondaBuilder:
         cache: EnvironmentCache,
         environ: Mapping[str, str],
         mirrors: Mirrors | None = None,
+        program: str = BUILT_IN,
     ) -> None:
         self._environ = environ
-        self._rattler = Rattler(environ, mirrors)
+        self._conda = CondaSolvers(environ, mirrors, program)
         self._uv_pip = UvPip(Uv(environ))
         self._cache = cache
         self._builds = Builds(self._cache)
@@ -69,7 +77,7 @@ class CondaBuilder:
         log: TextSink,
         progress: Progress,
     ) -> ProvidedEnvironment:
-        """See EnvironmentBuilder. What is built already is given without rattler and network."""
+        """See EnvironmentBuilder. What is built already is given without solver and network."""
         listener = Listener(log, progress)
         platform = lock_platform()
         lock = await self._builds.provide(
@@ -108,7 +116,7 @@ class CondaBuilder:
             f" from {', '.join(map(shown, channels))}."
         )
         with failures_told(audience):
-            found = await self._rattler.solve(specs, channels, audience.write)
+            found = await self._conda.solve(specs, channels, audience.write)
         if conda.pip_requirements:
             found = await self._with_pip(found, conda, platform, audience)
         lock = make_lock(platform, write_lock(found), time.time_ns())
@@ -148,7 +156,7 @@ class CondaBuilder:
             try:
                 with failures_told(audience):
                     hear = Steps("conda packages", audience).hear
-                    await self._rattler.install(found, self._cache.folder(key), hear, (fd,))
+                    await self._conda.install(found, self._cache.folder(key), hear, (fd,))
                 yield str(self._cache.python(key))
             finally:
                 await self._cache.discard(key)
@@ -169,18 +177,34 @@ class CondaBuilder:
         doing = count_of(len(found.packages), "conda package")
         audience.progress(f"installing {doing}")
         with failures_told(audience):
-            await self._rattler.install(found, folder, Steps(doing, audience).hear, (lock_fd,))
+            hear = Steps(doing, audience).hear
+            async with self._fresh_cache(lock.hash) as fresh:
+                await self._conda.install(found, folder, hear, (lock_fd,), fresh)
         (folder / LOCK_NAME).write_text(lock.text, encoding="utf-8")
         if found.pip:
             audience.progress(f"installing {count_of(found.pip_count, 'pip package')}")
             python = Interpreter(str(self._cache.python(lock.hash)), found.python, lock.platform)
             wish = self._wish(conda, python)
             await self._uv_pip.install(
-                found.pip, folder, wish, audience, lock_fd, lock_name=PIP_LOCK_NAME
+                *(found.pip, folder, wish, audience, lock_fd),
+                lock_name=PIP_LOCK_NAME,
+                is_fresh=lock.hash in self._cache.rebuilt,
             )
         with failures_told(audience):
             await keep_variables(folder, self._environ.get("HOME", "/"), audience.write, lock_fd)
         return Contents(found.python, len(found.packages) + found.pip_count)
+
+    @contextlib.asynccontextmanager
+    async def _fresh_cache(self, key: str) -> AsyncIterator[Path | None]:
+        """A folder for packages while a damaged environment is built again; None: the usual."""
+        if key not in self._cache.rebuilt:
+            yield None
+            return
+        folder = self._cache.scratch(key)
+        try:
+            yield folder
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     def _wish(self, conda: CondaPackages, python: Interpreter) -> Wish:
         """What pip is asked for."""

@@ -94,5 +94,6 @@ class PipBuilder:
         )
         audience.progress(f"installing {count_of(count)}")
         await self._uv_pip.make_venv(folder, wish, audience, lock_fd)
-        await self._uv_pip.install(lock.text, folder, wish, audience, lock_fd)
+        is_fresh = lock.hash in self._cache.rebuilt
+        await self._uv_pip.install(lock.text, folder, wish, audience, lock_fd, is_fresh=is_fresh)
         return Contents(wish.python.version, count)

@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from runyard_agent import journal
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
+from runyard_agent.environments.conda_programs import AUTO
 from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.pip import PipBuilder
 from runyard_agent.environments.protocol import EnvironmentBuilder
@@ -31,11 +32,14 @@ class BuilderContext:
         cache: where environments are built and found again. Shared by all kinds.
         environ: the agent's variables. Default: those of this process.
         channel_mirrors: where conda channels are read instead, by channel.
+        conda: "auto": conda packages by the node's own program where it has one; "builtin": never;
+            or the program's path.
     """
 
     cache: EnvironmentCache
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     channel_mirrors: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    conda: str = AUTO
 
 
 BuilderFactory = Callable[[BuilderContext], EnvironmentBuilder]
@@ -51,7 +55,7 @@ def _pip(context: BuilderContext) -> EnvironmentBuilder:
 
 
 def _conda(context: BuilderContext) -> EnvironmentBuilder:
-    return CondaBuilder(context.cache, context.environ, context.channel_mirrors)
+    return CondaBuilder(context.cache, context.environ, context.channel_mirrors, context.conda)
 
 
 def _docker(context: BuilderContext) -> EnvironmentBuilder:

@@ -93,11 +93,14 @@ class UvPip:
         wish: Wish,
         audience: Audience,
         lock_fd: int,
+        *,
         lock_name: str = LOCK_NAME,
+        is_fresh: bool = False,
     ) -> None:
         """Installs what a lock's text says into the environment in `folder`, if it says anything.
 
         The text is kept there as `lock_name`. uv inherits the descriptor of the folder's lock.
+        `is_fresh`: nothing of its cache is taken.
         """
         lock_file = folder / lock_name
         lock_file.write_text(text, encoding="utf-8")
@@ -109,6 +112,7 @@ class UvPip:
         await self._run(
             (
                 *("pip", "install", "--no-deps", *hashes, *wish.options),
+                *(["--no-cache"] if is_fresh else []),
                 *("--python", str(folder / "bin" / "python"), "-r", str(lock_file)),
             ),
             steps.hear,

@@ -41,6 +41,8 @@ class AgentPlace:
     """Built environments that it keeps."""
     channel_mirrors: tuple[tuple[str, str], ...] = ()
     """Conda channels, and where it reads them instead."""
+    conda: str = "auto"
+    """Its own conda program: "auto", "builtin" or a path."""
 
     @property
     def lock(self) -> Path:
@@ -63,6 +65,7 @@ class AgentPlace:
             str(self.home / "blobs"),
             "--environments-max-bytes",
             str(self.environments_max_bytes),
+            f"--conda={self.conda}",
             *(f"--channel-mirror={channel}={url}" for channel, url in self.channel_mirrors),
         ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runyard_agent.environments.cache import EnvironmentCache, Found, Record, folder_bytes
+from runyard_agent.environments.cache import EnvironmentCache, Found, Record
 
 HASH = "0123456789abcdef" * 4
 RECORD = Record(HASH, "linux-x86_64-cp311", 1_764_000_000_000_000_000, 42, "3.11.7", 2)
@@ -291,10 +291,30 @@ def test_reservation_keeps_others_out_until_it_is_given_back(tmp_path: Path) -> 
     assert order == ["first", "second"]
 
 
-def test_folder_bytes_sums_files_and_counts_no_target_of_links(tmp_path: Path) -> None:
-    (tmp_path / "a/b").mkdir(parents=True)
-    (tmp_path / "a/b/one").write_bytes(b"x" * 1000)
-    (tmp_path / "two").write_bytes(b"x" * 10)
-    (tmp_path / "link").symlink_to("/usr/bin/python3")
+def test_sweep_removes_what_a_killed_build_needed_and_not_what_one_needs(
+    built: EnvironmentCache,
+) -> None:
+    async def sweep() -> bool:
+        async with built.reserved(HASH, lambda: None):
+            await built.sweep()
+            return built.scratch(HASH).exists()
 
-    assert folder_bytes(tmp_path) == 1010 + len("/usr/bin/python3")
+    built.scratch(HASH).mkdir()
+    assert asyncio.run(sweep())
+    asyncio.run(built.sweep())
+
+    assert not built.scratch(HASH).exists()
+    assert built.ready(HASH) == RECORD
+
+
+def test_condemned_environment_is_not_ready_until_it_is_sealed_again(
+    built: EnvironmentCache,
+) -> None:
+    built.condemn(HASH)
+    assert built.ready(HASH) is None
+    assert built.rebuilt == {HASH}
+
+    built.seal(RECORD)
+
+    assert built.ready(HASH) == RECORD
+    assert built.rebuilt == set()
