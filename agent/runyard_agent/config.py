@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runyard_agent.core.sealing import SealMode
 from runyard_contract.environment_spec import channel_fault
 
 ENVIRONMENTS_MAX_BYTES = 50 << 30
@@ -32,6 +33,10 @@ class Config:
     """Built environments on disk; beyond that, those go that no run has used for longest."""
     channel_mirrors: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Where conda channels are read instead, by channel, in the order in which they are tried."""
+    is_offline: bool = False
+    """Environments are neither resolved nor built: what is not here is fetched sealed."""
+    seal: SealMode = "auto"
+    """Which built environments are sealed for other nodes, beside those that are asked for."""
     poll_s: float = 0.25
     """How often the files of an active run that give no signal are looked at."""
     settle_s: float = 2.0
@@ -68,6 +73,17 @@ def parse(arguments: Sequence[str]) -> Config:
         metavar="CHANNEL=URL",
         help="read a conda channel there instead; repeatable",
     )
+    parser.add_argument(
+        "--offline",
+        action="store_true",
+        help="build no environments: what is not here is fetched sealed from the daemon",
+    )
+    parser.add_argument(
+        "--seal",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="which built environments are sealed for other nodes (default: auto)",
+    )
     given = parser.parse_args(arguments)
     mirrors: dict[str, list[str]] = {}
     for channel, url in given.channel_mirror:
@@ -79,6 +95,8 @@ def parse(arguments: Sequence[str]) -> Config:
         slots=given.slots,
         environments_max_bytes=given.environments_max_bytes,
         channel_mirrors=mirrors,
+        is_offline=given.offline,
+        seal=given.seal,
     )
 
 

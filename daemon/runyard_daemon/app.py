@@ -147,7 +147,12 @@ class App:
             self.edge.figures,
         )
         place = AgentPlace(
-            config.home, self.socket, config.environments_max_bytes, config.channel_mirrors
+            config.home,
+            self.socket,
+            config.environments_max_bytes,
+            config.channel_mirrors,
+            config.is_offline,
+            config.seal,
         )
         self._agent = LocalAgent(place, journal)
 

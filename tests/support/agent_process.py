@@ -8,7 +8,7 @@ import functools
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -26,9 +26,12 @@ class AgentProcess:
         slots: int = 2,
         blobs: bool = True,
         environments_max_bytes: int = 1 << 40,
+        options: Sequence[str] = (),
+        home: str = "agent",
     ) -> None:
         self.daemon = daemon
-        self.home = daemon.root / "agent"
+        self.home = daemon.root / home
+        self._options = options
         self.log = daemon.root / "agent.log"
         self._slots = slots
         self._blobs = blobs
@@ -41,7 +44,8 @@ class AgentProcess:
         command += ["--home", str(self.home), "--daemon-socket", str(self.daemon.socket)]
         command += ["--slots", str(self._slots)]
         command += ["--environments-max-bytes", str(self._environments_max_bytes)]
-        return command + (["--blobs", str(self.daemon.blobs_path)] if self._blobs else [])
+        command += ["--blobs", str(self.daemon.blobs_path)] if self._blobs else []
+        return [*command, *self._options]
 
     def bundle(self, held: Held) -> Path:
         """The folder of an attempt."""

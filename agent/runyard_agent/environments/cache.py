@@ -25,6 +25,7 @@ from pathlib import Path
 from runyard_agent import journal
 from runyard_agent.core.eviction import Stored, to_evict
 from runyard_agent.environments.uses import Uses
+from runyard_contract.digest import digest_bytes
 from runyard_contract.paths import atomic_write
 
 READY_NAME = "ready.json"
@@ -32,6 +33,7 @@ LAST_USED_NAME = "last-used"
 FORMAT = 1
 KEY_DIGITS = 16
 LOCK_POLL_S = 0.1
+_RECORDS = (READY_NAME, LAST_USED_NAME)
 _TRASH = ".trash-"
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 
@@ -42,7 +44,9 @@ class Record:
 
     `created_at_unix_ns` is wall clock, `size_bytes` the sum of its files' lengths, `python` the
     version of its interpreter, `packages` their number, `image` the id of the container image that
-    it is; empty: the folder itself is the environment.
+    it is; empty: the folder itself is the environment. `kind` is that of its specification.
+    `build_s` is how long it took to build, `is_fetched` says that it was fetched instead. `listing`
+    is a digest of names and sizes, to tell whether somebody has changed it since.
     """
 
     lock_hash: str
@@ -52,6 +56,23 @@ class Record:
     python: str
     packages: int
     image: str = ""
+    kind: str = ""
+    build_s: float = 0.0
+    is_fetched: bool = False
+    file_count: int = 0
+    listing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is in an environment's folder, bytecode and runyard's own records apart.
+
+    `size_bytes` is the sum of the lengths of all files, those too.
+    """
+
+    size_bytes: int
+    file_count: int
+    listing: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +181,7 @@ class EnvironmentCache:
         finally:
             os.close(fd)
 
-    def seal(self, record: Record) -> None:
+    def finish(self, record: Record) -> None:
         """Makes a finished environment count, durably."""
         content = json.dumps({"format": FORMAT, **asdict(record)}, indent=1).encode() + b"\n"
         atomic_write(self.folder(record.lock_hash) / READY_NAME, content)
@@ -303,14 +324,26 @@ class EnvironmentCache:
         return os.open(self.root / f"{key}.lock", flags, 0o600)
 
 
-def folder_bytes(folder: Path) -> int:
-    """Sum of the lengths of all files below a folder."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
+def measure(folder: Path) -> Measured:
+    """Measures an environment's folder. Blocks."""
+    size_bytes = 0
+    lines = []
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        below = os.path.relpath(parent, folder)
+        for name in sorted(names):
             with contextlib.suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(parent, name)).st_size
-    return total
+                length = os.lstat(os.path.join(parent, name)).st_size
+                size_bytes += length
+                if not is_bytecode(below) and (below != "." or name not in _RECORDS):
+                    lines.append(f"{below}/{name}\0{length}")
+    listing = digest_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    return Measured(size_bytes, len(lines), listing)
+
+
+def is_bytecode(folder: str) -> bool:
+    """Whether a folder holds nothing but what an import writes, or lies in one that does."""
+    return "__pycache__" in folder.split("/")
 
 
 def _read_record(path: Path) -> Record | None:

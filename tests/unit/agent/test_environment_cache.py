@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runyard_agent.environments.cache import EnvironmentCache, Found, Record, folder_bytes
+from runyard_agent.environments.cache import EnvironmentCache, Found, Record, measure
 
 HASH = "0123456789abcdef" * 4
 RECORD = Record(HASH, "linux-x86_64-cp311", 1_764_000_000_000_000_000, 42, "3.11.7", 2)
@@ -23,7 +23,7 @@ def built(tmp_path: Path) -> EnvironmentCache:
     python = cache.python(HASH)
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
-    cache.seal(RECORD)
+    cache.finish(RECORD)
     return cache
 
 
@@ -72,7 +72,7 @@ def test_replaced_record_is_read_again(built: EnvironmentCache) -> None:
     built.ready(HASH)
     newer = dataclasses.replace(RECORD, size_bytes=43)
 
-    built.seal(newer)
+    built.finish(newer)
     os.utime(built.folder(HASH) / "ready.json", ns=(1, 1))
 
     assert built.ready(HASH) == newer
@@ -140,7 +140,7 @@ def store(cache: EnvironmentCache, lock_hash: str, *, last_used_s: int, size: in
     python = cache.python(lock_hash)
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
-    cache.seal(dataclasses.replace(RECORD, lock_hash=lock_hash, size_bytes=size))
+    cache.finish(dataclasses.replace(RECORD, lock_hash=lock_hash, size_bytes=size))
     cache.used(lock_hash)
     os.utime(cache.folder(lock_hash) / "last-used", (last_used_s, last_used_s))
     return lock_hash
@@ -297,4 +297,4 @@ def test_folder_bytes_sums_files_and_counts_no_target_of_links(tmp_path: Path) -
     (tmp_path / "two").write_bytes(b"x" * 10)
     (tmp_path / "link").symlink_to("/usr/bin/python3")
 
-    assert folder_bytes(tmp_path) == 1010 + len("/usr/bin/python3")
+    assert measure(tmp_path).size_bytes == 1010 + len("/usr/bin/python3")

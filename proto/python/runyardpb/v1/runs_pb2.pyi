@@ -374,8 +374,8 @@ class RunSpec(google.protobuf.message.Message):
     caller_interpreter: builtins.bytes
     """The interpreter of the caller, for the local target."""
     seals_environment: builtins.bool
-    """Of an ENVIRONMENT_BUILD: seal what is built, whatever it takes, so that other nodes fetch it. Default: where building it
-    took longer than fetching would.
+    """Seal the environment before anything else, so that other nodes fetch it instead of building it; where it can't be, the run
+    fails. Default false: it is sealed in the background where building it took longer than fetching it would.
     """
     @property
     def script(self) -> global___Script:
