@@ -24,6 +24,13 @@ LIMIT_S = 120.0
 MODULE = b"VERSION = '1.0'\n"
 PRINTS = "import ryleaf, sys; print(ryleaf.VERSION, sys.prefix)"
 ACTIVATED = "import os, ryleaf, sys; print(os.environ['RY_DATA'], os.environ['CONDA_PREFIX'])"
+PLACEHOLDER = b"/opt/placehold" + b"_placehold" * 20
+OWN_PATH = {
+    "bin/rytool": b"\x7fELF\0" + PLACEHOLDER + b"/lib\0end",
+    "etc/ry.conf": b"home = " + PLACEHOLDER + b"\n",
+    "share/terminfo/E/ry": b"E",
+    "share/terminfo/e/ry:x": b"e",
+}
 
 
 class Bench:
@@ -45,15 +52,17 @@ class Bench:
 
     async def build(self, spec: EnvironmentSpec, *, seals: bool = True) -> Held:
         """Builds on the node that is there now."""
-        held = await self.daemon.lease(
-            runs_pb2.RunSpec(
-                kind=runs_pb2.RunSpec.KIND_ENVIRONMENT_BUILD,
-                environment=spec,
-                seals_environment=seals,
-            )
-        )
+        held = await self.daemon.lease(self.building(spec, seals=seals))
         await self.daemon.ended(held, LIMIT_S)
         return held
+
+    def building(self, spec: EnvironmentSpec, *, seals: bool = False) -> runs_pb2.RunSpec:
+        """A run that builds this."""
+        return runs_pb2.RunSpec(
+            kind=runs_pb2.RunSpec.KIND_ENVIRONMENT_BUILD,
+            environment=spec,
+            seals_environment=seals,
+        )
 
     async def run(self, spec: EnvironmentSpec, source: str = PRINTS) -> Held:
         wanted = script(self.daemon, source)
@@ -98,6 +107,15 @@ async def bench(*options: str) -> AsyncIterator[Bench]:
 
 def log(held: Held) -> str:
     return bytes(held.files.get(pb.AppendFilesRequest.FILE_ENVIRONMENT, b"")).decode()
+
+
+def check_own_path(prefix: Path) -> None:
+    """The files of `rypath` are as in an environment that was built in this folder."""
+    tool = (prefix / "bin/rytool").read_bytes()
+    assert tool.startswith(b"\x7fELF\0" + os.fsencode(prefix) + b"/lib\0")
+    assert len(tool) == len(OWN_PATH["bin/rytool"])
+    assert (prefix / "etc/ry.conf").read_text() == f"home = {prefix}\n"
+    assert (prefix / "share/terminfo/e/ry:x").read_bytes() == b"e"
 
 
 @in_loop
@@ -217,10 +235,39 @@ async def test_environment_of_another_python_or_kind_cannot_be_sealed() -> None:
         assert "can't be sealed" in held.end.message
 
 
+@in_loop
+async def test_agent_that_is_killed_while_it_fetches_leaves_nothing_usable() -> None:
+    async with bench() as made:
+        await made.build(made.pip)
+
+        async with made.second("--offline") as far:
+            made.daemon.may_read.clear()
+            reads = made.daemon.reads
+            held = await made.daemon.lease(made.building(made.pip))
+            await made.daemon.until(lambda: made.daemon.reads > reads)
+            await far.kill()
+            ready = list(far.home.glob("environments/*/ready.json"))
+            made.daemon.may_read.set()
+            await far.start()
+            await made.daemon.ended(held, LIMIT_S)
+            used = await made.run(made.pip)
+
+        assert not ready
+        assert held.end.reason == pb.AttemptEnd.REASON_BUILT, log(held) + held.end.message
+        assert used.stdout.startswith(b"1.0 ")
+
+
 @pytest.mark.slow
-def test_conda_environment_is_fetched_with_its_activation(conda_channel: CondaChannel) -> None:
+def test_conda_environment_is_fetched_with_its_activation_and_its_own_path(
+    conda_channel: CondaChannel, tmp_path: Path
+) -> None:
+    own = CondaChannel(tmp_path)
+    own.add_with_path("rypath", "1.0", OWN_PATH, PLACEHOLDER)
+    own.index()
     spec = EnvironmentSpec(
-        conda=CondaPackages(packages=["ryleaf=1", "ryactive"], channels=[conda_channel.url])
+        conda=CondaPackages(
+            packages=["ryleaf=1", "ryactive", "rypath"], channels=[own.url, conda_channel.url]
+        )
     )
 
     @in_loop
@@ -237,5 +284,6 @@ def test_conda_environment_is_fetched_with_its_activation(conda_channel: CondaCh
             assert Path(prefix).parent == far.home / "environments"
             assert f"{data} {more}" == f"{prefix}/share/ry data"
             assert "from the daemon instead of building" in log(held)
+            check_own_path(Path(prefix))
 
     test()

@@ -101,6 +101,11 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         self.locks: dict[tuple[str, str], environments_pb2.EnvironmentLock] = {}
         self.sealed: list[str] = []
         """Roots of the sealed environments that were kept, one for each time."""
+        self.reads = 0
+        """Times that an agent has asked for blobs."""
+        self.may_read = asyncio.Event()
+        """Cleared: who asks for blobs waits."""
+        self.may_read.set()
         self.appended_bytes = 0
         self.refused_appends = 0
         self.is_disk_full = False
@@ -370,6 +375,9 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         return snapshots_pb2.UploadBlobsResponse(stored_count=len(self.uploaded))
 
     async def ReadBlobs(self, request: Any, context: Any) -> Any:
+        self.reads += 1
+        await self._notify()
+        await self.may_read.wait()
         for digest in request.digests:
             try:
                 data = self.blobs.read(digest.hex())

@@ -164,14 +164,6 @@ def keep_sealed(conn: sqlite3.Connection, sealed: SealedRecord) -> SealedRecord:
     return sealed
 
 
-def sealed_of(conn: sqlite3.Connection, lock_hash: str) -> SealedRecord | None:
-    """Gives what is sealed of a lock; None: nothing is."""
-    row = conn.execute(
-        f"SELECT {_SEALED_COLUMNS} FROM sealed_environments WHERE lock_hash = ?", (lock_hash,)
-    ).fetchone()
-    return SealedRecord(*row) if row else None
-
-
 def _lock(conn: sqlite3.Connection, spec_hash: str, platform: str) -> LockRecord:
     (row,) = conn.execute(f"{_LOCKS} AND l.platform = ?", (spec_hash, platform)).fetchall()
     return _lock_of(row)
