@@ -279,6 +279,25 @@ def test_environment_that_is_not_sealed_says_how_to_seal_it() -> None:
     with_daemon(test)
 
 
+def test_damaged_sealed_environment_is_not_exported_and_says_how_to_mend_it() -> None:
+    async def test(daemon: Served) -> None:
+        environment = await stored(daemon)
+        await keep_lock(daemon, environment.spec_hash)
+        await keep(daemon)
+        daemon.app.content.store.condemn([digest_bytes(b"six")])
+        daemon.app.content.store.sweep()
+
+        damaged = await refused(export(daemon))
+        await keep(daemon)
+        mended = await export(daemon)
+
+        assert isinstance(damaged, StateNotAllowed)
+        assert "runyard environment build six -t TARGET --seal" in damaged.hint
+        assert mended.digest
+
+    with_daemon(test)
+
+
 def test_damaged_truncated_and_foreign_files_are_refused_and_leave_nothing() -> None:
     good = exported().data
     damaged = bytearray(good)

@@ -7,7 +7,9 @@ The file is an archive (see `archive`): `environment.json`, then `spec` (an Envi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
+import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,8 +21,15 @@ import blake3
 from runyard_contract.content.store import ContentStore
 from runyard_contract.digest import is_digest
 from runyard_contract.environment_spec import lock_hash
-from runyard_contract.errors import BlobMissing, DigestMismatch, ManifestInvalid, SealedInvalid
+from runyard_contract.errors import (
+    BlobMissing,
+    DigestMismatch,
+    ManifestInvalid,
+    SealedInvalid,
+    of_disk,
+)
 from runyard_contract.limits import CHUNKED_ABOVE_BYTES
+from runyard_contract.paths import write_all
 from runyard_daemon.content import COMMIT_BYTES, Content
 from runyard_daemon.control import catalog
 from runyard_daemon.control.archive import ArchiveKind, ArchiveReader, ArchiveWriter, is_blob
@@ -80,6 +89,8 @@ class _Read:
     name: str
     spec: bytes
     locks: tuple[LockRecord, ...]
+    stored_bytes: int
+    """Of its blobs that were new."""
 
 
 async def export(
@@ -144,6 +155,40 @@ def _lock_note(lock: LockRecord, sealed: SealedRecord) -> dict[str, Any]:
     }
 
 
+class FileSpool:
+    """A file without a name for bytes that come in pieces. Methods block; close it.
+
+    Args:
+        folder: on the file system of the content store.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+        self._writing = threading.Lock()
+
+    def add(self, data: bytes) -> None:
+        """Takes the next bytes. Raises DiskFull."""
+        with self._writing:
+            try:
+                write_all(self._file.fileno(), data)
+            except OSError as error:
+                hint = "free some space and import again; nothing was kept of it"
+                known = of_disk(error, "the spool of an import", full_hint=hint)
+                if known is None:
+                    raise
+                raise known from error
+
+    def start(self) -> IO[bytes]:
+        """The file, at its start."""
+        self._file.seek(0)
+        return self._file
+
+    def close(self) -> None:
+        """Frees the bytes. Waits for `add` on another thread, whose caller is gone. Idempotent."""
+        with self._writing:
+            self._file.close()
+
+
 class Importer:
     """Takes files of environments, whole or not at all."""
 
@@ -152,12 +197,12 @@ class Importer:
         self._content = content
 
     async def take(
-        self, file: IO[bytes], workspace: str, name: str, check: Callable[[bytes], CheckedSpec]
+        self, file: FileSpool, workspace: str, name: str, check: Callable[[bytes], CheckedSpec]
     ) -> Imported:
         """Keeps the environment of a file under a name; empty: the one that it was exported with.
 
         Args:
-            file: at its start; closed when this is over, also for a caller that is gone.
+            file: whole; closed when this is over, also for a caller that is gone.
             check: the specification behind its bytes. Raises SpecInvalid.
 
         Raises SealedInvalid, DiskFull, NameInvalid, WorkspaceNotFound.
@@ -166,17 +211,17 @@ class Importer:
         return await self._live.background.whole(work, "import environment")
 
     async def _take(
-        self, file: IO[bytes], workspace: str, name: str, check: Callable[[bytes], CheckedSpec]
+        self, file: FileSpool, workspace: str, name: str, check: Callable[[bytes], CheckedSpec]
     ) -> Imported:
-        with file, self._content.underway.one():
+        with contextlib.closing(file), self._content.underway.one():
             for attempt in range(1, _TRIES + 1):
-                file.seek(0)
                 try:
-                    read = await asyncio.to_thread(self._read, file)
+                    read = await asyncio.to_thread(self._read, file.start())
                     break
                 except BlobMissing:  # what was there was just about to be removed
                     if attempt == _TRIES:
                         raise SealedInvalid.because("it lacks some of its content") from None
+            self._content.stored_bytes += read.stored_bytes
             spec = check(read.spec)
 
             def write(conn: Connection) -> Imported:
@@ -205,18 +250,20 @@ class Importer:
     def _read(self, file: IO[bytes]) -> _Read:
         """Reads and checks all of a file, and stores its blobs. Blocks."""
         reader = ArchiveReader(file, ENVIRONMENT)
-        spec, texts = self._store_blobs(reader)
+        spec, texts, stored_bytes = self._store_blobs(reader)
         notes = reader.note.get("locks")
         if spec is None or not isinstance(notes, list) or not 0 < len(notes) <= LOCKS_MAX:
             raise SealedInvalid.because("it has no specification, or no locks")
         name = reader.note.get("name")
         locks = tuple(self._lock(note, texts) for note in notes)
-        return _Read(name if isinstance(name, str) else "", spec, locks)
+        return _Read(name if isinstance(name, str) else "", spec, locks, stored_bytes)
 
-    def _store_blobs(self, reader: ArchiveReader) -> tuple[bytes | None, dict[str, str]]:
-        """Stores the blobs; gives the specification, and the texts of locks by hash."""
+    def _store_blobs(self, reader: ArchiveReader) -> tuple[bytes | None, dict[str, str], int]:
+        """Stores the blobs; gives the specification, the texts of locks by hash, and how many
+        bytes were new."""
         spec: bytes | None = None
         texts: dict[str, str] = {}
+        stored_bytes = 0
         with self._content.store.batch() as batch:
             for member in reader.members():
                 kind, digest = member.parts[0], member.parts[-1]
@@ -226,7 +273,7 @@ class Importer:
                     except DigestMismatch as error:
                         raise SealedInvalid.because(error.message) from None
                     if batch.size_bytes >= COMMIT_BYTES:
-                        batch.commit()
+                        stored_bytes += batch.commit().size_bytes
                 elif kind == "locks":
                     try:
                         texts[digest] = member.read(LOCK_BYTES).decode()
@@ -234,8 +281,8 @@ class Importer:
                         raise SealedInvalid.because("a lock of it is no text") from None
                 else:
                     spec = member.read(SPEC_BYTES)
-            batch.commit()
-        return spec, texts
+            stored_bytes += batch.commit().size_bytes
+        return spec, texts, stored_bytes
 
     def _lock(self, note: Any, texts: dict[str, str]) -> LockRecord:
         """A lock with what is sealed of it, both checked."""
@@ -260,8 +307,3 @@ class Importer:
             raise SealedInvalid.because(f"what is sealed for {platform[:60]} is of another lock")
         record = sealed_record(sealed, root, checked, self._live.now_us(), "")
         return LockRecord("", platform, hashed, text, create_time_us, record)
-
-
-def spool(folder: Path) -> IO[bytes]:
-    """A file without a name for the bytes that come, on the file system of the content store."""
-    return tempfile.TemporaryFile(dir=folder)

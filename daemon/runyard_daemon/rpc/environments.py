@@ -5,19 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import IO
 
 from google.protobuf.message import DecodeError
 
 from runyard_contract.environment_spec import packages_hash, spec_hash
-from runyard_contract.errors import SealedInvalid, SpecInvalid, StateNotAllowed, of_disk
+from runyard_contract.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    SealedInvalid,
+    SpecInvalid,
+    StateNotAllowed,
+)
 from runyard_contract.ids import WorkspaceName, check_environment_name
 from runyard_contract.paths import shown
 from runyard_contract.sealed import SEALED_KINDS
 from runyard_contract.version import build_id
 from runyard_daemon.content import Content
 from runyard_daemon.control import catalog
-from runyard_daemon.control.environment_file import CheckedSpec, Importer, export, spool
+from runyard_daemon.control.environment_file import (
+    CheckedSpec,
+    Exported,
+    FileSpool,
+    Importer,
+    export,
+)
 from runyard_daemon.control.environment_rules import (
     BACKENDS,
     environment_violations,
@@ -121,29 +132,41 @@ class EnvironmentService(EnvironmentServiceServicer):
         chosen = _to_export(found, locks, request.platform)
         pieces = export(self._live, self._content.store, found, chosen, build_id())
         async with contextlib.aclosing(pieces):
-            async for piece in pieces:
-                if isinstance(piece, bytes):
-                    await context.write(pb.ExportEnvironmentResponse(data=piece))
-                    continue
-                summary = pb.EnvironmentFileSummary(
-                    digest=piece.digest,
-                    size_bytes=piece.size_bytes,
-                    environment=to_environment_message(found, chosen, self._live),
-                )
-                await context.write(pb.ExportEnvironmentResponse(summary=summary))
+            try:
+                async for piece in pieces:
+                    await context.write(self._to_piece(piece, found, chosen))
+            except (BlobMissing, BlobCorrupt) as error:
+                raise StateNotAllowed(
+                    f"what is sealed of environment {found.name} is damaged: {error.message}",
+                    hint=f"seal it again with `runyard environment build {found.name} -t TARGET "
+                    "--seal`, and check the disk",
+                    environment=found.name,
+                ) from error
+
+    def _to_piece(
+        self, piece: bytes | Exported, found: EnvironmentRecord, locks: Sequence[LockRecord]
+    ) -> pb.ExportEnvironmentResponse:
+        if isinstance(piece, bytes):
+            return pb.ExportEnvironmentResponse(data=piece)
+        summary = pb.EnvironmentFileSummary(
+            digest=piece.digest,
+            size_bytes=piece.size_bytes,
+            environment=to_environment_message(found, locks, self._live),
+        )
+        return pb.ExportEnvironmentResponse(summary=summary)
 
     async def ImportEnvironment(
         self, requests: object, context: Readable[pb.ImportEnvironmentRequest]
     ) -> pb.ImportEnvironmentResponse:
         """Keeps an environment from such a file, all of it or nothing."""
         self._live.disk.check()
-        file = spool(self._content.spool_folder)
+        file = FileSpool(self._content.spool_folder)
         with contextlib.ExitStack() as stack:
             stack.callback(file.close)
             first: pb.ImportEnvironmentRequest | None = None
             async for request in incoming(context, self._upload_idle_s):
                 first = first or request
-                await asyncio.to_thread(_write, file, request.data)
+                await asyncio.to_thread(file.add, request.data)
             if first is None:
                 raise SpecInvalid(violations=[("parent", "is missing")])
             workspace = WorkspaceName.parse(first.parent).workspace
@@ -182,18 +205,6 @@ def _checked_bytes(data: bytes) -> CheckedSpec:
         raise SealedInvalid.because("its specification can't be read") from None
     spec.pip.ClearField("base_interpreter_path")
     return _checked(spec)
-
-
-def _write(file: IO[bytes], data: bytes) -> None:
-    """Writes to the spool of an import. Raises DiskFull."""
-    try:
-        file.write(data)
-    except OSError as error:
-        hint = "free some space and import again; nothing was kept of it"
-        known = of_disk(error, "the spool of the import", full_hint=hint)
-        if known is None:
-            raise
-        raise known from error
 
 
 def _to_export(

@@ -71,8 +71,8 @@ class EnvironmentServiceServicer(object):
     def ExportEnvironment(self, request, context):
         """Streams a stored environment as one file: its specification, its locks and what is sealed of them. The pieces make the
         file; the last message has its digest and no data. A stream that ends without it brought no whole file. Idempotent.
-        Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND (metadata "nearest"), FAILED_PRECONDITION/STATE_NOT_ALLOWED (nothing is sealed),
-        DATA_LOSS/BLOB_CORRUPT.
+        Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND (metadata "nearest"), FAILED_PRECONDITION/STATE_NOT_ALLOWED (nothing is sealed,
+        or what is sealed is damaged).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

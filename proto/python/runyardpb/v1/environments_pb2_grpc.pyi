@@ -47,8 +47,8 @@ class EnvironmentServiceStub:
     ]
     """Streams a stored environment as one file: its specification, its locks and what is sealed of them. The pieces make the
     file; the last message has its digest and no data. A stream that ends without it brought no whole file. Idempotent.
-    Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND (metadata "nearest"), FAILED_PRECONDITION/STATE_NOT_ALLOWED (nothing is sealed),
-    DATA_LOSS/BLOB_CORRUPT.
+    Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND (metadata "nearest"), FAILED_PRECONDITION/STATE_NOT_ALLOWED (nothing is sealed,
+    or what is sealed is damaged).
     """
 
     ImportEnvironment: grpc.StreamUnaryMultiCallable[
@@ -90,8 +90,8 @@ class EnvironmentServiceAsyncStub:
     ]
     """Streams a stored environment as one file: its specification, its locks and what is sealed of them. The pieces make the
     file; the last message has its digest and no data. A stream that ends without it brought no whole file. Idempotent.
-    Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND (metadata "nearest"), FAILED_PRECONDITION/STATE_NOT_ALLOWED (nothing is sealed),
-    DATA_LOSS/BLOB_CORRUPT.
+    Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND (metadata "nearest"), FAILED_PRECONDITION/STATE_NOT_ALLOWED (nothing is sealed,
+    or what is sealed is damaged).
     """
 
     ImportEnvironment: grpc.aio.StreamUnaryMultiCallable[
@@ -141,8 +141,8 @@ class EnvironmentServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[runyardpb.v1.environments_pb2.ExportEnvironmentResponse], collections.abc.AsyncIterator[runyardpb.v1.environments_pb2.ExportEnvironmentResponse]]:
         """Streams a stored environment as one file: its specification, its locks and what is sealed of them. The pieces make the
         file; the last message has its digest and no data. A stream that ends without it brought no whole file. Idempotent.
-        Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND (metadata "nearest"), FAILED_PRECONDITION/STATE_NOT_ALLOWED (nothing is sealed),
-        DATA_LOSS/BLOB_CORRUPT.
+        Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND (metadata "nearest"), FAILED_PRECONDITION/STATE_NOT_ALLOWED (nothing is sealed,
+        or what is sealed is damaged).
         """
 
     @abc.abstractmethod
