@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runyard_agent.core.sealing import SealMode
 from runyard_agent.environments.conda_programs import AUTO, BUILT_IN
 from runyard_contract.environment_spec import channel_fault
 
@@ -35,6 +36,10 @@ class Config:
     """Where conda channels are read instead, by channel, in the order in which they are tried."""
     conda: str = AUTO
     """The node's own conda program: "auto" looks for one, "builtin" uses none; else its path."""
+    is_offline: bool = False
+    """Environments are neither resolved nor built: what is not here is fetched sealed."""
+    seal: SealMode = "auto"
+    """Which built environments are sealed for other nodes, beside those that are asked for."""
     poll_s: float = 0.25
     """How often the files of an active run that give no signal are looked at."""
     settle_s: float = 2.0
@@ -78,6 +83,17 @@ def parse(arguments: Sequence[str]) -> Config:
         metavar="auto|builtin|PATH",
         help="the node's own micromamba, mamba or conda (default: one that is found)",
     )
+    parser.add_argument(
+        "--offline",
+        action="store_true",
+        help="build no environments: what is not here is fetched sealed from the daemon",
+    )
+    parser.add_argument(
+        "--seal",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="which built environments are sealed for other nodes (default: auto)",
+    )
     given = parser.parse_args(arguments)
     mirrors: dict[str, list[str]] = {}
     for channel, url in given.channel_mirror:
@@ -90,6 +106,8 @@ def parse(arguments: Sequence[str]) -> Config:
         environments_max_bytes=given.environments_max_bytes,
         channel_mirrors=mirrors,
         conda=given.conda,
+        is_offline=given.offline,
+        seal=given.seal,
     )
 
 

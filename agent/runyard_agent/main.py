@@ -21,6 +21,7 @@ from runyard_agent.deadlines import Deadlines
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.inventory import tell_uses
 from runyard_agent.environments.registry import BuilderContext, load_builders
+from runyard_agent.environments.sealed import SealedSource
 from runyard_agent.execution import SYNC_AFTER_S
 from runyard_agent.executors.process import ProcessExecutor
 from runyard_agent.folders import Folders
@@ -31,6 +32,7 @@ from runyard_agent.launch import Specs
 from runyard_agent.link import Link
 from runyard_agent.node import Node
 from runyard_agent.outbox import Outbox
+from runyard_agent.sealer import Sealer
 from runyard_agent.session import Session, Stopped
 from runyard_agent.shipping.append import Appender
 from runyard_agent.shipping.content import ContentSender
@@ -88,6 +90,9 @@ async def run(settings: Config, home: Home) -> None:
     environments = EnvironmentCache(
         home.environments, settings.environments_max_bytes, outbox.say_built
     )
+    source = _source(settings, home, link, disk)
+    sealed = SealedSource(source)
+    sender = ContentSender(link, disk)
     try:
         async with asyncio.TaskGroup() as group:
             executor = ProcessExecutor(supervisor, slots, group)
@@ -96,17 +101,29 @@ async def run(settings: Config, home: Home) -> None:
                 home=home,
                 link=link,
                 appender=appender,
-                sender=ContentSender(link, disk),
+                sender=sender,
                 executor=executor,
                 builders=load_builders(
                     BuilderContext(
                         environments,
                         channel_mirrors=settings.channel_mirrors,
                         conda=settings.conda,
+                        sealed=sealed,
+                        is_offline=settings.is_offline,
                     )
                 ),
                 environments=environments,
-                source=_source(settings, home, link, disk),
+                source=source,
+                sealer=Sealer(
+                    environments,
+                    sealed,
+                    sender,
+                    link,
+                    home.node_id,
+                    home.cache,
+                    settings.seal,
+                    group,
+                ),
                 gpus=Gpus(len(machine.gpu_names)),
                 disk=disk,
                 specs=Specs(

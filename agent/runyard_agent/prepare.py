@@ -12,6 +12,7 @@ from runyard_agent.attempt import Attempt, Stopwatch
 from runyard_agent.environments.protocol import (
     BuildContext,
     EnvironmentFailed,
+    NotHere,
     ProvidedEnvironment,
     TakesContext,
 )
@@ -185,7 +186,10 @@ async def _provide(node: Node, attempt: Attempt, log: EnvironmentLog) -> Provide
     locks = [lease.lock] if lease.HasField("lock") else list(lease.locks)
     uses, user = node.environments.uses, attempt.bundle.path
     uses.wait(user)
-    provided = await builder.provide(spec, locks, log=log, progress=attempt.say)
+    try:
+        provided = await builder.provide(spec, locks, log=log, progress=attempt.say)
+    except NotHere as refused:
+        raise refused.named(lease.spec.environment_name) from None
     uses.has(user, provided.key)
     if provided.lock is not None and all(lock.hash != provided.lock.hash for lock in locks):
         kept = await _keep_lock(node, spec, provided.lock)
@@ -193,11 +197,30 @@ async def _provide(node: Node, attempt: Attempt, log: EnvironmentLog) -> Provide
             uses.wait(user)
             provided = await builder.provide(spec, [kept], log=log, progress=attempt.say)
             uses.has(user, provided.key)
+    await _seal(node, attempt, provided, log)
     attempt.say("")
     if spec.variables:
         variables = {one.name: one.value for one in spec.variables}
         provided = replace(provided, env={**provided.env, **variables})
     return provided
+
+
+async def _seal(
+    node: Node, attempt: Attempt, provided: ProvidedEnvironment, log: EnvironmentLog
+) -> None:
+    """Seals the environment where the run asks for it, else in the background where it is worth it.
+
+    Raises EnvironmentFailed.
+    """
+
+    def say(line: str) -> None:
+        log.write(line.encode("utf-8", "backslashreplace") + b"\n")
+
+    if attempt.lease.spec.seals_environment:
+        attempt.say("sealing the environment")
+        await node.sealer.seal(provided.key or "", say)
+    elif provided.lock is not None:
+        node.sealer.consider(provided.lock, say)
 
 
 def _resolved(node: Node, lease: pb.Lease) -> EnvironmentSpec:

@@ -44,6 +44,7 @@ from runyard_daemon.control.removal import Remover
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.control.restore import complete_restore
 from runyard_daemon.control.runfiles import RunFiles
+from runyard_daemon.control.sealed import SealedKeeper
 from runyard_daemon.control.submit import Submitter
 from runyard_daemon.control.tags import JobTags
 from runyard_daemon.core.types import BootTime
@@ -151,6 +152,8 @@ class App:
             config.environments_max_bytes,
             config.channel_mirrors,
             config.conda,
+            config.is_offline,
+            config.seal,
         )
         self._agent = LocalAgent(place, journal)
 
@@ -187,9 +190,21 @@ class App:
             workspaces=WorkspaceService(live, pager),
             experiments=ExperimentService(live, pager),
             computes=ComputeService(live, pager),
-            environments=EnvironmentService(live, pager, principal()),
+            environments=EnvironmentService(
+                live, self.content, pager, principal(), config.upload_idle_s
+            ),
             agents=AgentService(
-                AgentParts(config, live, logs, tags, reports, greeter, collector, files)
+                AgentParts(
+                    config,
+                    live,
+                    logs,
+                    tags,
+                    reports,
+                    greeter,
+                    collector,
+                    files,
+                    SealedKeeper(live, self.content),
+                )
             ),
             admin=AdminService(
                 AdminParts(

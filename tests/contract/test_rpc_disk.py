@@ -101,6 +101,8 @@ def test_settings_of_a_data_directory_are_read_and_a_wrong_one_is_named(tmp_path
         ("[environments]\nmax_gb = 9\n", 'did you mean "max_gib"?'),
         ("[environments]\nconda = 'conda'\n", "nor the absolute path of a program"),
         ("[environments]\nconda = true\n", "nor the absolute path of a program"),
+        ("[environments]\noffline = 'no'\n", "neither true nor false"),
+        ("[environments]\nseal = 'sometimes'\n", "use one of auto, always, never"),
         ("[environments]\nchannel_mirrors = 1\n", "no channels with lists of URLs"),
         ("[environments.channel_mirrors]\nconda-forge = ['m']\n", "which is no URL"),
         ("[environments.channel_mirrors]\nconda-forge = ['https://u:p@h/c']\n", "credentials"),

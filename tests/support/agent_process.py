@@ -27,11 +27,14 @@ class AgentProcess:
         blobs: bool = True,
         environments_max_bytes: int = 1 << 40,
         launcher: Sequence[str] = (),
+        options: Sequence[str] = (),
+        home: str = "agent",
     ) -> None:
         """`launcher`: words before the command that start it, such as setpriv's."""
         self.daemon = daemon
         self._launcher = tuple(launcher)
-        self.home = daemon.root / "agent"
+        self.home = daemon.root / home
+        self._options = options
         self.log = daemon.root / "agent.log"
         self._slots = slots
         self._blobs = blobs
@@ -44,7 +47,8 @@ class AgentProcess:
         command += ["--home", str(self.home), "--daemon-socket", str(self.daemon.socket)]
         command += ["--slots", str(self._slots)]
         command += ["--environments-max-bytes", str(self._environments_max_bytes)]
-        return command + (["--blobs", str(self.daemon.blobs_path)] if self._blobs else [])
+        command += ["--blobs", str(self.daemon.blobs_path)] if self._blobs else []
+        return [*command, *self._options]
 
     def bundle(self, held: Held) -> Path:
         """The folder of an attempt."""

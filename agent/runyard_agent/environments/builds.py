@@ -8,11 +8,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from runyard_agent.environments.activation import VARIABLES_NAME
-from runyard_agent.environments.cache import LAST_USED_NAME, EnvironmentCache, Record
-from runyard_agent.environments.intactness import note_files
+from runyard_agent.environments.cache import LAST_USED_NAME, READY_NAME, EnvironmentCache, Record
+from runyard_agent.environments.intactness import Measured, note_files
+from runyard_agent.environments.protocol import NotHere
 from runyard_agent.environments.shared_work import Audience, Listener, SharedWork
 from runyard_contract.paths import shown
 from runyardpb.v1.environments_pb2 import EnvironmentLock
+
+CHANGES_WITH_USE = frozenset({LAST_USED_NAME, READY_NAME, VARIABLES_NAME, ".lock"})
+"""Files of an environment that change without it: records, and what is computed again when lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +39,44 @@ Fill = Callable[[Audience, int], Awaitable[Contents]]
 which all that it starts has to inherit."""
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How the folder of a lock's environment comes about.
+
+    Args:
+        fill: builds it.
+        fetch: lays out what another node has built and sealed. Raises SealedUnusable. None: nothing
+            of this kind is sealed.
+    """
+
+    fill: Fill
+    fetch: Fill | None = None
+
+
 Resolve = Callable[[Audience], Awaitable[EnvironmentLock]]
 """Finds the exact packages of a specification."""
 
 
-class Builds:
-    """What one agent resolves and builds in a cache of environments."""
+class SealedUnusable(Exception):
+    """A sealed environment can't be had on this node. `why` says so, for people."""
 
-    def __init__(self, cache: EnvironmentCache) -> None:
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class Builds:
+    """What one agent resolves and builds in a cache of environments.
+
+    Args:
+        kind: of the specifications, such as "pip".
+        is_offline: nothing is resolved or built: what is not here is fetched sealed, or refused.
+    """
+
+    def __init__(self, cache: EnvironmentCache, kind: str, *, is_offline: bool = False) -> None:
         self._cache = cache
+        self._kind = kind
+        self._is_offline = is_offline
         self._running: SharedWork[Record] = SharedWork(
             "build", "Another run is building the same environment; waiting for it."
         )
@@ -57,7 +90,7 @@ class Builds:
         key: str,
         lock: EnvironmentLock | None,
         resolve: Resolve,
-        fill: Callable[[EnvironmentLock], Fill],
+        recipe: Callable[[EnvironmentLock], Recipe],
         listener: Listener,
     ) -> EnvironmentLock:
         """Has an environment ready for a run; gives its lock.
@@ -65,31 +98,38 @@ class Builds:
         Args:
             key: of what is asked for, on what platform.
             lock: of it, if there is one; else it is resolved.
-            fill: makes the folder of a lock's environment.
+            recipe: how the folder of a lock's environment comes about.
 
-        Raises what `resolve` and `fill` raise.
+        Raises what `resolve` and `fill` raise, NotHere on a node that is offline.
         """
         if lock is None:
+            if self._is_offline:
+                why = "its packages are not locked for this node's platform and Python"
+                listener.log.write(f"Failed: {why}, and this node is offline.\n".encode())
+                raise NotHere(why)
 
             async def resolve_and_build(audience: Audience) -> EnvironmentLock:
                 resolved = await resolve(audience)
                 shared = Listener(audience, audience.progress)
-                await self.ensure(resolved, fill(resolved), shared)
+                await self.ensure(resolved, recipe(resolved), shared)
                 return resolved
 
             # Who asks during the build takes part in it too, instead of resolving once more.
             lock = await self._resolving.do(key, resolve_and_build, listener)
         else:
-            await self.ensure(lock, fill(lock), listener)
+            await self.ensure(lock, recipe(lock), listener)
         self._cache.used(lock.hash)
         return lock
 
-    async def ensure(self, lock: EnvironmentLock, fill: Fill, listener: Listener) -> None:
-        """Builds what a lock says, unless it is there. Raises what `fill` raises."""
+    async def ensure(self, lock: EnvironmentLock, recipe: Recipe, listener: Listener) -> None:
+        """Builds or fetches what a lock says, unless it is there.
+
+        Raises what `fill` raises, NotHere on a node that is offline.
+        """
         record = self._cache.ready(lock.hash)
         if record is None or await self._is_to_be_rebuilt(record, listener):
             await self._running.do(
-                lock.hash, lambda audience: self._build(lock, fill, audience), listener
+                lock.hash, lambda audience: self._build(lock, recipe, audience), listener
             )
             return
         found = (
@@ -119,14 +159,16 @@ class Builds:
             self._cache.condemn(key)
         return not is_in_use
 
-    async def _build(self, lock: EnvironmentLock, fill: Fill, audience: Audience) -> Record:
+    async def _build(self, lock: EnvironmentLock, recipe: Recipe, audience: Audience) -> Record:
         """Builds what a lock says, and has others make room for it."""
-        record = await self._build_once(lock, fill, audience)
+        record = await self._build_once(lock, recipe, audience)
         self._cache.uses.built(lock.hash)
         await self._cache.make_room()
         return record
 
-    async def _build_once(self, lock: EnvironmentLock, fill: Fill, audience: Audience) -> Record:
+    async def _build_once(
+        self, lock: EnvironmentLock, recipe: Recipe, audience: Audience
+    ) -> Record:
         """Builds what a lock says, unless another process does so meanwhile."""
 
         def waits() -> None:
@@ -141,35 +183,64 @@ class Builds:
             await self._cache.sweep()
             await self._cache.discard(lock.hash)
             try:
-                return await self._fill_and_seal(lock, fill, audience, fd)
+                return await self._make(lock, recipe, audience, fd)
             except BaseException:
                 await self._cache.discard(lock.hash)
                 raise
 
-    async def _fill_and_seal(
-        self, lock: EnvironmentLock, fill: Fill, audience: Audience, lock_fd: int
+    async def _make(
+        self, lock: EnvironmentLock, recipe: Recipe, audience: Audience, lock_fd: int
     ) -> Record:
+        """Fetches or builds, and makes what is there count."""
         began_s = time.monotonic()
-        contents = await fill(audience, lock_fd)
+        contents = await self._fetch(lock, recipe, audience, lock_fd)
+        is_fetched = contents is not None
+        if contents is None:
+            began_s = time.monotonic()
+            contents = await recipe.fill(audience, lock_fd)
+        measured = await self._note_files(lock.hash)
         record = Record(
             lock_hash=lock.hash,
             platform=lock.platform,
             created_at_unix_ns=time.time_ns(),
-            size_bytes=contents.size_bytes or await self._note_files(lock.hash),
+            size_bytes=contents.size_bytes or measured.size_bytes,
             python=contents.python,
             packages=contents.packages,
             image=contents.image,
             of_lock=contents.of_lock,
+            kind=self._kind,
+            build_s=round(time.monotonic() - began_s, 3),
+            is_fetched=is_fetched,
+            file_count=measured.file_count,
+            listing=measured.listing,
         )
-        self._cache.seal(record)
-        audience.say(f"Built in {seconds_since(began_s)}, {record.size_bytes / 1e6:.1f} MB.")
+        self._cache.finish(record)
+        if not is_fetched:
+            audience.say(f"Built in {seconds_since(began_s)}, {record.size_bytes / 1e6:.1f} MB.")
         return record
 
-    async def _note_files(self, key: str) -> int:
-        """Notes what is built; gives its size."""
-        # The variables of a conda environment are computed again where they are lost.
-        left_out = frozenset({LAST_USED_NAME, VARIABLES_NAME, ".lock"})
-        return await asyncio.to_thread(note_files, self._cache.folder(key), left_out)
+    async def _note_files(self, key: str) -> Measured:
+        """Notes what is built, and measures it."""
+        return await asyncio.to_thread(note_files, self._cache.folder(key), CHANGES_WITH_USE)
+
+    async def _fetch(
+        self, lock: EnvironmentLock, recipe: Recipe, audience: Audience, lock_fd: int
+    ) -> Contents | None:
+        """Lays out what is sealed; None where it has to be built. Raises NotHere."""
+        why = "it is neither built here nor sealed"
+        if recipe.fetch is not None and lock.HasField("sealed"):
+            try:
+                return await recipe.fetch(audience, lock_fd)
+            except SealedUnusable as unusable:
+                why = f"what is sealed of it can't be used: {unusable.why}"
+                audience.say(f"The sealed environment can't be used: {unusable.why}.")
+                await self._cache.discard(lock.hash)
+        if self._is_offline:
+            audience.say(f"Failed: {why}, and this node is offline.")
+            raise NotHere(why)
+        if recipe.fetch is not None and lock.HasField("sealed"):
+            audience.say("Building it instead.")
+        return None
 
 
 def count_of(number: int, noun: str = "package") -> str:

@@ -46,6 +46,9 @@ class Record:
     version of its interpreter, `packages` their number, `image` the id of the container image that
     it is; empty: the folder itself is the environment. `lock_hash` is what names it here; where
     that is not its lock's hash (an image with files of a snapshot), `of_lock` is.
+    `kind` is that of its specification.
+    `build_s` is how long it took to build, `is_fetched` says that it was fetched instead. `listing`
+    is a digest of names and sizes, to tell whether somebody has changed it since.
     """
 
     lock_hash: str
@@ -56,6 +59,11 @@ class Record:
     packages: int
     image: str = ""
     of_lock: str = ""
+    kind: str = ""
+    build_s: float = 0.0
+    is_fetched: bool = False
+    file_count: int = 0
+    listing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +182,7 @@ class EnvironmentCache:
         finally:
             os.close(fd)
 
-    def seal(self, record: Record) -> None:
+    def finish(self, record: Record) -> None:
         """Makes a finished environment count, durably."""
         content = json.dumps({"format": FORMAT, **asdict(record)}, indent=1).encode() + b"\n"
         atomic_write(self.folder(record.lock_hash) / READY_NAME, content)

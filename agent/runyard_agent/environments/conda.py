@@ -16,7 +16,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from runyard_agent.environments.activation import keep_variables, read_variables
-from runyard_agent.environments.builds import Builds, Contents, count_of, seconds_since
+from runyard_agent.environments.builds import (
+    Builds,
+    Contents,
+    Recipe,
+    SealedUnusable,
+    count_of,
+    seconds_since,
+)
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda_lock import CondaLock, read_lock, write_lock
 from runyard_agent.environments.conda_programs import BUILT_IN
@@ -24,11 +31,13 @@ from runyard_agent.environments.conda_solvers import CondaSolvers
 from runyard_agent.environments.interpreters import Interpreter
 from runyard_agent.environments.lock import lock_for, make_lock
 from runyard_agent.environments.protocol import (
+    EnvironmentFailed,
     Progress,
     ProvidedEnvironment,
     TextSink,
 )
 from runyard_agent.environments.rattler_calls import Mirrors, lock_platform
+from runyard_agent.environments.sealed import SealedSource, check_starts
 from runyard_agent.environments.shared_work import Audience, Listener, failures_told
 from runyard_agent.environments.uv import Uv
 from runyard_agent.environments.uv_pip import LOCK_NAME, Steps, UvPip, Wish
@@ -52,6 +61,8 @@ class CondaBuilder:
         environ: the agent's variables; settings of rattler, uv and pip among them are honoured.
         mirrors: where channels are read instead.
         program: "auto": the node's own conda program where it has one; "builtin": never; its path.
+        sealed: where environments that other nodes have built are fetched from. None: nowhere.
+        is_offline: nothing is resolved, downloaded or built.
     """
 
     kind = "conda"
@@ -62,12 +73,16 @@ class CondaBuilder:
         environ: Mapping[str, str],
         mirrors: Mirrors | None = None,
         program: str = BUILT_IN,
+        sealed: SealedSource | None = None,
+        *,
+        is_offline: bool = False,
     ) -> None:
         self._environ = environ
         self._conda = CondaSolvers(environ, mirrors, program)
         self._uv_pip = UvPip(Uv(environ))
         self._cache = cache
-        self._builds = Builds(self._cache)
+        self._sealed = sealed
+        self._builds = Builds(self._cache, self.kind, is_offline=is_offline)
 
     async def provide(
         self,
@@ -80,11 +95,17 @@ class CondaBuilder:
         """See EnvironmentBuilder. What is built already is given without solver and network."""
         listener = Listener(log, progress)
         platform = lock_platform()
+
+        def recipe(lock: EnvironmentLock) -> Recipe:
+            fetch = functools.partial(self._fetch, lock, self._sealed)
+            fill = functools.partial(self._fill, lock, spec.conda)
+            return Recipe(fill, fetch if self._sealed is not None else None)
+
         lock = await self._builds.provide(
             platform + spec.SerializeToString(deterministic=True).hex(),
             lock_for(platform, locks),
             lambda audience: self._resolve(spec.conda, platform, audience),
-            lambda lock: functools.partial(self._fill, lock, spec.conda),
+            recipe,
             listener,
         )
         return ProvidedEnvironment(
@@ -205,6 +226,22 @@ class CondaBuilder:
             yield folder
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _fetch(
+        self, lock: EnvironmentLock, sealed: SealedSource | None, audience: Audience, lock_fd: int
+    ) -> Contents:
+        """Lays out what is sealed, and computes the variables of its activation here."""
+        if sealed is None:
+            raise SealedUnusable("this agent fetches none")
+        folder = self._cache.folder(lock.hash)
+        folder.mkdir()
+        found = await sealed.lay_out(lock, self.kind, folder, audience)
+        version = await check_starts(self._cache.python(lock.hash), found, lock_fd)
+        try:
+            await keep_variables(folder, self._environ.get("HOME", "/"), audience.write, lock_fd)
+        except EnvironmentFailed as failed:
+            raise SealedUnusable(failed.message) from failed
+        return Contents(version, found.packages)
 
     def _wish(self, conda: CondaPackages, python: Interpreter) -> Wish:
         """What pip is asked for."""

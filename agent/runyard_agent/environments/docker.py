@@ -26,6 +26,7 @@ from runyard_agent.environments.lock import lock_for, make_lock
 from runyard_agent.environments.protocol import (
     BuildContext,
     Container,
+    NotHere,
     Progress,
     ProvidedEnvironment,
     TextSink,
@@ -42,16 +43,23 @@ class DockerBuilder:
     Args:
         cache: where it is noted what is built, and remembered what images hold.
         environ: the agent's variables; DOCKER_HOST and the user's `docker login` count.
+        is_offline: nothing is fetched, resolved or built: images have to be in the engine.
     """
 
     kind = "docker"
 
     def __init__(
-        self, cache: EnvironmentCache, environ: Mapping[str, str], mirrors: Mirrors | None = None
+        self,
+        cache: EnvironmentCache,
+        environ: Mapping[str, str],
+        mirrors: Mirrors | None = None,
+        *,
+        is_offline: bool = False,
     ) -> None:
         self._environ = environ
         self._cache = cache
-        self._builds = DockerBuilds(cache, environ, mirrors)
+        self._is_offline = is_offline
+        self._builds = DockerBuilds(cache, environ, mirrors, is_offline=is_offline)
         self._probes = Probes(cache.root / PROBES_NAME)
         self._working: SharedWork[Any] = SharedWork(
             "image", "Another run needs the same image; waiting for it."
@@ -121,8 +129,13 @@ class DockerBuilder:
         audience: Audience,
     ) -> EnvironmentLock:
         """Finds the images that it is made of, and the packages on top."""
-        images = Images(api, self._environ)
+        images = self._images(api)
         text = options.dockerfile
+        if self._is_offline and (text or options.WhichOneof("packages")):
+            raise NotHere(
+                "its image was not built on this node",
+                "build it where there is a network, and name the image that you carry here",
+            )
         references = bases(text) if text else [options.image]
         pins = tuple([await images.resolve(one, audience) for one in references])
         digest = digest_bytes(text.encode()) if text else ""
@@ -151,6 +164,9 @@ class DockerBuilder:
         if read_lock(wanted.lock.text).is_layered:
             return await self._layered(wanted, listener)
         return await self._base(wanted, listener)
+
+    def _images(self, api: DockerApi) -> Images:
+        return Images(api, self._environ, is_offline=self._is_offline)
 
     async def _layered(self, wanted: Wanted, listener: Listener) -> Mapping[str, Any]:
         """The image with packages on top, for which the one below is needed only to build it."""
@@ -187,7 +203,7 @@ class DockerBuilder:
             return found
 
         async def fetch(audience: Audience) -> Mapping[str, Any]:
-            return await Images(wanted.api, self._environ).exact(pin, audience)
+            return await self._images(wanted.api).exact(pin, audience)
 
         fetched: Mapping[str, Any] = await self._working.do(
             f"{wanted.api.socket} {pin.exact}", fetch, listener

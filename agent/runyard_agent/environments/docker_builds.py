@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from runyard_agent import journal
-from runyard_agent.environments.builds import Builds, Contents, Fill, count_of
+from runyard_agent.environments.builds import Builds, Contents, Fill, Recipe, count_of
 from runyard_agent.environments.cache import KEY_DIGITS, EnvironmentCache
 from runyard_agent.environments.docker_api import DockerApi, find_socket
 from runyard_agent.environments.docker_calls import ask_engine
@@ -65,12 +65,18 @@ class DockerBuilds:
     """The images that one agent builds, noted in a cache of environments."""
 
     def __init__(
-        self, cache: EnvironmentCache, environ: Mapping[str, str], mirrors: Mirrors | None = None
+        self,
+        cache: EnvironmentCache,
+        environ: Mapping[str, str],
+        mirrors: Mirrors | None = None,
+        *,
+        is_offline: bool = False,
     ) -> None:
         self._cache = cache
         self._environ = environ
-        self._builds = Builds(cache)
-        self.conda = DockerConda(cache, environ, mirrors)
+        self._is_offline = is_offline
+        self._builds = Builds(cache, "docker", is_offline=is_offline)
+        self.conda = DockerConda(cache, environ, mirrors, is_offline=is_offline)
         cache.cleaners.append(self._remove_unwanted)
 
     async def found(self, wanted: Wanted, listener: Listener) -> Mapping[str, Any] | None:
@@ -135,7 +141,7 @@ class DockerBuilds:
         """The image, built where it is not here any more."""
         await self.found(wanted, listener)
         as_built = EnvironmentLock(platform=wanted.lock.platform, hash=wanted.key)
-        await self._builds.ensure(as_built, fill, listener)
+        await self._builds.ensure(as_built, Recipe(fill), listener)
         found = await self.found(wanted, listener)
         if found is None:
             raise EnvironmentFailed(
@@ -151,7 +157,7 @@ class DockerBuilds:
         copied = copying(options.dockerfile)
         if copied is not None and context is None:
             raise telling(audience, no_context(copied))
-        images = Images(api, self._environ)
+        images = Images(api, self._environ, is_offline=self._is_offline)
         pins = read_lock(wanted.lock.text).bases
         found = [await images.exact(pin, audience) for pin in pins]
         audience.say(f"Building image {wanted.tag} from the Dockerfile.")

@@ -25,11 +25,16 @@ class DockerConda:
     """Builds conda environments on the node, in its cache, and copies them into images."""
 
     def __init__(
-        self, cache: EnvironmentCache, environ: Mapping[str, str], mirrors: Mirrors | None = None
+        self,
+        cache: EnvironmentCache,
+        environ: Mapping[str, str],
+        mirrors: Mirrors | None = None,
+        *,
+        is_offline: bool = False,
     ) -> None:
         self._environ = environ
         self._root = cache.root
-        self._conda = CondaBuilder(cache, environ, mirrors)
+        self._conda = CondaBuilder(cache, environ, mirrors, is_offline=is_offline)
 
     async def resolve(self, conda: CondaPackages, audience: Audience) -> EnvironmentLock:
         """The lock of the packages; the environment is built on the node with it."""

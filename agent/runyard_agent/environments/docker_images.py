@@ -13,15 +13,21 @@ from runyard_agent.environments.docker_api import DockerApi
 from runyard_agent.environments.docker_calls import ask_engine
 from runyard_agent.environments.docker_diagnosis import gone_image, wrong_architecture
 from runyard_agent.environments.docker_lock import Pin, pin_of
-from runyard_agent.environments.protocol import EnvironmentFailed
+from runyard_agent.environments.protocol import EnvironmentFailed, NotHere
 from runyard_agent.environments.shared_work import Audience, failures_told
 from runyard_contract.paths import shown
 
 
 class Images:
-    """The images of the engine behind `api`, which fetches with the login of `environ`'s user."""
+    """The images of the engine behind `api`, which fetches with the login of `environ`'s user.
 
-    def __init__(self, api: DockerApi, environ: Mapping[str, str]) -> None:
+    With `is_offline` nothing is fetched.
+    """
+
+    def __init__(
+        self, api: DockerApi, environ: Mapping[str, str], *, is_offline: bool = False
+    ) -> None:
+        self._is_offline = is_offline
         self._api = api
         self._environ = environ
 
@@ -68,6 +74,11 @@ class Images:
 
     async def _pull(self, reference: str, audience: Audience) -> None:
         """Fetches an image; EnvironmentFailed where that is not possible."""
+        if self._is_offline:
+            raise NotHere(
+                f"image {shown(reference)} is not in the engine of the node",
+                f"carry it there: `docker save {shown(reference)}`, then `docker load`",
+            )
         began_s = time.monotonic()
         audience.progress(f"fetching image {shown(reference)}")
         audience.say(f"Image {shown(reference)} is not on this node; fetching it.")

@@ -15,27 +15,62 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from runyard_contract.digest import digest_bytes
+
 FILES_NAME = "runyard-files.txt"
 LOOK_EVERY_S = 60.0
 """All files are looked at when an agent first gives an environment to a run, then beside the runs,
 at most so often: ten thousand files take some 20 ms."""
 
 
-def note_files(folder: Path, left_out: frozenset[str] = frozenset()) -> int:
-    """Writes the list of a new environment's files; gives the sum of their lengths. Blocks.
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is in an environment's folder.
+
+    `size_bytes` is the sum of the lengths of all files. Bytecode and what changes with use apart,
+    `file_count` is their number, and `listing` a digest of their paths and lengths.
+    """
+
+    size_bytes: int
+    file_count: int
+    listing: str
+
+
+def note_files(folder: Path, left_out: frozenset[str] = frozenset()) -> Measured:
+    """Writes the list of a new environment's files, and measures it. Blocks.
 
     Args:
         left_out: names of files at the top that change with use.
     """
-    total = 0
-    skipped = {os.fsencode(name) for name in (FILES_NAME, *left_out)}
-    lines: list[bytes] = []
-    for path, status in _files(os.fsencode(folder)):
-        total += status.st_size
-        if path not in skipped and b"\n" not in path and b"/__pycache__/" not in path:
-            lines.append(b"%d %d %b\n" % (status.st_size, status.st_mtime_ns, path))
+    found, measured = _survey(folder, left_out)
+    lines = (b"%d %d %b\n" % (one.st_size, one.st_mtime_ns, path) for path, one in found)
     (folder / FILES_NAME).write_bytes(b"".join(lines))
-    return total
+    return measured
+
+
+def measure(folder: Path, left_out: frozenset[str] = frozenset()) -> Measured:
+    """Measures an environment as `note_files` does, and writes nothing. Blocks."""
+    return _survey(folder, left_out)[1]
+
+
+def is_bytecode(folder: str) -> bool:
+    """Whether a folder holds nothing but what an import writes, or lies in one that does."""
+    return "__pycache__" in folder.split("/")
+
+
+def _survey(
+    folder: Path, left_out: frozenset[str]
+) -> tuple[list[tuple[bytes, os.stat_result]], Measured]:
+    """The files that count, by path, and their measures."""
+    skipped = {os.fsencode(name) for name in (FILES_NAME, *left_out)}
+    size_bytes, found = 0, []
+    for path, status in _files(os.fsencode(folder)):
+        size_bytes += status.st_size
+        if path not in skipped and b"\n" not in path and b"__pycache__" not in path.split(b"/"):
+            found.append((path, status))
+    found.sort()
+    listing = digest_bytes(b"".join(b"%b\0%d\n" % (path, one.st_size) for path, one in found))
+    return found, Measured(size_bytes, len(found), listing)
 
 
 def damage(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runyard_contract.digest import DIGEST_BYTES, is_digest
 from runyard_contract.environment_spec import lock_hash
 from runyard_contract.errors import DigestMismatch, SpecInvalid
 from runyard_contract.version import build_id
@@ -12,12 +13,13 @@ from runyard_daemon.control.attemptlogs import AttemptLogs
 from runyard_daemon.control.collect import Collector
 from runyard_daemon.control.hello import Greeter
 from runyard_daemon.control.live import Live
-from runyard_daemon.control.orders import Lock
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.control.runfiles import RunFiles
+from runyard_daemon.control.sealed import SealedKeeper
 from runyard_daemon.control.tags import JobTags
 from runyard_daemon.rpc.appending import Appending
-from runyard_daemon.rpc.convert.agents import to_hello, to_lock, to_target
+from runyard_daemon.rpc.convert.agents import to_hello, to_target
+from runyard_daemon.rpc.convert.nouns import to_lock, to_sealed
 from runyard_daemon.rpc.convert.runs import from_file
 from runyard_daemon.rpc.convert.times import from_timestamp, to_duration
 from runyard_daemon.rpc.edge import Context, check_agent
@@ -46,6 +48,7 @@ class AgentParts:
     greeter: Greeter
     collector: Collector
     files: RunFiles
+    sealed: SealedKeeper
 
 
 class AgentService(AgentServiceServicer):
@@ -125,8 +128,27 @@ class AgentService(AgentServiceServicer):
             from_timestamp(lock.create_time) or self._parts.live.now_us(),
         )
         kept = await self._parts.live.store.write(lambda conn: environments.keep_lock(conn, asked))
-        shown = Lock(kept.platform, kept.text, kept.hash, kept.create_time_us)
-        return pb.KeepLockResponse(lock=to_lock(shown))
+        return pb.KeepLockResponse(lock=to_lock(kept))
+
+    async def KeepSealed(
+        self, request: pb.KeepSealedRequest, context: Context
+    ) -> pb.KeepSealedResponse:
+        """A built environment that other nodes fetch."""
+        faults = []
+        if not is_digest(request.lock_hash):
+            faults.append(("lock_hash", "is no hash of a lock"))
+        if len(request.root_digest) != DIGEST_BYTES:
+            faults.append(("root_digest", f"must have {DIGEST_BYTES} bytes"))
+        if faults:
+            raise SpecInvalid(violations=faults)
+        nodes = self._parts.live.nodes
+        node = next((one for one in nodes if one.rpartition("/")[2] == request.node_id), None)
+        kept = await self._parts.sealed.keep(
+            request.lock_hash,
+            request.root_digest.hex(),
+            nodes[node].name if node is not None else "",
+        )
+        return pb.KeepSealedResponse(sealed=to_sealed(kept))
 
 
 async def _first_hello(context: SessionContext) -> pb.Hello:

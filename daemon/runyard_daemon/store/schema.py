@@ -254,3 +254,17 @@ SECOND_SCHEMA: Final = (
     ) STRICT, WITHOUT ROWID
     """,
 )
+
+THIRD_SCHEMA: Final = (
+    # Built environments that nodes fetch instead of building them, one for each lock.
+    """
+    CREATE TABLE sealed_environments (
+        lock_hash TEXT NOT NULL PRIMARY KEY,
+        digest TEXT NOT NULL,
+        file_count INTEGER NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        create_time_us INTEGER NOT NULL,
+        node TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+)

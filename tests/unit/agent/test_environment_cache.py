@@ -23,7 +23,7 @@ def built(tmp_path: Path) -> EnvironmentCache:
     python = cache.python(HASH)
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
-    cache.seal(RECORD)
+    cache.finish(RECORD)
     return cache
 
 
@@ -72,7 +72,7 @@ def test_replaced_record_is_read_again(built: EnvironmentCache) -> None:
     built.ready(HASH)
     newer = dataclasses.replace(RECORD, size_bytes=43)
 
-    built.seal(newer)
+    built.finish(newer)
     os.utime(built.folder(HASH) / "ready.json", ns=(1, 1))
 
     assert built.ready(HASH) == newer
@@ -140,7 +140,7 @@ def store(cache: EnvironmentCache, lock_hash: str, *, last_used_s: int, size: in
     python = cache.python(lock_hash)
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
-    cache.seal(dataclasses.replace(RECORD, lock_hash=lock_hash, size_bytes=size))
+    cache.finish(dataclasses.replace(RECORD, lock_hash=lock_hash, size_bytes=size))
     cache.used(lock_hash)
     os.utime(cache.folder(lock_hash) / "last-used", (last_used_s, last_used_s))
     return lock_hash
@@ -314,7 +314,7 @@ def test_condemned_environment_is_not_ready_until_it_is_sealed_again(
     assert built.ready(HASH) is None
     assert built.rebuilt == {HASH}
 
-    built.seal(RECORD)
+    built.finish(RECORD)
 
     assert built.ready(HASH) == RECORD
     assert built.rebuilt == set()

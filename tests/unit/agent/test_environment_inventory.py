@@ -14,7 +14,7 @@ RECORD = Record("ab" * 32, "linux-64", 1_000, 42, "3.11.7", 2)
 def test_uses_are_told_and_again_after_more(tmp_path: Path) -> None:
     cache = EnvironmentCache(tmp_path)
     cache.folder(RECORD.lock_hash).mkdir()
-    cache.seal(RECORD)
+    cache.finish(RECORD)
     told: asyncio.Queue[Sequence[Found]] = asyncio.Queue()
 
     async def use_it() -> list[int]:

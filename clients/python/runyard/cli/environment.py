@@ -10,10 +10,18 @@ import click
 
 from runyard.cli import parameters
 from runyard.cli.command_line import Group, json_option, output_of
+from runyard.cli.environment_files import export_command, import_command
 from runyard.cli.options import option
 from runyard.cli.output import STDOUT_FD, Output
 from runyard.cli.render.amounts import local_time, message_time, utc_time
-from runyard.cli.render.builds import BUILD_COLUMNS, build_cells, build_json, build_text
+from runyard.cli.render.builds import (
+    BUILD_COLUMNS,
+    build_cells,
+    build_json,
+    build_text,
+    sealed_json,
+    sealed_text,
+)
 from runyard.cli.render.table import print_table
 from runyard.cli.render.text import clean
 from runyard.cli.session import open_workspace
@@ -34,7 +42,7 @@ _SHOWN_REQUIREMENTS = 4
     examples=["runyard environment build --name iris requirements.txt", "runyard environment list"],
 )
 def environment() -> None:
-    """List, show, lock and build environments: what a script needs to run."""
+    """List, show, lock, build, export and import environments: what a script needs to run."""
 
 
 @environment.command("list", examples=["runyard environment list"])
@@ -89,8 +97,8 @@ def show(ctx: click.Context, name: str) -> None:
         output.fact("requirement", requirement)
     for one in found.spec.variables:
         output.fact("variable", clean(f"{os.fsdecode(one.name)}={os.fsdecode(one.value)}"))
-    for built in found.builds:
-        output.fact("built on", build_text(built))
+    for fact, value in _where(found):
+        output.fact(fact, value)
     for lock in found.locks:
         output.fact("locked for", f"{lock.platform} ({lock.hash[:16]})")
         for line in _lock_lines(lock.text):
@@ -155,15 +163,20 @@ def choose_lock(
         "runyard environment build requirements.txt",
         "runyard environment build --name iris env.yml",
         "runyard environment build iris -t local",
+        "runyard environment build iris -t local --seal",
     ]
 )
 @click.argument("source", metavar="FILE|NAME")
 @option("--name", type=parameters.ENVIRONMENT, help="Store it under this name first.")
 @option("-t", "--target", type=parameters.COMPUTE, help="Where to build it. [local]")
+@option("--seal", is_flag=True, help="Keep what is built in the daemon, for other nodes.")
 @json_option
 @click.pass_context
-def build(ctx: click.Context, source: str, name: str | None, target: str | None) -> int:
+def build(ctx: click.Context, source: str, name: str | None, target: str | None, seal: bool) -> int:
     """Build an environment ahead, from a file or a stored one, and show the build live.
+
+    Other nodes of the platform fetch a sealed environment instead of building it. Without --seal
+    that is done where building took longer than fetching would.
 
     The exit code is 0 when it is ready, 125 when it could not be built.
     """
@@ -175,8 +188,12 @@ def build(ctx: click.Context, source: str, name: str | None, target: str | None)
         stored = store_environment(workspace, source, name)
         output.say(f"runyard: stored {name} version {stored.version}")
         source = name
-    run = submit_build(workspace, source, target)
+    run = submit_build(workspace, source, target, seals=seal)
     return _follow_build(output, workspace, run)
+
+
+environment.add_command(export_command)
+environment.add_command(import_command)
 
 
 def _follow_build(output: Output, workspace: Workspace, run: RunName) -> int:
@@ -257,6 +274,15 @@ def _image_facts(docker: environments_pb2.DockerImage) -> Iterator[tuple[str, st
         yield "option", argument
 
 
+def _where(found: environments_pb2.Environment) -> Iterator[tuple[str, str]]:
+    """Where it is built, and what is sealed of it."""
+    for built in found.builds:
+        yield "built on", build_text(built)
+    for lock in found.locks:
+        if lock.HasField("sealed"):
+            yield "sealed for", sealed_text(lock)
+
+
 def _lock_lines(text: str) -> Iterator[str]:
     """The packages of a lock, without their hashes."""
     is_conda = "\n@EXPLICIT\n" in text  # conda's explicit list, pip packages in its comments
@@ -326,4 +352,5 @@ def _lock_json(lock: environments_pb2.EnvironmentLock) -> dict[str, Any]:
         "text": lock.text,
         "hash": lock.hash,
         "create_time": utc_time(message_time(lock, "create_time")),
+        "sealed": sealed_json(lock),
     }

@@ -42,14 +42,21 @@ def store_environment(workspace: Workspace, source: str, name: str) -> environme
     return answer.environment
 
 
-def submit_build(workspace: Workspace, source: str, target: str | None) -> RunName:
-    """Submits the run that builds the environment of a file, or a stored one by its name."""
+def submit_build(
+    workspace: Workspace, source: str, target: str | None, *, seals: bool = False
+) -> RunName:
+    """Submits the run that builds the environment of a file, or a stored one by its name.
+
+    With `seals` it is sealed, too, for other nodes.
+    """
     from runyard.caller_environment import caller_environment, current_environment
     from runyard.run_spec import LOCAL
     from runyardpb.v1 import runs_pb2, runs_pb2_grpc
 
     spec = runs_pb2.RunSpec(
-        kind=runs_pb2.RunSpec.KIND_ENVIRONMENT_BUILD, compute_target=target or LOCAL
+        kind=runs_pb2.RunSpec.KIND_ENVIRONMENT_BUILD,
+        compute_target=target or LOCAL,
+        seals_environment=seals,
     )
     found = _from_file(source)
     if found is not None:

@@ -25,12 +25,12 @@ from runyard_daemon.core.end import EndReason
 from runyard_daemon.core.phases import Phase
 from runyard_daemon.core.types import AttemptRef, Resources
 from runyard_daemon.logs.layout import LogFile
+from runyard_daemon.rpc.convert.nouns import to_lock
 from runyard_daemon.rpc.convert.specs import to_resources
 from runyard_daemon.rpc.convert.times import (
     from_duration,
     from_timestamp,
     to_duration,
-    to_timestamp,
 )
 from runyard_daemon.store.details import (
     AttemptEndRecord,
@@ -322,14 +322,4 @@ def _to_lease(lease: orders.Lease, resolve: ResolveEnvironment) -> pb.Lease:
         locks=[to_lock(lock) for lock in lease.locks],
         environment=resolve(spec, lease.environment),
         is_ahead=lease.is_ahead,
-    )
-
-
-def to_lock(lock: orders.Lock) -> environments_pb2.EnvironmentLock:
-    """A resolved environment."""
-    return environments_pb2.EnvironmentLock(
-        platform=lock.platform,
-        text=lock.text,
-        hash=lock.hash,
-        create_time=to_timestamp(lock.create_time_us),
     )

@@ -268,6 +268,7 @@ class EnvironmentLock(google.protobuf.message.Message):
     TEXT_FIELD_NUMBER: builtins.int
     HASH_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    SEALED_FIELD_NUMBER: builtins.int
     platform: builtins.str
     """Such as "linux-x86_64-cp311"; of conda packages conda's own name, such as "linux-64"."""
     text: builtins.str
@@ -280,6 +281,10 @@ class EnvironmentLock(google.protobuf.message.Message):
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was resolved."""
 
+    @property
+    def sealed(self) -> global___SealedEnvironment:
+        """What nodes fetch instead of building it; absent: it is not sealed. Output only."""
+
     def __init__(
         self,
         *,
@@ -287,11 +292,49 @@ class EnvironmentLock(google.protobuf.message.Message):
         text: builtins.str = ...,
         hash: builtins.str = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        sealed: global___SealedEnvironment | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "hash", b"hash", "platform", b"platform", "text", b"text"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "sealed", b"sealed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "hash", b"hash", "platform", b"platform", "sealed", b"sealed", "text", b"text"]) -> None: ...
 
 global___EnvironmentLock = EnvironmentLock
+
+@typing.final
+class SealedEnvironment(google.protobuf.message.Message):
+    """A built environment as the daemon keeps it for other nodes of its platform."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROOT_DIGEST_FIELD_NUMBER: builtins.int
+    FILE_COUNT_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    NODE_FIELD_NUMBER: builtins.int
+    root_digest: builtins.bytes
+    """Digest of the tree that holds its files and says where they belong, 32 bytes."""
+    file_count: builtins.int
+    """Number of different files."""
+    size_bytes: builtins.int
+    """Sum of their sizes in bytes. What other environments have too is stored once."""
+    node: builtins.str
+    """Target and node that built it, such as `local/gpu1`; empty: it was imported."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was sealed."""
+
+    def __init__(
+        self,
+        *,
+        root_digest: builtins.bytes = ...,
+        file_count: builtins.int = ...,
+        size_bytes: builtins.int = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        node: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "file_count", b"file_count", "node", b"node", "root_digest", b"root_digest", "size_bytes", b"size_bytes"]) -> None: ...
+
+global___SealedEnvironment = SealedEnvironment
 
 @typing.final
 class Environment(google.protobuf.message.Message):
@@ -535,3 +578,132 @@ class ListEnvironmentsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["environments", b"environments", "next_page_token", b"next_page_token"]) -> None: ...
 
 global___ListEnvironmentsResponse = ListEnvironmentsResponse
+
+@typing.final
+class ExportEnvironmentRequest(google.protobuf.message.Message):
+    """Asks for a stored environment as a file."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    PLATFORM_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """`workspaces/{workspace}/environments/{environment}` for the newest version, or with `/versions/{version}`."""
+    platform: builtins.str
+    """Only of this platform, as in `EnvironmentLock.platform`. Empty: of all that are sealed."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        platform: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "platform", b"platform"]) -> None: ...
+
+global___ExportEnvironmentRequest = ExportEnvironmentRequest
+
+@typing.final
+class ExportEnvironmentResponse(google.protobuf.message.Message):
+    """A piece of such a file."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """The next bytes of the file."""
+    @property
+    def summary(self) -> global___EnvironmentFileSummary:
+        """In the last message only."""
+
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+        summary: global___EnvironmentFileSummary | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["summary", b"summary"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "summary", b"summary"]) -> None: ...
+
+global___ExportEnvironmentResponse = ExportEnvironmentResponse
+
+@typing.final
+class EnvironmentFileSummary(google.protobuf.message.Message):
+    """What a file of an environment holds."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    ENVIRONMENT_FIELD_NUMBER: builtins.int
+    digest: builtins.str
+    """BLAKE3 of the file, hexadecimal."""
+    size_bytes: builtins.int
+    """Size of the file in bytes."""
+    @property
+    def environment(self) -> global___Environment:
+        """The environment, with the locks that are in the file."""
+
+    def __init__(
+        self,
+        *,
+        digest: builtins.str = ...,
+        size_bytes: builtins.int = ...,
+        environment: global___Environment | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["environment", b"environment"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "environment", b"environment", "size_bytes", b"size_bytes"]) -> None: ...
+
+global___EnvironmentFileSummary = EnvironmentFileSummary
+
+@typing.final
+class ImportEnvironmentRequest(google.protobuf.message.Message):
+    """A piece of a file of an environment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    ENVIRONMENT_ID_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """`workspaces/{workspace}`, in the first message."""
+    environment_id: builtins.str
+    """The name to keep it under, in the first message. Empty: the one that it was exported with."""
+    data: builtins.bytes
+    """The next bytes of the file, about 1 MiB."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        environment_id: builtins.str = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "environment_id", b"environment_id", "parent", b"parent"]) -> None: ...
+
+global___ImportEnvironmentRequest = ImportEnvironmentRequest
+
+@typing.final
+class ImportEnvironmentResponse(google.protobuf.message.Message):
+    """Answers ImportEnvironment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENVIRONMENT_FIELD_NUMBER: builtins.int
+    REPLACED_PLATFORMS_FIELD_NUMBER: builtins.int
+    @property
+    def environment(self) -> global___Environment:
+        """The version that holds it, with its locks."""
+
+    @property
+    def replaced_platforms(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Platforms whose kept lock was replaced by another one."""
+
+    def __init__(
+        self,
+        *,
+        environment: global___Environment | None = ...,
+        replaced_platforms: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["environment", b"environment"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["environment", b"environment", "replaced_platforms", b"replaced_platforms"]) -> None: ...
+
+global___ImportEnvironmentResponse = ImportEnvironmentResponse

@@ -41,6 +41,26 @@ class EnvironmentServiceStub:
     ]
     """Lists environments, newest version of each name, by name. Idempotent. Errors: INVALID_ARGUMENT/PAGE_TOKEN_MISMATCH."""
 
+    ExportEnvironment: grpc.UnaryStreamMultiCallable[
+        runyardpb.v1.environments_pb2.ExportEnvironmentRequest,
+        runyardpb.v1.environments_pb2.ExportEnvironmentResponse,
+    ]
+    """Streams a stored environment as one file: its specification, its locks and what is sealed of them. The pieces make the
+    file; the last message has its digest and no data. A stream that ends without it brought no whole file. Idempotent.
+    Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND (metadata "nearest"), FAILED_PRECONDITION/STATE_NOT_ALLOWED (nothing is sealed,
+    or what is sealed is damaged).
+    """
+
+    ImportEnvironment: grpc.StreamUnaryMultiCallable[
+        runyardpb.v1.environments_pb2.ImportEnvironmentRequest,
+        runyardpb.v1.environments_pb2.ImportEnvironmentResponse,
+    ]
+    """Keeps an environment from such a file, all of it or nothing, after verifying every byte. The same specification is the
+    same version; its locks replace those that are kept for it. Idempotent. A stream that is cut off leaves nothing.
+    Errors: INVALID_ARGUMENT/SEALED_INVALID (not such a file, damaged or cut off), NOT_FOUND/WORKSPACE_NOT_FOUND,
+    INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID, RESOURCE_EXHAUSTED/DISK_FULL.
+    """
+
 class EnvironmentServiceAsyncStub:
     """Keeps named, versioned environments. One is built by a run of kind ENVIRONMENT_BUILD (RunService.CreateRun)."""
 
@@ -63,6 +83,26 @@ class EnvironmentServiceAsyncStub:
         runyardpb.v1.environments_pb2.ListEnvironmentsResponse,
     ]
     """Lists environments, newest version of each name, by name. Idempotent. Errors: INVALID_ARGUMENT/PAGE_TOKEN_MISMATCH."""
+
+    ExportEnvironment: grpc.aio.UnaryStreamMultiCallable[
+        runyardpb.v1.environments_pb2.ExportEnvironmentRequest,
+        runyardpb.v1.environments_pb2.ExportEnvironmentResponse,
+    ]
+    """Streams a stored environment as one file: its specification, its locks and what is sealed of them. The pieces make the
+    file; the last message has its digest and no data. A stream that ends without it brought no whole file. Idempotent.
+    Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND (metadata "nearest"), FAILED_PRECONDITION/STATE_NOT_ALLOWED (nothing is sealed,
+    or what is sealed is damaged).
+    """
+
+    ImportEnvironment: grpc.aio.StreamUnaryMultiCallable[
+        runyardpb.v1.environments_pb2.ImportEnvironmentRequest,
+        runyardpb.v1.environments_pb2.ImportEnvironmentResponse,
+    ]
+    """Keeps an environment from such a file, all of it or nothing, after verifying every byte. The same specification is the
+    same version; its locks replace those that are kept for it. Idempotent. A stream that is cut off leaves nothing.
+    Errors: INVALID_ARGUMENT/SEALED_INVALID (not such a file, damaged or cut off), NOT_FOUND/WORKSPACE_NOT_FOUND,
+    INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID, RESOURCE_EXHAUSTED/DISK_FULL.
+    """
 
 class EnvironmentServiceServicer(metaclass=abc.ABCMeta):
     """Keeps named, versioned environments. One is built by a run of kind ENVIRONMENT_BUILD (RunService.CreateRun)."""
@@ -92,5 +132,29 @@ class EnvironmentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[runyardpb.v1.environments_pb2.ListEnvironmentsResponse, collections.abc.Awaitable[runyardpb.v1.environments_pb2.ListEnvironmentsResponse]]:
         """Lists environments, newest version of each name, by name. Idempotent. Errors: INVALID_ARGUMENT/PAGE_TOKEN_MISMATCH."""
+
+    @abc.abstractmethod
+    def ExportEnvironment(
+        self,
+        request: runyardpb.v1.environments_pb2.ExportEnvironmentRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[runyardpb.v1.environments_pb2.ExportEnvironmentResponse], collections.abc.AsyncIterator[runyardpb.v1.environments_pb2.ExportEnvironmentResponse]]:
+        """Streams a stored environment as one file: its specification, its locks and what is sealed of them. The pieces make the
+        file; the last message has its digest and no data. A stream that ends without it brought no whole file. Idempotent.
+        Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND (metadata "nearest"), FAILED_PRECONDITION/STATE_NOT_ALLOWED (nothing is sealed,
+        or what is sealed is damaged).
+        """
+
+    @abc.abstractmethod
+    def ImportEnvironment(
+        self,
+        request_iterator: _MaybeAsyncIterator[runyardpb.v1.environments_pb2.ImportEnvironmentRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.v1.environments_pb2.ImportEnvironmentResponse, collections.abc.Awaitable[runyardpb.v1.environments_pb2.ImportEnvironmentResponse]]:
+        """Keeps an environment from such a file, all of it or nothing, after verifying every byte. The same specification is the
+        same version; its locks replace those that are kept for it. Idempotent. A stream that is cut off leaves nothing.
+        Errors: INVALID_ARGUMENT/SEALED_INVALID (not such a file, damaged or cut off), NOT_FOUND/WORKSPACE_NOT_FOUND,
+        INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID, RESOURCE_EXHAUSTED/DISK_FULL.
+        """
 
 def add_EnvironmentServiceServicer_to_server(servicer: EnvironmentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

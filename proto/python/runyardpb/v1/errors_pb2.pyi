@@ -104,6 +104,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """RESOURCE_EXHAUSTED: as many runs wait as the daemon keeps (metadata limit). Wait for some to start, or cancel some."""
     ERROR_REASON_DISK_FAILED: _ErrorReason.ValueType  # 38
     """UNAVAILABLE: the data directory's disk gave an error; nothing of the request was kept."""
+    ERROR_REASON_SEALED_INVALID: _ErrorReason.ValueType  # 39
+    """INVALID_ARGUMENT: a file or a tree is no whole sealed environment (metadata what). Use another one."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed."""
@@ -186,4 +188,6 @@ ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 37
 """RESOURCE_EXHAUSTED: as many runs wait as the daemon keeps (metadata limit). Wait for some to start, or cancel some."""
 ERROR_REASON_DISK_FAILED: ErrorReason.ValueType  # 38
 """UNAVAILABLE: the data directory's disk gave an error; nothing of the request was kept."""
+ERROR_REASON_SEALED_INVALID: ErrorReason.ValueType  # 39
+"""INVALID_ARGUMENT: a file or a tree is no whole sealed environment (metadata what). Use another one."""
 global___ErrorReason = ErrorReason

@@ -1,4 +1,4 @@
-"""Where an environment is built: node, size, age, last use, hits."""
+"""Where an environment is built: node, size, age, last use, hits; and what is sealed of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runyard.snapshot.limits import size_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runyardpb.v1.environments_pb2 import EnvironmentBuild
+    from runyardpb.v1.environments_pb2 import EnvironmentBuild, EnvironmentLock
 
 BUILD_COLUMNS = ("BUILT ON", "SIZE", "LAST USE", "HITS")
 
@@ -48,4 +48,29 @@ def build_json(build: EnvironmentBuild) -> dict[str, Any]:
         "create_time": utc_time(message_time(build, "create_time")),
         "last_use_time": utc_time(message_time(build, "last_use_time")),
         "hits": build.hits,
+    }
+
+
+def sealed_text(lock: EnvironmentLock) -> str:
+    """What is sealed of a lock in a line."""
+    sealed = lock.sealed
+    origin = f"built on {sealed.node}" if sealed.node else "imported"
+    return (
+        f"{lock.platform}: {count_text(sealed.file_count, 'file')},"
+        f" {size_text(sealed.size_bytes)}, {origin}"
+        f" {local_time(message_time(sealed, 'create_time'))}"
+    )
+
+
+def sealed_json(lock: EnvironmentLock) -> dict[str, Any] | None:
+    """What is sealed of a lock as scripts read it; None: nothing is."""
+    if not lock.HasField("sealed"):
+        return None
+    sealed = lock.sealed
+    return {
+        "digest": sealed.root_digest.hex(),
+        "file_count": sealed.file_count,
+        "size_bytes": sealed.size_bytes,
+        "create_time": utc_time(message_time(sealed, "create_time")),
+        "node": sealed.node or None,
     }

@@ -1069,3 +1069,50 @@ class KeepLockResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["lock", b"lock"]) -> None: ...
 
 global___KeepLockResponse = KeepLockResponse
+
+@typing.final
+class KeepSealedRequest(google.protobuf.message.Message):
+    """An environment that an agent has built and sealed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOCK_HASH_FIELD_NUMBER: builtins.int
+    ROOT_DIGEST_FIELD_NUMBER: builtins.int
+    NODE_ID_FIELD_NUMBER: builtins.int
+    lock_hash: builtins.str
+    """As in `EnvironmentLock.hash`."""
+    root_digest: builtins.bytes
+    """Digest of the tree that holds it, 32 bytes."""
+    node_id: builtins.str
+    """Id of the node that built it, as in `Hello.node_id`."""
+    def __init__(
+        self,
+        *,
+        lock_hash: builtins.str = ...,
+        root_digest: builtins.bytes = ...,
+        node_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lock_hash", b"lock_hash", "node_id", b"node_id", "root_digest", b"root_digest"]) -> None: ...
+
+global___KeepSealedRequest = KeepSealedRequest
+
+@typing.final
+class KeepSealedResponse(google.protobuf.message.Message):
+    """Answers KeepSealed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEALED_FIELD_NUMBER: builtins.int
+    @property
+    def sealed(self) -> runyardpb.v1.environments_pb2.SealedEnvironment:
+        """What is kept."""
+
+    def __init__(
+        self,
+        *,
+        sealed: runyardpb.v1.environments_pb2.SealedEnvironment | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["sealed", b"sealed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["sealed", b"sealed"]) -> None: ...
+
+global___KeepSealedResponse = KeepSealedResponse

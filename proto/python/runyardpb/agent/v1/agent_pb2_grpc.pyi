@@ -54,6 +54,15 @@ class AgentServiceStub:
     ]
     """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent."""
 
+    KeepSealed: grpc.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.KeepSealedRequest,
+        runyardpb.agent.v1.agent_pb2.KeepSealedResponse,
+    ]
+    """Keeps a built environment for other nodes; its blobs are uploaded before (SnapshotService). The newest one of a lock
+    counts. Idempotent. Errors: FAILED_PRECONDITION/BLOB_MISSING, INVALID_ARGUMENT/SEALED_INVALID,
+    INVALID_ARGUMENT/MANIFEST_INVALID, INVALID_ARGUMENT/SPEC_INVALID.
+    """
+
 class AgentServiceAsyncStub:
     """Spoken by agents only."""
 
@@ -89,6 +98,15 @@ class AgentServiceAsyncStub:
         runyardpb.agent.v1.agent_pb2.KeepLockResponse,
     ]
     """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent."""
+
+    KeepSealed: grpc.aio.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.KeepSealedRequest,
+        runyardpb.agent.v1.agent_pb2.KeepSealedResponse,
+    ]
+    """Keeps a built environment for other nodes; its blobs are uploaded before (SnapshotService). The newest one of a lock
+    counts. Idempotent. Errors: FAILED_PRECONDITION/BLOB_MISSING, INVALID_ARGUMENT/SEALED_INVALID,
+    INVALID_ARGUMENT/MANIFEST_INVALID, INVALID_ARGUMENT/SPEC_INVALID.
+    """
 
 class AgentServiceServicer(metaclass=abc.ABCMeta):
     """Spoken by agents only."""
@@ -133,5 +151,16 @@ class AgentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[runyardpb.agent.v1.agent_pb2.KeepLockResponse, collections.abc.Awaitable[runyardpb.agent.v1.agent_pb2.KeepLockResponse]]:
         """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent."""
+
+    @abc.abstractmethod
+    def KeepSealed(
+        self,
+        request: runyardpb.agent.v1.agent_pb2.KeepSealedRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.agent.v1.agent_pb2.KeepSealedResponse, collections.abc.Awaitable[runyardpb.agent.v1.agent_pb2.KeepSealedResponse]]:
+        """Keeps a built environment for other nodes; its blobs are uploaded before (SnapshotService). The newest one of a lock
+        counts. Idempotent. Errors: FAILED_PRECONDITION/BLOB_MISSING, INVALID_ARGUMENT/SEALED_INVALID,
+        INVALID_ARGUMENT/MANIFEST_INVALID, INVALID_ARGUMENT/SPEC_INVALID.
+        """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
