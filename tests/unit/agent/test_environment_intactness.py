@@ -28,7 +28,7 @@ def test_size_sums_files_and_counts_no_target_of_links(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(10))
     (tmp_path / "link").symlink_to("/usr/bin/python3")
 
-    assert note_files(tmp_path) == 1010 + len("/usr/bin/python3")
+    assert note_files(tmp_path).size_bytes == 1010 + len("/usr/bin/python3")
 
 
 def test_new_environment_is_intact(folder: Path) -> None:
