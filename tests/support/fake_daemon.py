@@ -91,6 +91,7 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         self.collected: dict[str, pb.WorkdirCollected] = {}
         self.uploaded: list[str] = []
         self.returned: list[pb.AttemptRef] = []
+        self.kept_locks: list[pb.KeepLockRequest] = []
         self.messages = 0
         self.builds: list[environments_pb2.EnvironmentBuild] | None = None
         """What the agent has told of, None before."""
@@ -315,6 +316,7 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         return pb.RegisterFilesResponse()
 
     async def KeepLock(self, request: pb.KeepLockRequest, context: Any) -> Any:
+        self.kept_locks.append(request)
         return pb.KeepLockResponse(lock=request.lock)
 
     def _fenced(self, ref: pb.AttemptRef) -> Held | None:

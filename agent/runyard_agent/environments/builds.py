@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from runyard_agent.environments.cache import EnvironmentCache, Record, folder_bytes
 from runyard_agent.environments.shared_work import Audience, Listener, SharedWork
-from runyardpb.v1.environments_pb2 import EnvironmentLock
+from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,15 @@ which all that it starts has to inherit."""
 
 Resolve = Callable[[Audience], Awaitable[EnvironmentLock]]
 """Finds the exact packages of a specification."""
+
+
+def work_key(where: str, spec: EnvironmentSpec, *, is_refresh: bool) -> str:
+    """Names what is resolved, and where: who asks for the same takes part in the work.
+
+    Who wants it resolved anew does not join work that may have begun before.
+    """
+    key = f"{where} {spec.SerializeToString(deterministic=True).hex()}"
+    return f"anew {key}" if is_refresh else key
 
 
 class Builds:

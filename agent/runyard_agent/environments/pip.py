@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 
-from runyard_agent.environments.builds import Builds, Contents, count_of, seconds_since
+from runyard_agent.environments.builds import Builds, Contents, count_of, seconds_since, work_key
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.interpreters import Interpreters
 from runyard_agent.environments.lock import lock_for, make_lock, packages
@@ -47,14 +47,15 @@ class PipBuilder:
         *,
         log: TextSink,
         progress: Progress,
+        is_refresh: bool = False,
     ) -> ProvidedEnvironment:
         """See EnvironmentBuilder. What is built already is given without uv and network."""
         listener = Listener(log, progress)
         python = await self._interpreters.find(spec.pip, listener)
-        wish = self._uv_pip.wish(spec.pip, python)
+        wish = self._uv_pip.wish(spec.pip, python, is_refresh=is_refresh)
         lock = await self._builds.provide(
-            python.platform + spec.SerializeToString(deterministic=True).hex(),
-            lock_for(python.platform, locks),
+            work_key(python.platform, spec, is_refresh=is_refresh),
+            None if is_refresh else lock_for(python.platform, locks),
             lambda audience: self._resolve(wish, audience),
             lambda lock: functools.partial(self._fill, lock, wish),
             listener,

@@ -104,7 +104,7 @@ class AgentService(AgentServiceServicer):
         return pb.RegisterFilesResponse()
 
     async def KeepLock(self, request: pb.KeepLockRequest, context: Context) -> pb.KeepLockResponse:
-        """The lock of an environment; the first one counts."""
+        """The lock of an environment: the first one counts, unless one was resolved anew."""
         lock = request.lock
         if not request.spec_hash or not lock.platform or len(lock.text) > LOCK_BYTES:
             raise SpecInvalid(
@@ -124,7 +124,9 @@ class AgentService(AgentServiceServicer):
             lock.text,
             from_timestamp(lock.create_time) or self._parts.live.now_us(),
         )
-        kept = await self._parts.live.store.write(lambda conn: environments.keep_lock(conn, asked))
+        kept = await self._parts.live.store.write(
+            lambda conn: environments.keep_lock(conn, asked, is_refresh=request.is_refresh)
+        )
         shown = Lock(kept.platform, kept.text, kept.hash, kept.create_time_us)
         return pb.KeepLockResponse(lock=to_lock(shown))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runyard_contract.environment_spec import packages_hash, spec_hash
-from runyard_contract.errors import SpecInvalid
+from runyard_contract.errors import EnvironmentNotFound, SpecInvalid
 from runyard_contract.ids import WorkspaceName, check_environment_name
 from runyard_daemon.control import catalog
 from runyard_daemon.control.environment_rules import (
@@ -12,7 +12,7 @@ from runyard_daemon.control.environment_rules import (
     variable_violations,
 )
 from runyard_daemon.control.live import Live
-from runyard_daemon.rpc.convert.nouns import to_environment_message
+from runyard_daemon.rpc.convert.nouns import to_environment_message, to_lock_message
 from runyard_daemon.rpc.convert.specs import parse_environment_name, to_environment
 from runyard_daemon.rpc.edge import Context
 from runyard_daemon.rpc.paging import Pager
@@ -96,6 +96,21 @@ class EnvironmentService(EnvironmentServiceServicer):
             environments=[to_environment_message(*found, self._live) for found in shown],
             next_page_token=token,
         )
+
+    async def GetEnvironmentLock(
+        self, request: pb.GetEnvironmentLockRequest, context: Context
+    ) -> pb.GetEnvironmentLockResponse:
+        """A lock by its hash, also one that another has taken the place of."""
+        found = await self._live.store.read(
+            lambda conn: environments.lock_of_hash(conn, request.hash)
+        )
+        if found is None:
+            raise EnvironmentNotFound(
+                f"no environment has or had the lock {request.hash[:64]!a}",
+                hint="take the hash of the property runyard.lock of a run",
+                hash=request.hash[:64],
+            )
+        return pb.GetEnvironmentLockResponse(lock=to_lock_message(found))
 
 
 def _with_locks(conn: Connection, record: EnvironmentRecord) -> Found:

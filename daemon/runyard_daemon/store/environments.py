@@ -19,6 +19,11 @@ _REPLACE = (
     "UPDATE environments SET spec = ? WHERE workspace = ? AND name = ? AND version = ? "
     f"RETURNING {_COLUMNS}"
 )
+_LOCK = f"SELECT {_LOCK_COLUMNS} FROM environment_locks WHERE spec_hash = ? AND platform = ?"
+_LOCK_BY_HASH = f"""
+    SELECT {_LOCK_COLUMNS} FROM environment_locks WHERE hash = ?1
+    UNION ALL SELECT {_LOCK_COLUMNS} FROM replaced_locks WHERE hash = ?1 LIMIT 1
+"""
 _PAGE = f"""
     SELECT {_COLUMNS} FROM environments e WHERE workspace = ? AND name > ? AND version =
         (SELECT max(version) FROM environments WHERE workspace = e.workspace AND name = e.name)
@@ -98,17 +103,31 @@ def names(conn: sqlite3.Connection, workspace: str, limit: int = 1000) -> list[s
     return [name for (name,) in rows]
 
 
-def keep_lock(conn: sqlite3.Connection, lock: LockRecord) -> LockRecord:
-    """Keeps a lock unless there is one for its specification and platform; gives what counts."""
+def keep_lock(
+    conn: sqlite3.Connection, lock: LockRecord, *, is_refresh: bool = False
+) -> LockRecord:
+    """Keeps a lock unless there is one for its specification and platform; gives what counts.
+
+    With `is_refresh` it takes the place of that one, which is still found by its hash.
+    """
+    row = conn.execute(_LOCK, (lock.spec_hash, lock.platform)).fetchone()
+    if row is not None and (not is_refresh or row[2] == lock.hash):
+        return LockRecord(*row)
+    if row is not None:
+        conn.execute(
+            f"INSERT OR IGNORE INTO replaced_locks ({_LOCK_COLUMNS}) VALUES (?, ?, ?, ?, ?)", row
+        )
     conn.execute(
-        f"INSERT OR IGNORE INTO environment_locks ({_LOCK_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
+        f"INSERT OR REPLACE INTO environment_locks ({_LOCK_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
         (lock.spec_hash, lock.platform, lock.hash, lock.text, lock.create_time_us),
     )
-    (row,) = conn.execute(
-        f"SELECT {_LOCK_COLUMNS} FROM environment_locks WHERE spec_hash = ? AND platform = ?",
-        (lock.spec_hash, lock.platform),
-    ).fetchall()
-    return LockRecord(*row)
+    return lock
+
+
+def lock_of_hash(conn: sqlite3.Connection, lock_hash: str) -> LockRecord | None:
+    """Gives a lock that is or was kept; None: there never was one."""
+    row = conn.execute(_LOCK_BY_HASH, (lock_hash,)).fetchone()
+    return LockRecord(*row) if row else None
 
 
 def locks(conn: sqlite3.Connection, spec_hash: str) -> list[LockRecord]:

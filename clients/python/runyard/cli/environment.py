@@ -11,7 +11,7 @@ import click
 from runyard.cli import parameters
 from runyard.cli.command_line import Group, json_option, output_of
 from runyard.cli.options import option
-from runyard.cli.output import STDOUT_FD, Output
+from runyard.cli.output import STDOUT_FD
 from runyard.cli.render.amounts import local_time, message_time, utc_time
 from runyard.cli.render.builds import BUILD_COLUMNS, build_cells, build_json, build_text
 from runyard.cli.render.table import print_table
@@ -22,7 +22,6 @@ from runyard_contract.limits import PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
     from runyard.workspace import Workspace
-    from runyard_contract.ids import RunName
     from runyardpb.v1 import environments_pb2
 
 _COLUMNS = ("NAME", "VERSION", "KIND", "LOCKED FOR", "MADE", *BUILD_COLUMNS, "WHAT")
@@ -155,19 +154,27 @@ def choose_lock(
         "runyard environment build requirements.txt",
         "runyard environment build --name iris env.yml",
         "runyard environment build iris -t local",
+        "runyard environment build iris --refresh",
     ]
 )
 @click.argument("source", metavar="FILE|NAME")
 @option("--name", type=parameters.ENVIRONMENT, help="Store it under this name first.")
 @option("-t", "--target", type=parameters.COMPUTE, help="Where to build it. [local]")
+@option(
+    "--refresh",
+    is_flag=True,
+    help="Resolve anew; the lock that results counts from then on. Says what has changed.",
+)
 @json_option
 @click.pass_context
-def build(ctx: click.Context, source: str, name: str | None, target: str | None) -> int:
+def build(
+    ctx: click.Context, source: str, name: str | None, target: str | None, refresh: bool
+) -> int:
     """Build an environment ahead, from a file or a stored one, and show the build live.
 
     The exit code is 0 when it is ready, 125 when it could not be built.
     """
-    from runyard.cli.environment_build import store_environment, submit_build
+    from runyard.cli.environment_build import follow_build, store_environment, submit_build
 
     output = output_of(ctx)
     workspace = open_workspace()
@@ -175,23 +182,8 @@ def build(ctx: click.Context, source: str, name: str | None, target: str | None)
         stored = store_environment(workspace, source, name)
         output.say(f"runyard: stored {name} version {stored.version}")
         source = name
-    run = submit_build(workspace, source, target)
-    return _follow_build(output, workspace, run)
-
-
-def _follow_build(output: Output, workspace: Workspace, run: RunName) -> int:
-    from runyard.cli.following import Follower
-    from runyard.cli.render.ending import say_end
-    from runyard.cli.render.run import run_json
-    from runyard.follow import STDOUT
-
-    output.say(f"runyard: {output.paint(run.run, 'bold')} builds the environment")
-    follower = Follower(workspace.connection, run, output, environment_stream=STDOUT)
-    final = follower.follow(cancels=True)
-    exit_code = say_end(output, final, was_interrupted=follower.was_interrupted)
-    if output.is_json:
-        output.print_json({**run_json(final), "outcome": exit_code})
-    return exit_code
+    run = submit_build(workspace, source, target, is_refresh=refresh)
+    return follow_build(output, workspace, run, is_refresh=refresh)
 
 
 def _get(workspace: Workspace, name: str) -> environments_pb2.Environment:

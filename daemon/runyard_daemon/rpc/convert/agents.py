@@ -42,7 +42,7 @@ from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import environments_pb2, runs_pb2
 
 TEXT_CHARS = 2000
-EXECUTION = ("limits", "output", "container")
+EXECUTION = ("limits", "output", "container", "lock", "lock_before")
 """What agents tell of how a run is executed."""
 LISTED_MAX = 50
 ATTEMPTS_MAX = 10_000

@@ -45,17 +45,19 @@ def to_environment_message(
         spec=environments_pb2.EnvironmentSpec.FromString(record.spec),
         create_time=to_timestamp(record.create_time_us),
         spec_hash=record.spec_hash,
-        locks=[
-            environments_pb2.EnvironmentLock(
-                platform=lock.platform,
-                text=lock.text,
-                hash=lock.hash,
-                create_time=to_timestamp(lock.create_time_us),
-            )
-            for lock in locks
-        ],
+        locks=map(to_lock_message, locks),
         version=record.version,
         builds=sorted(builds, key=lambda build: (build.node, build.lock_hash)),
+    )
+
+
+def to_lock_message(lock: LockRecord) -> environments_pb2.EnvironmentLock:
+    """A lock that is kept."""
+    return environments_pb2.EnvironmentLock(
+        platform=lock.platform,
+        text=lock.text,
+        hash=lock.hash,
+        create_time=to_timestamp(lock.create_time_us),
     )
 
 

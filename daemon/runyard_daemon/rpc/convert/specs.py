@@ -63,6 +63,7 @@ def to_wish(spec: runs_pb2.RunSpec, workspace: str) -> RunWish:
         size_bytes=spec.ByteSize(),
         definition_bytes=len(spec.run_definition_json.encode()),
         caller_interpreter=spec.caller_interpreter,
+        is_refresh=spec.refresh_environment,
     )
 
 

@@ -481,6 +481,45 @@ class GetEnvironmentResponse(google.protobuf.message.Message):
 global___GetEnvironmentResponse = GetEnvironmentResponse
 
 @typing.final
+class GetEnvironmentLockRequest(google.protobuf.message.Message):
+    """Asks for a lock."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HASH_FIELD_NUMBER: builtins.int
+    hash: builtins.str
+    """As in `EnvironmentLock.hash`."""
+    def __init__(
+        self,
+        *,
+        hash: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["hash", b"hash"]) -> None: ...
+
+global___GetEnvironmentLockRequest = GetEnvironmentLockRequest
+
+@typing.final
+class GetEnvironmentLockResponse(google.protobuf.message.Message):
+    """Answers GetEnvironmentLock."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOCK_FIELD_NUMBER: builtins.int
+    @property
+    def lock(self) -> global___EnvironmentLock:
+        """The lock."""
+
+    def __init__(
+        self,
+        *,
+        lock: global___EnvironmentLock | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lock", b"lock"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lock", b"lock"]) -> None: ...
+
+global___GetEnvironmentLockResponse = GetEnvironmentLockResponse
+
+@typing.final
 class ListEnvironmentsRequest(google.protobuf.message.Message):
     """Asks for a page of environments."""
 

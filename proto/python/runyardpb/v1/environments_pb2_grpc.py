@@ -30,6 +30,11 @@ class EnvironmentServiceStub(object):
                 request_serializer=runyardpb_dot_v1_dot_environments__pb2.ListEnvironmentsRequest.SerializeToString,
                 response_deserializer=runyardpb_dot_v1_dot_environments__pb2.ListEnvironmentsResponse.FromString,
                 )
+        self.GetEnvironmentLock = channel.unary_unary(
+                '/runyardpb.v1.EnvironmentService/GetEnvironmentLock',
+                request_serializer=runyardpb_dot_v1_dot_environments__pb2.GetEnvironmentLockRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_v1_dot_environments__pb2.GetEnvironmentLockResponse.FromString,
+                )
 
 
 class EnvironmentServiceServicer(object):
@@ -58,6 +63,14 @@ class EnvironmentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetEnvironmentLock(self, request, context):
+        """Returns a lock by its hash, as the property `runyard.lock` of a run names it, also where another has taken its place since.
+        Idempotent. Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnvironmentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +88,11 @@ def add_EnvironmentServiceServicer_to_server(servicer, server):
                     servicer.ListEnvironments,
                     request_deserializer=runyardpb_dot_v1_dot_environments__pb2.ListEnvironmentsRequest.FromString,
                     response_serializer=runyardpb_dot_v1_dot_environments__pb2.ListEnvironmentsResponse.SerializeToString,
+            ),
+            'GetEnvironmentLock': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEnvironmentLock,
+                    request_deserializer=runyardpb_dot_v1_dot_environments__pb2.GetEnvironmentLockRequest.FromString,
+                    response_serializer=runyardpb_dot_v1_dot_environments__pb2.GetEnvironmentLockResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,5 +153,22 @@ class EnvironmentService(object):
         return grpc.experimental.unary_unary(request, target, '/runyardpb.v1.EnvironmentService/ListEnvironments',
             runyardpb_dot_v1_dot_environments__pb2.ListEnvironmentsRequest.SerializeToString,
             runyardpb_dot_v1_dot_environments__pb2.ListEnvironmentsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetEnvironmentLock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/runyardpb.v1.EnvironmentService/GetEnvironmentLock',
+            runyardpb_dot_v1_dot_environments__pb2.GetEnvironmentLockRequest.SerializeToString,
+            runyardpb_dot_v1_dot_environments__pb2.GetEnvironmentLockResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

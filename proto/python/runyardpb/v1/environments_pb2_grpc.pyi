@@ -41,6 +41,14 @@ class EnvironmentServiceStub:
     ]
     """Lists environments, newest version of each name, by name. Idempotent. Errors: INVALID_ARGUMENT/PAGE_TOKEN_MISMATCH."""
 
+    GetEnvironmentLock: grpc.UnaryUnaryMultiCallable[
+        runyardpb.v1.environments_pb2.GetEnvironmentLockRequest,
+        runyardpb.v1.environments_pb2.GetEnvironmentLockResponse,
+    ]
+    """Returns a lock by its hash, as the property `runyard.lock` of a run names it, also where another has taken its place since.
+    Idempotent. Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND.
+    """
+
 class EnvironmentServiceAsyncStub:
     """Keeps named, versioned environments. One is built by a run of kind ENVIRONMENT_BUILD (RunService.CreateRun)."""
 
@@ -63,6 +71,14 @@ class EnvironmentServiceAsyncStub:
         runyardpb.v1.environments_pb2.ListEnvironmentsResponse,
     ]
     """Lists environments, newest version of each name, by name. Idempotent. Errors: INVALID_ARGUMENT/PAGE_TOKEN_MISMATCH."""
+
+    GetEnvironmentLock: grpc.aio.UnaryUnaryMultiCallable[
+        runyardpb.v1.environments_pb2.GetEnvironmentLockRequest,
+        runyardpb.v1.environments_pb2.GetEnvironmentLockResponse,
+    ]
+    """Returns a lock by its hash, as the property `runyard.lock` of a run names it, also where another has taken its place since.
+    Idempotent. Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND.
+    """
 
 class EnvironmentServiceServicer(metaclass=abc.ABCMeta):
     """Keeps named, versioned environments. One is built by a run of kind ENVIRONMENT_BUILD (RunService.CreateRun)."""
@@ -92,5 +108,15 @@ class EnvironmentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[runyardpb.v1.environments_pb2.ListEnvironmentsResponse, collections.abc.Awaitable[runyardpb.v1.environments_pb2.ListEnvironmentsResponse]]:
         """Lists environments, newest version of each name, by name. Idempotent. Errors: INVALID_ARGUMENT/PAGE_TOKEN_MISMATCH."""
+
+    @abc.abstractmethod
+    def GetEnvironmentLock(
+        self,
+        request: runyardpb.v1.environments_pb2.GetEnvironmentLockRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.v1.environments_pb2.GetEnvironmentLockResponse, collections.abc.Awaitable[runyardpb.v1.environments_pb2.GetEnvironmentLockResponse]]:
+        """Returns a lock by its hash, as the property `runyard.lock` of a run names it, also where another has taken its place since.
+        Idempotent. Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND.
+        """
 
 def add_EnvironmentServiceServicer_to_server(servicer: EnvironmentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

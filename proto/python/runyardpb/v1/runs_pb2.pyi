@@ -352,6 +352,7 @@ class RunSpec(google.protobuf.message.Message):
     RUN_DEFINITION_JSON_FIELD_NUMBER: builtins.int
     CALLER_INTERPRETER_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
+    REFRESH_ENVIRONMENT_FIELD_NUMBER: builtins.int
     kind: global___RunSpec.Kind.ValueType
     """What it is for."""
     compute_target: builtins.str
@@ -368,6 +369,8 @@ class RunSpec(google.protobuf.message.Message):
     """The run configuration as the client knows it, JSON of up to 256 KiB; shown, never read."""
     caller_interpreter: builtins.bytes
     """The interpreter of the caller, for the local target."""
+    refresh_environment: builtins.bool
+    """Of ENVIRONMENT_BUILD: resolves anew instead of taking the lock that is kept. The new lock then counts for later runs."""
     @property
     def script(self) -> global___Script:
         """A Python script, started with the environment's interpreter."""
@@ -424,9 +427,10 @@ class RunSpec(google.protobuf.message.Message):
         run_definition_json: builtins.str = ...,
         caller_interpreter: builtins.bytes = ...,
         limits: global___Limits | None = ...,
+        refresh_environment: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["cancel_grace", b"cancel_grace", "command", b"command", "environment", b"environment", "limits", b"limits", "max_duration", b"max_duration", "program", b"program", "resources", b"resources", "script", b"script"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["caller_environment", b"caller_environment", "caller_interpreter", b"caller_interpreter", "cancel_grace", b"cancel_grace", "command", b"command", "compute_target", b"compute_target", "environment", b"environment", "environment_name", b"environment_name", "environment_variables", b"environment_variables", "kind", b"kind", "limits", b"limits", "max_duration", b"max_duration", "merge_stderr", b"merge_stderr", "priority", b"priority", "program", b"program", "resources", b"resources", "run_definition_json", b"run_definition_json", "script", b"script", "snapshot", b"snapshot"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["caller_environment", b"caller_environment", "caller_interpreter", b"caller_interpreter", "cancel_grace", b"cancel_grace", "command", b"command", "compute_target", b"compute_target", "environment", b"environment", "environment_name", b"environment_name", "environment_variables", b"environment_variables", "kind", b"kind", "limits", b"limits", "max_duration", b"max_duration", "merge_stderr", b"merge_stderr", "priority", b"priority", "program", b"program", "refresh_environment", b"refresh_environment", "resources", b"resources", "run_definition_json", b"run_definition_json", "script", b"script", "snapshot", b"snapshot"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["program", b"program"]) -> typing.Literal["script", "command"] | None: ...
 
 global___RunSpec = RunSpec

@@ -707,7 +707,9 @@ class Lease(google.protobuf.message.Message):
 
     @property
     def lock(self) -> runyardpb.v1.environments_pb2.EnvironmentLock:
-        """Lock of the environment, if one was kept for this node's platform."""
+        """Lock of the environment, if one was kept for this node's platform. With `spec.refresh_environment` this and `locks` only
+        tell what counted until now.
+        """
 
     @property
     def environment(self) -> runyardpb.v1.environments_pb2.EnvironmentSpec:
@@ -1032,8 +1034,11 @@ class KeepLockRequest(google.protobuf.message.Message):
 
     SPEC_HASH_FIELD_NUMBER: builtins.int
     LOCK_FIELD_NUMBER: builtins.int
+    IS_REFRESH_FIELD_NUMBER: builtins.int
     spec_hash: builtins.str
     """Hash of what of the specification a lock depends on, hexadecimal."""
+    is_refresh: builtins.bool
+    """It was resolved anew, as somebody asked: it counts from now on, whatever was kept before."""
     @property
     def lock(self) -> runyardpb.v1.environments_pb2.EnvironmentLock:
         """The lock."""
@@ -1043,9 +1048,10 @@ class KeepLockRequest(google.protobuf.message.Message):
         *,
         spec_hash: builtins.str = ...,
         lock: runyardpb.v1.environments_pb2.EnvironmentLock | None = ...,
+        is_refresh: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lock", b"lock"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["lock", b"lock", "spec_hash", b"spec_hash"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["is_refresh", b"is_refresh", "lock", b"lock", "spec_hash", b"spec_hash"]) -> None: ...
 
 global___KeepLockRequest = KeepLockRequest
 

@@ -52,7 +52,9 @@ class AgentServiceStub:
         runyardpb.agent.v1.agent_pb2.KeepLockRequest,
         runyardpb.agent.v1.agent_pb2.KeepLockResponse,
     ]
-    """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent."""
+    """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. One that was
+    resolved anew takes the place of the other. Idempotent.
+    """
 
 class AgentServiceAsyncStub:
     """Spoken by agents only."""
@@ -88,7 +90,9 @@ class AgentServiceAsyncStub:
         runyardpb.agent.v1.agent_pb2.KeepLockRequest,
         runyardpb.agent.v1.agent_pb2.KeepLockResponse,
     ]
-    """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent."""
+    """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. One that was
+    resolved anew takes the place of the other. Idempotent.
+    """
 
 class AgentServiceServicer(metaclass=abc.ABCMeta):
     """Spoken by agents only."""
@@ -132,6 +136,8 @@ class AgentServiceServicer(metaclass=abc.ABCMeta):
         request: runyardpb.agent.v1.agent_pb2.KeepLockRequest,
         context: _ServicerContext,
     ) -> typing.Union[runyardpb.agent.v1.agent_pb2.KeepLockResponse, collections.abc.Awaitable[runyardpb.agent.v1.agent_pb2.KeepLockResponse]]:
-        """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent."""
+        """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. One that was
+        resolved anew takes the place of the other. Idempotent.
+        """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
