@@ -40,6 +40,8 @@ from runyard_daemon.control.health import Health
 from runyard_daemon.control.hello import LOCAL, Greeter
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.orders import Goodbye
+from runyard_daemon.control.pruning import BuiltPruner
+from runyard_daemon.control.questions import Questions
 from runyard_daemon.control.removal import Remover
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.control.restore import complete_restore
@@ -157,7 +159,8 @@ class App:
         pager = Pager(live.store.peek(meta.get).page_key)
         tags = JobTags(live, logs.root)
         reports = Reports(live, self.grants, logs, self.content, tags, read_spec, keep_s)
-        collector = Collector(live, config.collect_s)
+        questions = Questions(live)
+        collector = Collector(live, questions, config.collect_s)
         files = RunFiles(live, self.content, logs)
         canceler = Canceler(live, read_spec, principal())
         greeter = Greeter(live, self.grants, logs, read_spec, keep_s)
@@ -183,9 +186,9 @@ class App:
             workspaces=WorkspaceService(live, pager),
             experiments=ExperimentService(live, pager),
             computes=ComputeService(live, pager),
-            environments=EnvironmentService(live, pager, principal()),
+            environments=EnvironmentService(live, pager, principal(), BuiltPruner(live, questions)),
             agents=AgentService(
-                AgentParts(config, live, logs, tags, reports, greeter, collector, files)
+                AgentParts(config, live, logs, tags, reports, greeter, questions, files)
             ),
             admin=AdminService(
                 AdminParts(

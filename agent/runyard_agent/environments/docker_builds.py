@@ -70,6 +70,10 @@ class DockerBuilds:
     async def found(self, wanted: Wanted, listener: Listener) -> Mapping[str, Any] | None:
         """The image, if it is built and still is in the engine."""
         record = self._cache.ready(wanted.key)
+        if record is not None:
+            self._cache.uses.built(
+                wanted.key
+            )  # who waits for it keeps it while the engine is asked
         found = None if record is None else await wanted.api.image(record.image)
         if record is not None and found is None:
             listener.log.write(f"Image {wanted.tag} was removed from the engine.\n".encode())

@@ -9,10 +9,10 @@ from runyard_contract.errors import DigestMismatch, SpecInvalid
 from runyard_contract.version import build_id
 from runyard_daemon.config import Config
 from runyard_daemon.control.attemptlogs import AttemptLogs
-from runyard_daemon.control.collect import Collector
 from runyard_daemon.control.hello import Greeter
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.orders import Lock
+from runyard_daemon.control.questions import Questions
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.control.runfiles import RunFiles
 from runyard_daemon.control.tags import JobTags
@@ -44,7 +44,7 @@ class AgentParts:
     tags: JobTags
     reports: Reports
     greeter: Greeter
-    collector: Collector
+    questions: Questions
     files: RunFiles
 
 
@@ -66,7 +66,7 @@ class AgentService(AgentServiceServicer):
             context,
             parts.greeter,
             parts.reports,
-            parts.collector,
+            parts.questions,
             parts.live.journal,
             parts.config.out_of_touch_s,
         )
@@ -77,7 +77,7 @@ class AgentService(AgentServiceServicer):
         finally:
             session.is_open = False
             if parts.greeter.part(session):
-                parts.collector.lost(session.node)
+                parts.questions.lost(session.node)
             parts.live.journal.info("agent_session_ended", node=session.node)
 
     def _welcome(self) -> pb.Welcome:

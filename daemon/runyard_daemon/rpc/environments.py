@@ -12,10 +12,13 @@ from runyard_daemon.control.environment_rules import (
     variable_violations,
 )
 from runyard_daemon.control.live import Live
+from runyard_daemon.control.pruning import BuiltPruner
 from runyard_daemon.rpc.convert.nouns import to_environment_message, to_lock_message
 from runyard_daemon.rpc.convert.specs import parse_environment_name, to_environment
 from runyard_daemon.rpc.edge import Context
+from runyard_daemon.rpc.idle import Writable
 from runyard_daemon.rpc.paging import Pager
+from runyard_daemon.rpc.prune_environments import prune_environments
 from runyard_daemon.store import Connection, environments
 from runyard_daemon.store.environments import EnvironmentRecord, LockRecord
 from runyard_daemon.store.requests import request_key
@@ -28,10 +31,11 @@ Found = tuple[EnvironmentRecord, list[LockRecord]]
 class EnvironmentService(EnvironmentServiceServicer):
     """Keeps named, versioned environments."""
 
-    def __init__(self, live: Live, pager: Pager, principal: str) -> None:
+    def __init__(self, live: Live, pager: Pager, principal: str, pruner: BuiltPruner) -> None:
         self._live = live
         self._pager = pager
         self._principal = principal
+        self._pruner = pruner
 
     async def CreateEnvironment(
         self, request: pb.CreateEnvironmentRequest, context: Context
@@ -111,6 +115,14 @@ class EnvironmentService(EnvironmentServiceServicer):
                 hash=request.hash[:64],
             )
         return pb.GetEnvironmentLockResponse(lock=to_lock_message(found))
+
+    async def PruneEnvironments(  # type: ignore[override]  # a coroutine that uses write
+        self,
+        request: pb.PruneEnvironmentsRequest,
+        context: Writable[pb.PruneEnvironmentsResponse],
+    ) -> None:
+        """Built environments of nodes; one answer a node, as they come."""
+        await prune_environments(context, self._live, self._pruner, request)
 
 
 def _with_locks(conn: Connection, record: EnvironmentRecord) -> Found:

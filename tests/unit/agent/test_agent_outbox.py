@@ -171,7 +171,7 @@ def test_outbox_denies_until_the_daemon_has_heard_of_it() -> None:
 
 def test_outbox_says_a_collected_folder_again_until_it_is_acknowledged() -> None:
     outbox = Outbox()
-    outbox.say_collected(pb.WorkdirCollected(request_id="r"))
+    outbox.answer(pb.WorkdirCollected(request_id="r"))
 
     first = said(outbox)
     outbox.new_session()
@@ -181,6 +181,17 @@ def test_outbox_says_a_collected_folder_again_until_it_is_acknowledged() -> None
 
     assert [m.workdir_collected.request_id for m in first + second] == ["r", "r"]
     assert said(outbox) == []
+
+
+def test_outbox_tells_what_is_built_no_later_than_what_was_pruned() -> None:
+    outbox = Outbox()
+    outbox.answer(pb.BuiltPruned(request_id="r", left_count=1))
+    outbox.say_built([])
+
+    (message,) = said(outbox)
+
+    assert message.built_pruned == pb.BuiltPruned(request_id="r", left_count=1)
+    assert message.HasField("environments")
 
 
 def test_outbox_wait_ends_without_news_when_the_time_is_over() -> None:

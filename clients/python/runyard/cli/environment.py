@@ -10,6 +10,7 @@ import click
 
 from runyard.cli import parameters
 from runyard.cli.command_line import Group, json_option, output_of
+from runyard.cli.environment_prune import prune
 from runyard.cli.options import option
 from runyard.cli.output import STDOUT_FD
 from runyard.cli.render.amounts import local_time, message_time, utc_time
@@ -33,7 +34,7 @@ _SHOWN_REQUIREMENTS = 4
     examples=["runyard environment build --name iris requirements.txt", "runyard environment list"],
 )
 def environment() -> None:
-    """List, show, lock and build environments: what a script needs to run."""
+    """List, show, lock, build and prune environments: what a script needs to run."""
 
 
 @environment.command("list", examples=["runyard environment list"])
@@ -45,7 +46,7 @@ def list_command(ctx: click.Context) -> None:
     SIZE and HITS (runs that were given it without building it) are those of all nodes together.
     """
     output = output_of(ctx)
-    found = _environments(open_workspace())
+    found = stored_environments(open_workspace())
     if output.is_json:
         output.print_json([_environment_json(one) for one in found])
         return
@@ -70,7 +71,7 @@ def show(ctx: click.Context, name: str) -> None:
     if output.is_json:
         output.print_json(_environment_json(found))
         return
-    output.print(output.paint(_name(found), "bold", STDOUT_FD))
+    output.print(output.paint(environment_name(found), "bold", STDOUT_FD))
     for fact, value in (
         ("version", str(found.version)),
         ("kind", _kind(found)),
@@ -115,7 +116,9 @@ def lock(ctx: click.Context, name: str, platform: str | None) -> None:
     found = _get(open_workspace(), name)
     chosen = choose_lock(found, platform)
     if output.is_json:
-        output.print_json({"name": _name(found), "version": found.version, **_lock_json(chosen)})
+        output.print_json(
+            {"name": environment_name(found), "version": found.version, **_lock_json(chosen)}
+        )
         return
     for line in chosen.text.splitlines():
         output.print(clean(line))
@@ -128,7 +131,7 @@ def choose_lock(
 
     Raises `StateNotAllowed` where there is none yet, and `SpecInvalid` where several fit.
     """
-    name = f"environment {_name(found)} version {found.version}"
+    name = f"environment {environment_name(found)} version {found.version}"
     locked = ", ".join(one.platform for one in found.locks)
     chosen = [one for one in found.locks if platform in (None, one.platform)]
     if not chosen:
@@ -136,15 +139,15 @@ def choose_lock(
         raise StateNotAllowed(
             f"{name} has no lock{of_platform}"
             + (f"; it is locked for {locked}" if locked else " yet: it was never built"),
-            hint=f"make one with `runyard environment build {_name(found)} -t TARGET`",
-            environment=_name(found),
+            hint=f"make one with `runyard environment build {environment_name(found)} -t TARGET`",
+            environment=environment_name(found),
         )
     if len(chosen) > 1:
         raise SpecInvalid(
             f"{name} has {len(chosen)} locks: {locked}",
-            hint=f"choose one: `runyard environment lock {_name(found)}"
+            hint=f"choose one: `runyard environment lock {environment_name(found)}"
             f" --platform {chosen[0].platform}`",
-            environment=_name(found),
+            environment=environment_name(found),
         )
     return chosen[0]
 
@@ -186,6 +189,9 @@ def build(
     return follow_build(output, workspace, run, is_refresh=refresh)
 
 
+environment.add_command(prune)
+
+
 def _get(workspace: Workspace, name: str) -> environments_pb2.Environment:
     """The newest version of a stored environment. Raises EnvironmentNotFound with the nearest."""
     from runyardpb.v1 import environments_pb2, environments_pb2_grpc
@@ -200,7 +206,7 @@ def _get(workspace: Workspace, name: str) -> environments_pb2.Environment:
     return answer.environment
 
 
-def _environments(workspace: Workspace) -> list[environments_pb2.Environment]:
+def stored_environments(workspace: Workspace) -> list[environments_pb2.Environment]:
     """All stored environments in their newest versions."""
     from runyardpb.v1 import environments_pb2, environments_pb2_grpc
 
@@ -220,7 +226,7 @@ def _environments(workspace: Workspace) -> list[environments_pb2.Environment]:
         request.page_token = answer.next_page_token
 
 
-def _name(found: environments_pb2.Environment) -> str:
+def environment_name(found: environments_pb2.Environment) -> str:
     """The name in `workspaces/W/environments/E/versions/V`."""
     parts = found.name.split("/")
     return parts[3] if len(parts) > 3 else found.name
@@ -272,7 +278,7 @@ def _row(found: environments_pb2.Environment) -> tuple[str, ...]:
     if _kind(found) == "user-managed":
         asked = os.fsdecode(spec.user_managed.interpreter_path) or "python3"
     return (
-        _name(found),
+        environment_name(found),
         str(found.version),
         _kind(found),
         ", ".join(lock.platform for lock in found.locks),
@@ -287,7 +293,7 @@ def _environment_json(found: environments_pb2.Environment) -> dict[str, Any]:
     docker = found.spec.docker
     interpreter = found.spec.user_managed.interpreter_path
     return {
-        "name": _name(found),
+        "name": environment_name(found),
         "version": found.version,
         "kind": _kind(found),
         "create_time": utc_time(message_time(found, "create_time")),

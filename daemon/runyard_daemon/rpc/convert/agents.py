@@ -14,6 +14,7 @@ from runyard_contract.limits import BUILT_ENVIRONMENTS_MAX
 from runyard_contract.paths import shown
 from runyard_daemon.control import orders
 from runyard_daemon.control.orders import RunRef
+from runyard_daemon.control.pruning import BuiltPruned
 from runyard_daemon.control.reported import (
     AttemptReport,
     EnvironmentBuild,
@@ -257,23 +258,39 @@ def to_builds(message: pb.BuiltEnvironments) -> dict[str, EnvironmentBuild]:
             violations=[("environments", f"{count} builds are over {BUILT_ENVIRONMENTS_MAX}")]
         )
     return {
-        build.lock_hash: EnvironmentBuild(
-            lock_hash=build.lock_hash,
-            size_bytes=_amount(build.size_bytes),
-            create_time_us=from_timestamp(build.create_time),
-            last_use_time_us=from_timestamp(build.last_use_time),
-            hits=_amount(build.hits),
-        )
-        for build in message.builds
-        if is_digest(build.lock_hash)
+        build.lock_hash: _to_build(build) for build in message.builds if is_digest(build.lock_hash)
     }
+
+
+def to_pruned(message: pb.BuiltPruned) -> BuiltPruned:
+    """What was removed on a node, as far as it makes sense."""
+    builds = zip(message.builds, range(BUILT_ENVIRONMENTS_MAX), strict=False)
+    return BuiltPruned(
+        builds=tuple(_to_build(build) for build, _ in builds if is_digest(build.lock_hash)),
+        left_bytes=_amount(message.left_bytes),
+        left_count=_amount(message.left_count),
+        in_use_count=_amount(message.in_use_count),
+        error=_cut(message.error),
+    )
+
+
+def _to_build(build: environments_pb2.EnvironmentBuild) -> EnvironmentBuild:
+    return EnvironmentBuild(
+        lock_hash=build.lock_hash,
+        size_bytes=_amount(build.size_bytes),
+        create_time_us=from_timestamp(build.create_time),
+        last_use_time_us=from_timestamp(build.last_use_time),
+        hits=_amount(build.hits),
+    )
 
 
 def _within(amount: int, limit: int) -> int:
     return min(max(0, amount), limit)
 
 
-def to_message(order: orders.Cancel | orders.Collect | orders.Goodbye) -> pb.SessionResponse:
+def to_message(
+    order: orders.Cancel | orders.Collect | orders.Prune | orders.Goodbye,
+) -> pb.SessionResponse:
     """An order that has a message of its own."""
     match order:
         case orders.Cancel(target, grace_s, is_superseded):
@@ -290,6 +307,14 @@ def to_message(order: orders.Cancel | orders.Collect | orders.Goodbye) -> pb.Ses
                     ref=from_target(target), request_id=request_id
                 )
             )
+        case orders.Prune(request_id, older_than_s, max_size_bytes, is_dry_run):
+            prune = pb.PruneBuilt(
+                request_id=request_id,
+                older_than=to_duration(older_than_s) if older_than_s is not None else None,
+                max_size_bytes=max_size_bytes,
+                is_dry_run=is_dry_run,
+            )
+            return pb.SessionResponse(prune_built=prune)
         case orders.Goodbye(is_stop):
             return pb.SessionResponse(goodbye=pb.Goodbye(is_stop=is_stop))
 
