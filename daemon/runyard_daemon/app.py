@@ -60,7 +60,7 @@ from runyard_daemon.loops.local_agent import AgentPlace, LocalAgent
 from runyard_daemon.loops.metrics_file import keep_metrics_file
 from runyard_daemon.rpc.admin import AdminParts, AdminService
 from runyard_daemon.rpc.agents import AgentParts, AgentService
-from runyard_daemon.rpc.convert.specs import environment_hash, read_spec
+from runyard_daemon.rpc.convert.specs import describe_environment, environment_hash, read_spec
 from runyard_daemon.rpc.edge import Edge, Gate
 from runyard_daemon.rpc.environments import EnvironmentService
 from runyard_daemon.rpc.health import HealthService
@@ -161,7 +161,7 @@ class App:
         reports = Reports(live, self.grants, logs, self.content, tags, read_spec, keep_s)
         questions = Questions(live)
         collector = Collector(live, questions, config.collect_s)
-        files = RunFiles(live, self.content, logs)
+        files = RunFiles(live, self.content, logs, describe_environment)
         canceler = Canceler(live, read_spec, principal())
         greeter = Greeter(live, self.grants, logs, read_spec, keep_s)
         submitter = Submitter(

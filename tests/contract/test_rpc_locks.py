@@ -120,6 +120,44 @@ def test_a_lock_that_was_resolved_anew_goes_into_later_leases_and_the_other_is_s
     with_daemon(test)
 
 
+def test_a_run_has_specification_and_lock_of_its_environment_among_its_files() -> None:
+    async def test(daemon: Served) -> None:
+        environment = await stored(daemon, numpy_on(b""))
+        await keep(daemon, environment.spec_hash, "numpy==1\n")
+        spec = runs_pb2.RunSpec(command=runs_pb2.Command(argv=[b"x"]), environment_name="env")
+
+        async with FakeAgent(daemon.channel).connected() as agent:
+            run = (await daemon.runs.CreateRun(create_request(spec=spec))).run
+            ref = (await agent.expect("lease")).ref
+            before = await daemon.runs.ListRunFiles(runs_pb2.ListRunFilesRequest(parent=run.name))
+            facts = {"lock": lock_hash(LINUX, "numpy==1\n")}
+            phase = agent_pb2.AttemptReport.PHASE_PREPARING
+            await agent.report(ref, phase, execution=facts)
+            await keep(daemon, environment.spec_hash, "numpy==2\n", is_refresh=True)
+
+        listed = await daemon.runs.ListRunFiles(
+            runs_pb2.ListRunFilesRequest(parent=run.name, prefix="environment/")
+        )
+        read = {file.path: await content(daemon, run.name, file.path) for file in listed.files}
+        rest = await content(daemon, run.name, "environment/lock.txt", 6)
+
+        assert [file.path for file in before.files] == ["environment/conda_specification.yml"]
+        assert [file.size_bytes for file in listed.files] == [*map(len, read.values())]
+        assert read["environment/conda_specification.yml"].decode() == (
+            "name: env\nchannels:\n  - conda-forge\ndependencies:\n"
+            "  - python=3.11\n  - pip\n  - pip:\n    - numpy\n"
+        )
+        assert read["environment/lock.txt"] == b"numpy==1\n"
+        assert rest == b"=1\n"
+
+    with_daemon(test)
+
+
+async def content(daemon: Served, run: str, path: str, offset_bytes: int = 0) -> bytes:
+    request = runs_pb2.ReadRunFileRequest(name=run, path=path, offset_bytes=offset_bytes)
+    return b"".join([answer.data async for answer in daemon.runs.ReadRunFile(request)])
+
+
 def test_a_lock_that_never_was_is_not_found() -> None:
     async def test(daemon: Served) -> None:
         asked = environments_pb2.GetEnvironmentLockRequest(hash="../" + "f" * 100)

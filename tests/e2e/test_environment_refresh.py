@@ -56,6 +56,24 @@ def test_refresh_takes_newer_packages_for_later_runs_and_says_what_changed(house
     assert locks[3] == change["lock_before"]  # the run before keeps naming its own
 
 
+def test_specification_beside_a_run_makes_its_environment_again(shared_house: House) -> None:
+    folder = shared_house.project({"train.py": TRAIN}, name="beside")
+    with package_index(folder.parent / "beside-index") as (index, wheels):
+        (folder / "requirements.txt").write_text(f"{index}\nryfresh<2\n")
+        make_wheel(wheels, "ryfresh", "1.0")
+        shared_house.runyard("run", "--env", "requirements.txt", "train.py", cwd=folder)
+
+        shared_house.runyard("runs", "download", "last", "environment", "-o", "got", cwd=folder)
+        specification = folder / "got" / "environment" / "conda_specification.yml"
+        again = shared_house.runyard("run", "--env", str(specification), "train.py", cwd=folder)
+        lock = (folder / "got" / "environment" / "lock.txt").read_text()
+        files = shared_house.runyard("runs", "files", "last").stdout.decode()
+
+    assert again.stdout == b"1.0\n", again.stderr.decode()
+    assert lock.startswith("ryfresh==1.0")
+    assert "environment/conda_specification.yml" in files
+
+
 def test_refresh_that_fails_leaves_the_lock_as_it_was(shared_house: House) -> None:
     folder = shared_house.project({"train.py": TRAIN}, name="failing")
     with package_index(folder.parent / "few") as (index, wheels):
