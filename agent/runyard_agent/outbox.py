@@ -228,7 +228,7 @@ def to_build(found: Found) -> EnvironmentBuild:
     """A built environment on the wire."""
     record = found.record
     message = EnvironmentBuild(
-        lock_hash=record.lock_hash, size_bytes=record.size_bytes, hits=found.hits
+        lock_hash=record.of_lock or record.lock_hash, size_bytes=record.size_bytes, hits=found.hits
     )
     message.create_time.FromNanoseconds(record.created_at_unix_ns)
     message.last_use_time.FromNanoseconds(found.last_used_unix_ns)

@@ -269,6 +269,22 @@ def test_environment_shows_where_its_locks_are_built_while_the_node_is_there() -
     with_daemon(test)
 
 
+def test_environment_that_is_built_for_several_snapshots_shows_all_of_them() -> None:
+    async def test(daemon: Served) -> None:
+        environment = await stored(daemon, numpy_on(b""))
+        await keep(daemon, environment.spec_hash, "numpy==1\n")
+        get = environments_pb2.GetEnvironmentRequest(name=environment.name)
+
+        async with FakeAgent(daemon.channel).connected() as agent:
+            one, two = built("numpy==1\n", size_bytes=1), built("numpy==1\n", size_bytes=2)
+            await agent.told(environments=said(one, two))
+            shown = (await daemon.environments.GetEnvironment(get)).environment.builds
+
+        assert sorted(build.size_bytes for build in shown) == [1, 2]
+
+    with_daemon(test)
+
+
 def test_builds_that_make_no_sense_are_left_out_or_count_as_a_fault() -> None:
     async def test(daemon: Served) -> None:
         environment = await stored(daemon, numpy_on(b""))

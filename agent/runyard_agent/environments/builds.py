@@ -16,13 +16,15 @@ from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec
 class Contents:
     """What was put into an environment: the version of its Python, and how many packages.
 
-    Of a container image `image` is the id, and `size_bytes` what it takes of the engine's disk.
+    Of a container image `image` is the id, `size_bytes` what it takes of the engine's disk, and
+    `of_lock` the hash of its lock where more than that names it.
     """
 
     python: str
     packages: int
     image: str = ""
     size_bytes: int = 0
+    of_lock: str = ""
 
 
 Fill = Callable[[Audience, int], Awaitable[Contents]]
@@ -144,6 +146,7 @@ class Builds:
             python=contents.python,
             packages=contents.packages,
             image=contents.image,
+            of_lock=contents.of_lock,
         )
         self._cache.seal(record)
         audience.say(f"Built in {seconds_since(began_s)}, {record.size_bytes / 1e6:.1f} MB.")

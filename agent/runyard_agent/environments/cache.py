@@ -43,7 +43,8 @@ class Record:
 
     `created_at_unix_ns` is wall clock, `size_bytes` the sum of its files' lengths, `python` the
     version of its interpreter, `packages` their number, `image` the id of the container image that
-    it is; empty: the folder itself is the environment.
+    it is; empty: the folder itself is the environment. `of_lock` is the hash of the lock that it
+    was built of, where that is not `lock_hash`: an image that copies files is one a snapshot.
     """
 
     lock_hash: str
@@ -53,6 +54,7 @@ class Record:
     python: str
     packages: int
     image: str = ""
+    of_lock: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,11 @@ class Wanted:
         return digest_bytes(f"{self.lock.hash} {self.context.digest}".encode())
 
     @property
+    def of_lock(self) -> str:
+        """The hash of its lock, where that alone does not name the image; else empty."""
+        return self.lock.hash if self.key != self.lock.hash else ""
+
+    @property
     def tag(self) -> str:
         """The name of the image."""
         return f"{REPOSITORY}:{self.key[:KEY_DIGITS]}"
@@ -103,7 +108,7 @@ class DockerBuilds:
                 wanted.options, base, inside, text, wanted.tag, self._labels, audience, lock_fd
             )
             size_bytes = await _own_bytes(wanted.api, image, [base])
-            return Contents(inside.version, count, image, size_bytes)
+            return Contents(inside.version, count, image, size_bytes, wanted.of_lock)
 
         return await self._ensured(wanted, fill, listener)
 
@@ -120,7 +125,8 @@ class DockerBuilds:
                 *(wanted.api, wanted.options.conda, base, lock, wanted.tag),
                 *(self._labels, audience, lock_fd),
             )
-            return Contents("", 0, image, await _own_bytes(wanted.api, image, [base]))
+            size_bytes = await _own_bytes(wanted.api, image, [base])
+            return Contents("", 0, image, size_bytes, wanted.of_lock)
 
         return await self._ensured(wanted, fill, listener)
 
@@ -174,7 +180,7 @@ class DockerBuilds:
                 lambda fault: explain_build(fault, options.dockerfile),
             )
         image = str(answer["image"])
-        return Contents("", 0, image, await _own_bytes(api, image, found))
+        return Contents("", 0, image, await _own_bytes(api, image, found), wanted.of_lock)
 
     async def _remove_unwanted(self) -> None:
         """Removes the images of environments that made room for others, or were never finished."""

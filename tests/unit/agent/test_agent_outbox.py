@@ -1,5 +1,6 @@
 import asyncio
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 from runyard_agent.attempt import Attempt
@@ -216,6 +217,16 @@ def test_attempt_keeps_a_bounded_number_of_warnings() -> None:
 
 
 BUILT = Found(Record("ab" * 32, "linux-64", 1_000, 42, "3.11.7", 2), 2_000, 3)
+
+
+def test_outbox_tells_the_lock_that_an_image_with_files_is_built_of() -> None:
+    outbox = Outbox()
+    record = replace(BUILT.record, of_lock="cd" * 32)
+
+    outbox.say_built([BUILT, replace(BUILT, record=record)])
+
+    builds = said(outbox)[0].environments.builds
+    assert [build.lock_hash for build in builds] == ["ab" * 32, "cd" * 32]
 
 
 def test_outbox_says_what_is_built_when_that_changes_and_in_each_session() -> None:

@@ -250,16 +250,18 @@ def to_hello(hello: pb.Hello) -> Hello:
     )
 
 
-def to_builds(message: pb.BuiltEnvironments) -> dict[str, EnvironmentBuild]:
+def to_builds(message: pb.BuiltEnvironments) -> dict[str, list[EnvironmentBuild]]:
     """What is built on a node, by the hash of its lock. Raises SpecInvalid for too many."""
     count = len(message.builds)
     if count > BUILT_ENVIRONMENTS_MAX:
         raise SpecInvalid(
             violations=[("environments", f"{count} builds are over {BUILT_ENVIRONMENTS_MAX}")]
         )
-    return {
-        build.lock_hash: _to_build(build) for build in message.builds if is_digest(build.lock_hash)
-    }
+    found: dict[str, list[EnvironmentBuild]] = {}
+    for build in message.builds:
+        if is_digest(build.lock_hash):
+            found.setdefault(build.lock_hash, []).append(_to_build(build))
+    return found
 
 
 def to_pruned(message: pb.BuiltPruned) -> BuiltPruned:

@@ -187,7 +187,9 @@ class BuiltEnvironments(google.protobuf.message.Message):
     BUILDS_FIELD_NUMBER: builtins.int
     @property
     def builds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyardpb.v1.environments_pb2.EnvironmentBuild]:
-        """One for each lock, without `node`; up to 10,000, those that were used longest ago left out."""
+        """One for each lock, or, of an image that copies files, for each lock and snapshot; without `node`. Up to 10,000, those that were
+        used longest ago left out.
+        """
 
     def __init__(
         self,
