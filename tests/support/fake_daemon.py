@@ -20,7 +20,7 @@ import grpc
 import zstandard
 
 from runyard_contract.content.store import ContentStore
-from runyard_contract.errors import DiskFull, LeaseSuperseded, RunyardError
+from runyard_contract.errors import DiskFull, LeaseSuperseded, RunyardError, SpecInvalid
 from runyard_contract.limits import MESSAGE_BYTES
 from runyard_contract.manifest import decode_chunks
 from runyard_contract.shipping import accept
@@ -92,6 +92,7 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         self.uploaded: list[str] = []
         self.returned: list[pb.AttemptRef] = []
         self.kept_locks: list[pb.KeepLockRequest] = []
+        self.keeps_locks = True
         self.messages = 0
         self.builds: list[environments_pb2.EnvironmentBuild] | None = None
         """What the agent has told of, None before."""
@@ -317,6 +318,8 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
 
     async def KeepLock(self, request: pb.KeepLockRequest, context: Any) -> Any:
         self.kept_locks.append(request)
+        if not self.keeps_locks:
+            await _abort(context, SpecInvalid(violations=[("lock", "is not wanted")]))
         return pb.KeepLockResponse(lock=request.lock)
 
     def _fenced(self, ref: pb.AttemptRef) -> Held | None:
