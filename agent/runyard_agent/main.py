@@ -32,6 +32,7 @@ from runyard_agent.launch import Specs
 from runyard_agent.link import Link
 from runyard_agent.node import Node
 from runyard_agent.outbox import Outbox
+from runyard_agent.pruning import Pruning
 from runyard_agent.sealer import Sealer
 from runyard_agent.session import Session, Stopped
 from runyard_agent.shipping.append import Appender
@@ -140,7 +141,8 @@ async def run(settings: Config, home: Home) -> None:
                 first_looks=Deadlines(settings.poll_s),
             )
             attempts = Attempts(node, outbox, sweeper, group, machine)
-            session = Session(settings, home, machine, attempts, outbox, link, appender)
+            pruning = Pruning(environments, outbox, group)
+            session = Session(settings, home, machine, attempts, outbox, link, appender, pruning)
             stop = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)

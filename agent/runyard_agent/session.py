@@ -20,6 +20,7 @@ from runyard_agent.home import Home
 from runyard_agent.link import Link, Stream, Stubs, cancelling
 from runyard_agent.outbox import Outbox
 from runyard_agent.probe import Machine
+from runyard_agent.pruning import Pruning
 from runyard_agent.shipping.append import WINDOW_BYTES, Appender
 from runyard_contract.errors import HomeUnusable, RunyardError, VersionMismatch
 from runyard_contract.home import DAEMON_RECORD, check_socket, grpc_target
@@ -60,6 +61,7 @@ class Session:
         outbox: Outbox,
         link: Link,
         appender: Appender,
+        pruning: Pruning,
     ) -> None:
         self._config = config
         self._home = home
@@ -68,6 +70,7 @@ class Session:
         self._outbox = outbox
         self._link = link
         self._appender = appender
+        self._pruning = pruning
         self._sequence = 0
         self._received = 0
         self._heartbeat_s: float | None = None
@@ -177,6 +180,8 @@ class Session:
                 self._attempts.on_cancel(response.cancel)
             case "collect_workdir":
                 self._attempts.on_collect(response.collect_workdir)
+            case "prune_built":
+                self._pruning.asked(response.prune_built)
             case "goodbye" if response.goodbye.is_stop:
                 raise Stopped("the daemon was stopped")
         for lease in response.leases:

@@ -40,6 +40,8 @@ from runyard_daemon.control.health import Health
 from runyard_daemon.control.hello import LOCAL, Greeter
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.orders import Goodbye
+from runyard_daemon.control.pruning import BuiltPruner
+from runyard_daemon.control.questions import Questions
 from runyard_daemon.control.removal import Remover
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.control.restore import complete_restore
@@ -59,7 +61,7 @@ from runyard_daemon.loops.local_agent import AgentPlace, LocalAgent
 from runyard_daemon.loops.metrics_file import keep_metrics_file
 from runyard_daemon.rpc.admin import AdminParts, AdminService
 from runyard_daemon.rpc.agents import AgentParts, AgentService
-from runyard_daemon.rpc.convert.specs import environment_hash, read_spec
+from runyard_daemon.rpc.convert.specs import describe_environment, environment_hash, read_spec
 from runyard_daemon.rpc.edge import Edge, Gate
 from runyard_daemon.rpc.environments import EnvironmentService
 from runyard_daemon.rpc.health import HealthService
@@ -164,8 +166,9 @@ class App:
         pager = Pager(live.store.peek(meta.get).page_key)
         tags = JobTags(live, logs.root)
         reports = Reports(live, self.grants, logs, self.content, tags, read_spec, keep_s)
-        collector = Collector(live, config.collect_s)
-        files = RunFiles(live, self.content, logs)
+        questions = Questions(live)
+        collector = Collector(live, questions, config.collect_s)
+        files = RunFiles(live, self.content, logs, describe_environment)
         canceler = Canceler(live, read_spec, principal())
         greeter = Greeter(live, self.grants, logs, read_spec, keep_s)
         submitter = Submitter(
@@ -191,7 +194,12 @@ class App:
             experiments=ExperimentService(live, pager),
             computes=ComputeService(live, pager),
             environments=EnvironmentService(
-                live, self.content, pager, principal(), config.upload_idle_s
+                live,
+                self.content,
+                pager,
+                principal(),
+                BuiltPruner(live, questions),
+                config.upload_idle_s,
             ),
             agents=AgentService(
                 AgentParts(
@@ -201,7 +209,7 @@ class App:
                     tags,
                     reports,
                     greeter,
-                    collector,
+                    questions,
                     files,
                     SealedKeeper(live, self.content),
                 )

@@ -119,6 +119,21 @@ class BuildingSuite(EnvironmentBuilderSuite):
         assert first.python == second.python
         assert len(case.built()) == 1
 
+    def test_refresh_resolves_anew_whatever_lock_is_kept(self, case: BuildingCase) -> None:
+        first = run(provide(case.make(), case.good))
+        assert first.lock is not None
+        log = Log()
+
+        refreshed = run(provide(case.make(), case.good, log, locks=[first.lock], is_refresh=True))
+        with pytest.raises(EnvironmentFailed):  # the lock of another specification is no help
+            run(provide(case.make(), case.missing, locks=[first.lock], is_refresh=True))
+
+        assert refreshed.lock is not None
+        assert refreshed.lock.hash == first.lock.hash
+        assert "esolv" in log.text
+        assert execute(refreshed, case.proof).returncode == 0
+        assert len(case.built()) == 1
+
     def test_what_is_built_needs_nothing_from_outside(self, case: BuildingCase) -> None:
         first = run(provide(case.make(), case.good))
         assert first.lock is not None

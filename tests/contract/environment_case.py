@@ -140,10 +140,14 @@ async def provide(
     spec: EnvironmentSpec,
     log: Log | None = None,
     locks: Sequence[EnvironmentLock] = (),
+    *,
+    is_refresh: bool = False,
 ) -> ProvidedEnvironment:
     """What an attempt asks a builder for."""
     log = log or Log()
-    return await builder.provide(spec, locks, log=log, progress=log.doing.append)
+    return await builder.provide(
+        spec, locks, log=log, progress=log.doing.append, is_refresh=is_refresh
+    )
 
 
 async def provide_to(

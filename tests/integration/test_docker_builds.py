@@ -115,6 +115,8 @@ def test_snapshot_is_the_context_and_a_change_builds_again(
     assert changed.lock is not None
     assert first.lock.hash == changed.lock.hash
     assert first.key != changed.key
+    kept = EnvironmentCache(tmp_path / "environments").found()
+    assert [one.record.of_lock for one in kept] == [first.lock.hash] * 2
 
 
 def test_dockerfile_that_copies_nothing_is_the_same_with_any_snapshot(

@@ -21,7 +21,7 @@ import zstandard
 
 from runyard_contract.content.store import ContentStore
 from runyard_contract.environment_spec import packages_hash
-from runyard_contract.errors import DiskFull, LeaseSuperseded, RunyardError
+from runyard_contract.errors import DiskFull, LeaseSuperseded, RunyardError, SpecInvalid
 from runyard_contract.limits import MESSAGE_BYTES
 from runyard_contract.manifest import decode_chunks
 from runyard_contract.shipping import accept
@@ -93,6 +93,8 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         self.collected: dict[str, pb.WorkdirCollected] = {}
         self.uploaded: list[str] = []
         self.returned: list[pb.AttemptRef] = []
+        self.kept_locks: list[pb.KeepLockRequest] = []
+        self.keeps_locks = True
         self.messages = 0
         self.builds: list[environments_pb2.EnvironmentBuild] | None = None
         """What the agent has told of, None before."""
@@ -328,6 +330,9 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         return pb.RegisterFilesResponse()
 
     async def KeepLock(self, request: pb.KeepLockRequest, context: Any) -> Any:
+        self.kept_locks.append(request)
+        if not self.keeps_locks:
+            await _abort(context, SpecInvalid(violations=[("lock", "is not wanted")]))
         self.locks[request.spec_hash, request.lock.platform] = request.lock
         return pb.KeepLockResponse(lock=request.lock)
 

@@ -13,7 +13,7 @@ from runyard_agent.environments.intactness import Measured, note_files
 from runyard_agent.environments.protocol import NotHere
 from runyard_agent.environments.shared_work import Audience, Listener, SharedWork
 from runyard_contract.paths import shown
-from runyardpb.v1.environments_pb2 import EnvironmentLock
+from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec
 
 CHANGES_WITH_USE = frozenset({LAST_USED_NAME, READY_NAME, VARIABLES_NAME, ".lock"})
 """Files of an environment that change without it: records, and what is computed again when lost."""
@@ -55,6 +55,15 @@ class Recipe:
 
 Resolve = Callable[[Audience], Awaitable[EnvironmentLock]]
 """Finds the exact packages of a specification."""
+
+
+def work_key(where: str, spec: EnvironmentSpec, *, is_refresh: bool) -> str:
+    """Names what is resolved, and where: who asks for the same takes part in the work.
+
+    Who wants it resolved anew does not join work that may have begun before.
+    """
+    key = f"{where} {spec.SerializeToString(deterministic=True).hex()}"
+    return f"anew {key}" if is_refresh else key
 
 
 class SealedUnusable(Exception):

@@ -18,12 +18,13 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from runyard_agent import journal
-from runyard_agent.core.eviction import Stored, to_evict
+from runyard_agent.core.eviction import Stored, to_evict, to_prune
 from runyard_agent.environments.intactness import Looks
 from runyard_agent.environments.uses import Uses
 from runyard_contract.paths import atomic_write
@@ -76,6 +77,19 @@ class Found:
     record: Record
     last_used_unix_ns: int
     hits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was removed because somebody asked for it, and what is left, some of it in use."""
+
+    removed: tuple[Found, ...]
+    left: tuple[Found, ...]
+    in_use: int
+
+
+Choose = Callable[[Sequence[Stored]], list[str]]
+"""Gives the keys of those that are to go."""
 
 
 class EnvironmentCache:
@@ -232,7 +246,7 @@ class EnvironmentCache:
         async with self._making_room:
             try:
                 found = await asyncio.to_thread(self.found)
-                evicted = self._evict(found)
+                evicted = self._evict(found, self._choose)
                 self._told([one for one in found if one.record.lock_hash not in evicted])
                 await asyncio.to_thread(self._throw_away_leftovers, self.uses.lock_hashes())
             except OSError as error:
@@ -240,6 +254,35 @@ class EnvironmentCache:
         sweeping = self._sweep_after(self._sweeping)
         loop = asyncio.get_running_loop()
         self._sweeping = loop.create_task(sweeping, name="sweep environments")
+
+    async def prune(
+        self, older_than_ns: int | None, bound_bytes: int | None, *, is_dry_run: bool
+    ) -> Pruned:
+        """Removes what is not in use, as `core.eviction.to_prune` chooses.
+
+        Their space is free when this returns. Raises OSError where the folder can't be read.
+        """
+
+        def choose(stored: Sequence[Stored]) -> list[str]:
+            return to_prune(stored, time.time_ns(), older_than_ns, bound_bytes)
+
+        async with self._making_room:
+            found = await asyncio.to_thread(self.found)
+            in_use = self.uses.lock_hashes()
+            if is_dry_run:
+                gone = [one.record.lock_hash for one in _chosen(found, (), in_use, choose)]
+            else:
+                gone = self._evict(found, choose)
+            left = [one for one in found if one.record.lock_hash not in set(gone)]
+            self._told(found if is_dry_run else left)
+        if not is_dry_run:
+            await self.sweep()
+        by_hash = {one.record.lock_hash: one for one in found}
+        return Pruned(
+            tuple(by_hash[lock_hash] for lock_hash in gone),
+            tuple(left),
+            sum(one.record.lock_hash in in_use for one in left),
+        )
 
     def found(self) -> list[Found]:
         """All environments that are built, whether their Python still is there or not. Blocks."""
@@ -250,31 +293,24 @@ class EnvironmentCache:
                 found.append(Found(record, *_uses(folder, record)))
         return found
 
-    def _evict(self, found: list[Found]) -> set[str]:
-        """Throws away what is to make room; gives the hashes of the locks.
+    def _choose(self, stored: Sequence[Stored]) -> list[str]:
+        """What is to make room."""
+        return [] if self._bound_bytes is None else to_evict(stored, self._bound_bytes)
+
+    def _evict(self, found: list[Found], choose: Choose) -> list[str]:
+        """Throws away what is chosen; gives the hashes of the locks.
 
         No other task runs between decision and removal.
         """
-        evicted: set[str] = set()
+        evicted: list[str] = []
         in_use = set(self.uses.lock_hashes())
-        while doomed := self._to_evict(found, evicted, in_use):
+        while doomed := _chosen(found, evicted, in_use, choose):
             for one in doomed:
                 if self._evict_one(one):
-                    evicted.add(one.record.lock_hash)
+                    evicted.append(one.record.lock_hash)
                 else:
                     in_use.add(one.record.lock_hash)  # others have to go instead
         return evicted
-
-    def _to_evict(self, found: list[Found], gone: set[str], in_use: set[str]) -> list[Found]:
-        """What is to make room, of all but those that are gone."""
-        if self._bound_bytes is None:
-            return []
-        left = {one.record.lock_hash: one for one in found if one.record.lock_hash not in gone}
-        stored = [
-            Stored(key, one.record.size_bytes, one.last_used_unix_ns, is_in_use=key in in_use)
-            for key, one in left.items()
-        ]
-        return [left[key] for key in to_evict(stored, self._bound_bytes)]
 
     def _evict_one(self, found: Found) -> bool:
         """Throws an environment away; False where another process has it, or it can't be."""
@@ -333,6 +369,18 @@ class EnvironmentCache:
         """A descriptor of the file that the lock is on."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(self.root / f"{key}.lock", flags, 0o600)
+
+
+def _chosen(
+    found: Sequence[Found], gone: Collection[str], in_use: Collection[str], choose: Choose
+) -> list[Found]:
+    """What is to go, of all but those that are gone."""
+    left = {one.record.lock_hash: one for one in found if one.record.lock_hash not in gone}
+    stored = [
+        Stored(key, one.record.size_bytes, one.last_used_unix_ns, is_in_use=key in in_use)
+        for key, one in left.items()
+    ]
+    return [left[key] for key in choose(stored)]
 
 
 def _read_record(path: Path) -> Record | None:

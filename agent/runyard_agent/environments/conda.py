@@ -23,6 +23,7 @@ from runyard_agent.environments.builds import (
     SealedUnusable,
     count_of,
     seconds_since,
+    work_key,
 )
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda_lock import CondaLock, read_lock, write_lock
@@ -91,6 +92,7 @@ class CondaBuilder:
         *,
         log: TextSink,
         progress: Progress,
+        is_refresh: bool = False,
     ) -> ProvidedEnvironment:
         """See EnvironmentBuilder. What is built already is given without solver and network."""
         listener = Listener(log, progress)
@@ -102,9 +104,9 @@ class CondaBuilder:
             return Recipe(fill, fetch if self._sealed is not None else None)
 
         lock = await self._builds.provide(
-            platform + spec.SerializeToString(deterministic=True).hex(),
-            lock_for(platform, locks),
-            lambda audience: self._resolve(spec.conda, platform, audience),
+            work_key(platform, spec, is_refresh=is_refresh),
+            None if is_refresh else lock_for(platform, locks),
+            lambda audience: self._resolve(spec.conda, platform, audience, is_refresh),
             recipe,
             listener,
         )
@@ -126,7 +128,7 @@ class CondaBuilder:
         return found or {}
 
     async def _resolve(
-        self, conda: CondaPackages, platform: str, audience: Audience
+        self, conda: CondaPackages, platform: str, audience: Audience, is_refresh: bool
     ) -> EnvironmentLock:
         """Finds exact versions of conda and pip packages, with the hashes of their files."""
         began_s = time.monotonic()
@@ -137,9 +139,9 @@ class CondaBuilder:
             f" from {', '.join(map(shown, channels))}."
         )
         with failures_told(audience):
-            found = await self._conda.solve(specs, channels, audience.write)
+            found = await self._conda.solve(specs, channels, audience.write, is_refresh=is_refresh)
         if conda.pip_requirements:
-            found = await self._with_pip(found, conda, platform, audience)
+            found = await self._with_pip(found, conda, platform, audience, is_refresh)
         lock = make_lock(platform, write_lock(found), time.time_ns())
         audience.say(
             f"Resolved in {seconds_since(began_s)}: {_contents(found)}, lock {lock.hash[:16]}."
@@ -147,13 +149,19 @@ class CondaBuilder:
         return lock
 
     async def _with_pip(
-        self, found: CondaLock, conda: CondaPackages, platform: str, audience: Audience
+        self,
+        found: CondaLock,
+        conda: CondaPackages,
+        platform: str,
+        audience: Audience,
+        is_refresh: bool,
     ) -> CondaLock:
         """Adds the pip packages, which need the conda packages installed to be resolved."""
         key = lock_hash(platform, write_lock(found))
         audience.progress("resolving pip packages")
         async with self._installed(key, found, audience) as python:
-            wish = self._wish(conda, Interpreter(python, found.python, platform))
+            python_found = Interpreter(python, found.python, platform)
+            wish = self._wish(conda, python_found, is_refresh=is_refresh)
             pip = await self._uv_pip.resolve_missing(wish, audience)
         return CondaLock(found.packages, found.needs, pip)
 
@@ -243,14 +251,14 @@ class CondaBuilder:
             raise SealedUnusable(failed.message) from failed
         return Contents(version, found.packages)
 
-    def _wish(self, conda: CondaPackages, python: Interpreter) -> Wish:
+    def _wish(self, conda: CondaPackages, python: Interpreter, *, is_refresh: bool = False) -> Wish:
         """What pip is asked for."""
         pip = PipPackages(
             requirements=conda.pip_requirements,
             constraints=conda.pip_constraints,
             index_options=conda.pip_index_options,
         )
-        return self._uv_pip.wish(pip, python)
+        return self._uv_pip.wish(pip, python, is_refresh=is_refresh)
 
 
 def _match_specs(conda: CondaPackages) -> list[str]:

@@ -35,7 +35,14 @@ class CondaSolvers:
         self._search = ProgramSearch(setting, environ)
         self._rattler = Rattler(environ, mirrors)
 
-    async def solve(self, specs: Sequence[str], channels: Sequence[str], hear: Hear) -> CondaLock:
+    async def solve(
+        self,
+        specs: Sequence[str],
+        channels: Sequence[str],
+        hear: Hear,
+        *,
+        is_refresh: bool = False,
+    ) -> CondaLock:
         """See Rattler.solve. What is no name of a package or channel reaches no program."""
         for fault in (*map(match_spec_fault, specs), *map(channel_fault, channels)):
             if fault:
@@ -49,10 +56,10 @@ class CondaSolvers:
         if program is not None:
             _say(hear, f"Solving with the node's own {shown(program.words)}.")
             try:
-                return await self._own(program).solve(specs, channels, hear)
+                return await self._own(program).solve(specs, channels, hear, is_refresh=is_refresh)
             except NotDone as error:
                 self._give_up(program, error, hear)
-        return await self._rattler.solve(specs, channels, hear)
+        return await self._rattler.solve(specs, channels, hear, is_refresh=is_refresh)
 
     async def install(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from runyard_agent.environments.builds import work_key
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker_api import DockerApi, find_socket
 from runyard_agent.environments.docker_builds import PROBES_NAME, DockerBuilds, Wanted
@@ -80,9 +81,10 @@ class DockerBuilder:
         *,
         log: TextSink,
         progress: Progress,
+        is_refresh: bool = False,
     ) -> ProvidedEnvironment:
         """See EnvironmentBuilder. For an image seen before the engine is asked one question."""
-        return await self.provide_with(None, spec, locks, Listener(log, progress))
+        return await self.provide_with(None, spec, locks, Listener(log, progress), is_refresh)
 
     async def provide_with(
         self,
@@ -90,21 +92,24 @@ class DockerBuilder:
         spec: EnvironmentSpec,
         locks: Sequence[EnvironmentLock],
         listener: Listener,
+        is_refresh: bool = False,
     ) -> ProvidedEnvironment:
         """The same with the files that a Dockerfile may copy."""
         api = DockerApi(find_socket(self._environ))
         platform = node_platform()
-        lock = lock_for(platform, locks)
+        lock = None if is_refresh else lock_for(platform, locks)
         if lock is None:
 
             async def resolve_and_build(audience: Audience) -> tuple[Wanted, Mapping[str, Any]]:
-                resolved = await self._resolve(api, spec.docker, platform, context, audience)
+                resolved = await self._resolve(
+                    api, spec.docker, platform, context, audience, is_refresh
+                )
                 wanted = Wanted(api, spec.docker, resolved, context)
                 return wanted, await self._image(wanted, Listener(audience, audience.progress))
 
             # Who asks during the build takes part in it too, instead of resolving once more.
             files = context.digest if context is not None and self.needs_context(spec) else ""
-            key = f"{api.socket} {files} {spec.SerializeToString(deterministic=True).hex()}"
+            key = work_key(f"{api.socket} {files}", spec, is_refresh=is_refresh)
             wanted, found = await self._working.do(key, resolve_and_build, listener)
         else:
             wanted = Wanted(api, spec.docker, lock, context)
@@ -127,6 +132,7 @@ class DockerBuilder:
         platform: str,
         context: BuildContext | None,
         audience: Audience,
+        is_refresh: bool,
     ) -> EnvironmentLock:
         """Finds the images that it is made of, and the packages on top."""
         images = self._images(api)
@@ -137,7 +143,9 @@ class DockerBuilder:
                 "build it where there is a network, and name the image that you carry here",
             )
         references = bases(text) if text else [options.image]
-        pins = tuple([await images.resolve(one, audience) for one in references])
+        pins = tuple(
+            [await images.resolve(one, audience, is_refresh=is_refresh) for one in references]
+        )
         digest = digest_bytes(text.encode()) if text else ""
         below = ContainerLock(pins, digest)
         lock = make_lock(platform, write_lock(below), time.time_ns())
@@ -148,12 +156,12 @@ class DockerBuilder:
             )
             work = work_labels(self._cache.root)
             pip = await DockerPip(api, self._environ, work).resolve(
-                options, str(base["Id"]), inside, audience
+                options, str(base["Id"]), inside, audience, is_refresh=is_refresh
             )
             locked = write_lock(replace(below, pip=pip))
             lock = make_lock(platform, locked, time.time_ns())
         elif options.HasField("conda"):
-            conda = await self._builds.conda.resolve(options.conda, audience)
+            conda = await self._builds.conda.resolve(options.conda, audience, is_refresh=is_refresh)
             locked = write_lock(replace(below, conda=(conda.platform, conda.text)))
             lock = make_lock(platform, locked, time.time_ns())
         audience.say(f"Resolved: lock {lock.hash[:16]}.")
@@ -251,10 +259,11 @@ class _InContext:
         *,
         log: TextSink,
         progress: Progress,
+        is_refresh: bool = False,
     ) -> ProvidedEnvironment:
         """See EnvironmentBuilder."""
         listener = Listener(log, progress)
-        return await self._builder.provide_with(self._context, spec, locks, listener)
+        return await self._builder.provide_with(self._context, spec, locks, listener, is_refresh)
 
 
 def _provided(

@@ -82,6 +82,10 @@ class DockerBuilds:
     async def found(self, wanted: Wanted, listener: Listener) -> Mapping[str, Any] | None:
         """The image, if it is built and still is in the engine."""
         record = self._cache.ready(wanted.key)
+        if record is not None:
+            self._cache.uses.built(
+                wanted.key
+            )  # who waits for it keeps it while the engine is asked
         found = None if record is None else await wanted.api.image(record.image)
         if record is not None and found is None:
             listener.log.write(f"Image {wanted.tag} was removed from the engine.\n".encode())
@@ -183,8 +187,7 @@ class DockerBuilds:
                 lambda fault: explain_build(fault, options.dockerfile),
             )
         image = str(answer["image"])
-        size_bytes = await _own_bytes(api, image, found)
-        return Contents("", 0, image, size_bytes, wanted.of_lock)
+        return Contents("", 0, image, await _own_bytes(api, image, found), wanted.of_lock)
 
     async def _remove_unwanted(self) -> None:
         """Removes the images of environments that made room for others, or were never finished.

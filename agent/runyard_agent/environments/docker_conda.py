@@ -36,9 +36,12 @@ class DockerConda:
         self._root = cache.root
         self._conda = CondaBuilder(cache, environ, mirrors, is_offline=is_offline)
 
-    async def resolve(self, conda: CondaPackages, audience: Audience) -> EnvironmentLock:
+    async def resolve(
+        self, conda: CondaPackages, audience: Audience, *, is_refresh: bool = False
+    ) -> EnvironmentLock:
         """The lock of the packages; the environment is built on the node with it."""
-        return (await self._provide(conda, [], audience)).lock or EnvironmentLock()
+        provided = await self._provide(conda, [], audience, is_refresh=is_refresh)
+        return provided.lock or EnvironmentLock()
 
     async def install(
         self,
@@ -75,7 +78,17 @@ class DockerConda:
         return str(answer["image"])
 
     async def _provide(
-        self, conda: CondaPackages, locks: list[EnvironmentLock], audience: Audience
+        self,
+        conda: CondaPackages,
+        locks: list[EnvironmentLock],
+        audience: Audience,
+        *,
+        is_refresh: bool = False,
     ) -> ProvidedEnvironment:
-        spec = EnvironmentSpec(conda=conda)
-        return await self._conda.provide(spec, locks, log=audience, progress=audience.progress)
+        return await self._conda.provide(
+            EnvironmentSpec(conda=conda),
+            locks,
+            log=audience,
+            progress=audience.progress,
+            is_refresh=is_refresh,
+        )

@@ -12,7 +12,7 @@ from runyard_agent.environments.diagnosis import Fault
 from runyard_agent.environments.docker_api import DockerApi
 from runyard_agent.environments.docker_calls import ask_engine
 from runyard_agent.environments.docker_diagnosis import gone_image, wrong_architecture
-from runyard_agent.environments.docker_lock import Pin, pin_of
+from runyard_agent.environments.docker_lock import Pin, comes_again, pin_of
 from runyard_agent.environments.protocol import EnvironmentFailed, NotHere
 from runyard_agent.environments.shared_work import Audience, failures_told
 from runyard_contract.paths import shown
@@ -31,8 +31,16 @@ class Images:
         self._api = api
         self._environ = environ
 
-    async def resolve(self, reference: str, audience: Audience) -> Pin:
-        """The image that a reference stands for now, fetched where it is not here."""
+    async def resolve(self, reference: str, audience: Audience, *, is_refresh: bool = False) -> Pin:
+        """The image that a reference stands for now, fetched where it is not here.
+
+        With `is_refresh` its registry is asked what the reference stands for by now. An image that
+        is of no registry is what the engine has of it.
+        """
+        if is_refresh and not self._is_offline:
+            here = await self._api.image(reference)
+            if here is not None and comes_again(reference, here):
+                await self._pull(reference, audience, is_here=True)
         found = await self._here_or_fetched(reference, reference, audience)
         if found is None:
             raise telling(audience, gone_image(reference, reference))
@@ -72,7 +80,7 @@ class Images:
             await self._api.call("DELETE", f"/images/{quote(fetchable, safe='/:@')}")
         raise telling(audience, fault)
 
-    async def _pull(self, reference: str, audience: Audience) -> None:
+    async def _pull(self, reference: str, audience: Audience, *, is_here: bool = False) -> None:
         """Fetches an image; EnvironmentFailed where that is not possible."""
         if self._is_offline:
             raise NotHere(
@@ -81,7 +89,11 @@ class Images:
             )
         began_s = time.monotonic()
         audience.progress(f"fetching image {shown(reference)}")
-        audience.say(f"Image {shown(reference)} is not on this node; fetching it.")
+        audience.say(
+            f"Asking the registry for the newest image {shown(reference)}."
+            if is_here
+            else f"Image {shown(reference)} is not on this node; fetching it."
+        )
         request = {"action": "pull", "reference": reference}
         with failures_told(audience):
             await ask_engine(self._api.socket, request, self._environ, audience.write)

@@ -44,7 +44,13 @@ class DockerPip:
         self._uv = Uv(environ)
 
     async def resolve(
-        self, options: DockerImage, image: str, inside: Inside, audience: Audience
+        self,
+        options: DockerImage,
+        image: str,
+        inside: Inside,
+        audience: Audience,
+        *,
+        is_refresh: bool = False,
     ) -> str:
         """The lock of the packages for the image's Python: exact versions with hashes."""
         pip = options.pip
@@ -60,6 +66,7 @@ class DockerPip:
         command = [
             *(_UV, "--no-progress", "pip", "compile", "--generate-hashes", "--no-header"),
             *("--no-annotate", "--python", inside.python, *index_options(pip, self._uv.environ)),
+            *("--refresh",) * is_refresh,
             *(*constraints, f"{_FILES}/requirements"),
         ]
         name = f"runyard-resolve-{secrets.token_hex(8)}"

@@ -5,6 +5,7 @@ Their command line and JSON are those of `conda create`, which all three have in
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -47,24 +48,34 @@ class OwnConda:
         self._environ = variables(environ)
         self._mirrors = {channel: urls[0] for channel, urls in mirrors.items() if urls}
 
-    async def solve(self, specs: Sequence[str], channels: Sequence[str], hear: Hear) -> CondaLock:
-        """The packages that fit match specs, from these channels, on this node. Raises NotDone."""
+    async def solve(
+        self,
+        specs: Sequence[str],
+        channels: Sequence[str],
+        hear: Hear,
+        *,
+        is_refresh: bool = False,
+    ) -> CondaLock:
+        """The packages that fit match specs, from these channels, on this node. Raises NotDone.
+
+        With `is_refresh` the channels are read anew.
+        """
         sources = [self._mirrors.get(channel, channel) for channel in channels]
         for channel, source in zip(channels, sources, strict=True):
             if source != channel and "://" not in channel:
                 # Its own address, which the lock has to name, is known to the built-in alone.
                 raise NotDone(f"it can't read {channel} at a mirror")
-        folder = self._index_folder()
-        outcome = await self._create(
-            folder / "prefix",
-            *("--dry-run", "--override-channels", "--strict-channel-priority"),
-            *(f"--channel={source}" for source in sources),
-            *specs,
-            hear=hear,
-            # Of a folder without packages it tells all that it would fetch, with their hashes; of
-            # those that it has in its own it names no more than the file.
-            env={"CONDA_PKGS_DIRS": str(folder)},
-        )
+        with self._index(is_refresh) as folder:
+            outcome = await self._create(
+                folder / "prefix",
+                *("--dry-run", "--override-channels", "--strict-channel-priority"),
+                *(f"--channel={source}" for source in sources),
+                *specs,
+                hear=hear,
+                # Of a folder without packages it tells all that it would fetch, with their hashes;
+                # of those that it has in its own it names no more than the file.
+                env={"CONDA_PKGS_DIRS": str(folder)},
+            )
         answer = read_answer(outcome.answer.decode("utf-8", "replace"))
         back = {source: channel for channel, source in self._mirrors.items()}
         return solved(planned(answer, back))
@@ -130,8 +141,12 @@ class OwnConda:
                 url = mirror.rstrip("/") + url.removeprefix(of_channel)
         return f"{url}#{package.digest}" if package.digest else url
 
-    def _index_folder(self) -> Path:
-        """Where the program keeps the channels' lists of packages for solutions."""
+    @contextlib.contextmanager
+    def _index(self, is_refresh: bool) -> Iterator[Path]:
+        """Where the program keeps the channels' lists of packages for solutions.
+
+        With `is_refresh` an empty folder, for a while.
+        """
         caches = self._environ.get("XDG_CACHE_HOME")
         home = self._environ.get("HOME") or os.path.expanduser("~")
         folder = Path(caches or f"{home}/.cache") / "runyard" / "conda-index"
@@ -139,7 +154,11 @@ class OwnConda:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise NotDone(f"{folder} can't be made: {error.strerror}") from None
-        return folder
+        if not is_refresh:
+            yield folder
+            return
+        with tempfile.TemporaryDirectory(prefix=".anew-", dir=folder) as empty:
+            yield Path(empty)
 
 
 def channel_of(url: str) -> str:

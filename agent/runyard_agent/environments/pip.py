@@ -14,6 +14,7 @@ from runyard_agent.environments.builds import (
     SealedUnusable,
     count_of,
     seconds_since,
+    work_key,
 )
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.interpreters import Interpreter, Interpreters, version_of
@@ -71,11 +72,12 @@ class PipBuilder:
         *,
         log: TextSink,
         progress: Progress,
+        is_refresh: bool = False,
     ) -> ProvidedEnvironment:
         """See EnvironmentBuilder. What is built already is given without uv and network."""
         listener = Listener(log, progress)
         python = await self._python(spec.pip, locks, listener)
-        wish = self._uv_pip.wish(spec.pip, python)
+        wish = self._uv_pip.wish(spec.pip, python, is_refresh=is_refresh)
 
         def recipe(lock: EnvironmentLock) -> Recipe:
             fetch = functools.partial(self._fetch, lock, wish, self._sealed)
@@ -83,8 +85,8 @@ class PipBuilder:
             return Recipe(fill, fetch if self._sealed is not None else None)
 
         lock = await self._builds.provide(
-            python.platform + spec.SerializeToString(deterministic=True).hex(),
-            lock_for(python.platform, locks),
+            work_key(python.platform, spec, is_refresh=is_refresh),
+            None if is_refresh else lock_for(python.platform, locks),
             lambda audience: self._resolve(wish, audience),
             recipe,
             listener,

@@ -141,6 +141,7 @@ class EnvironmentBuilder(Protocol):
         *,
         log: TextSink,
         progress: Progress,
+        is_refresh: bool = False,
     ) -> ProvidedEnvironment:
         """Provides the environment, building it where it is not there yet.
 
@@ -150,6 +151,8 @@ class EnvironmentBuilder(Protocol):
                 platform and the environment's Python counts; without it one is resolved.
             log: where everything goes that building prints.
             progress: told what is being done.
+            is_refresh: resolves anew, by what package indexes, channels and registries say now;
+                `locks` and what is remembered of earlier answers don't count.
 
         Raises EnvironmentFailed. Anything else that it raises is a fault of the agent's own.
         """

@@ -61,12 +61,25 @@ class Rattler:
         self._idle: dict[Conversation, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def solve(self, specs: Sequence[str], channels: Sequence[str], hear: Hear) -> CondaLock:
+    async def solve(
+        self,
+        specs: Sequence[str],
+        channels: Sequence[str],
+        hear: Hear,
+        *,
+        is_refresh: bool = False,
+    ) -> CondaLock:
         """The packages that fit match specs, from these channels, on this node.
 
-        Raises EnvironmentFailed, naming the package, the channel or the contradiction.
+        With `is_refresh` the channels are read anew, whatever is remembered of them. Raises
+        EnvironmentFailed, naming the package, the channel or the contradiction.
         """
-        request = {"specs": list(specs), "channels": list(channels), "subdir": node_subdir()}
+        request = {
+            "specs": list(specs),
+            "channels": list(channels),
+            "subdir": node_subdir(),
+            "is_refresh": is_refresh,
+        }
         answer = await self._ask("solve", request, hear)
         return solved(CondaPackage(**one) for one in answer["packages"])
 

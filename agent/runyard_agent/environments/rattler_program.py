@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import rattler
 from rattler import exceptions
 from rattler.install import InstallerReporter
+from rattler.networking.fetch_repo_data import CacheAction
 
 VERSIONS_SHOWN = 5
 _NO_CANDIDATE = re.compile(
@@ -130,7 +131,8 @@ async def solve(request: Mapping[str, Any]) -> Answer:
 async def _solve(request: Mapping[str, Any], mirrors: Mirrors) -> Answer:
     """The same from the mirrors that are chosen now."""
     channels, platforms = mirrors.sources, [request["subdir"], "noarch"]
-    gateway = rattler.Gateway()
+    action: CacheAction = "no-cache" if request["is_refresh"] else "cache-or-fetch"
+    gateway = rattler.Gateway(default_config=rattler.SourceConfig(cache_action=action))
     try:
         records = await rattler.solve(
             sources=channels,

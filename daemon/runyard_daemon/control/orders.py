@@ -61,13 +61,23 @@ class Collect:
 
 
 @record
+class Prune:
+    """Remove built environments that no run has or waits for."""
+
+    request_id: str
+    older_than_s: float | None
+    max_size_bytes: int | None
+    is_dry_run: bool
+
+
+@record
 class Goodbye:
     """The daemon ends; with `is_stop` the agent ends too."""
 
     is_stop: bool
 
 
-Order = Lease | Cancel | Forget | Collect | Goodbye
+Order = Lease | Cancel | Forget | Collect | Prune | Goodbye
 
 
 class Session(Protocol):

@@ -10,9 +10,9 @@ from runyard_contract.errors import DigestMismatch, SpecInvalid
 from runyard_contract.version import build_id
 from runyard_daemon.config import Config
 from runyard_daemon.control.attemptlogs import AttemptLogs
-from runyard_daemon.control.collect import Collector
 from runyard_daemon.control.hello import Greeter
 from runyard_daemon.control.live import Live
+from runyard_daemon.control.questions import Questions
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.control.runfiles import RunFiles
 from runyard_daemon.control.sealed import SealedKeeper
@@ -46,7 +46,7 @@ class AgentParts:
     tags: JobTags
     reports: Reports
     greeter: Greeter
-    collector: Collector
+    questions: Questions
     files: RunFiles
     sealed: SealedKeeper
 
@@ -69,7 +69,7 @@ class AgentService(AgentServiceServicer):
             context,
             parts.greeter,
             parts.reports,
-            parts.collector,
+            parts.questions,
             parts.live.journal,
             parts.config.out_of_touch_s,
         )
@@ -80,7 +80,7 @@ class AgentService(AgentServiceServicer):
         finally:
             session.is_open = False
             if parts.greeter.part(session):
-                parts.collector.lost(session.node)
+                parts.questions.lost(session.node)
             parts.live.journal.info("agent_session_ended", node=session.node)
 
     def _welcome(self) -> pb.Welcome:
@@ -107,7 +107,7 @@ class AgentService(AgentServiceServicer):
         return pb.RegisterFilesResponse()
 
     async def KeepLock(self, request: pb.KeepLockRequest, context: Context) -> pb.KeepLockResponse:
-        """The lock of an environment; the first one counts."""
+        """The lock of an environment: the first one counts, unless one was resolved anew."""
         lock = request.lock
         if not request.spec_hash or not lock.platform or len(lock.text) > LOCK_BYTES:
             raise SpecInvalid(
@@ -127,7 +127,9 @@ class AgentService(AgentServiceServicer):
             lock.text,
             from_timestamp(lock.create_time) or self._parts.live.now_us(),
         )
-        kept = await self._parts.live.store.write(lambda conn: environments.keep_lock(conn, asked))
+        kept = await self._parts.live.store.write(
+            lambda conn: environments.keep_lock(conn, asked, is_refresh=request.is_refresh)
+        )
         return pb.KeepLockResponse(lock=to_lock(kept))
 
     async def KeepSealed(

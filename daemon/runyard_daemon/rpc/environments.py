@@ -12,6 +12,7 @@ from runyard_contract.environment_spec import packages_hash, spec_hash
 from runyard_contract.errors import (
     BlobCorrupt,
     BlobMissing,
+    EnvironmentNotFound,
     SealedInvalid,
     SpecInvalid,
     StateNotAllowed,
@@ -35,11 +36,13 @@ from runyard_daemon.control.environment_rules import (
     variable_violations,
 )
 from runyard_daemon.control.live import Live
-from runyard_daemon.rpc.convert.nouns import to_environment_message
+from runyard_daemon.control.pruning import BuiltPruner
+from runyard_daemon.rpc.convert.nouns import to_environment_message, to_lock
 from runyard_daemon.rpc.convert.specs import parse_environment_name, to_environment
 from runyard_daemon.rpc.edge import Context
 from runyard_daemon.rpc.idle import Readable, Writable, incoming
 from runyard_daemon.rpc.paging import Pager
+from runyard_daemon.rpc.prune_environments import prune_environments
 from runyard_daemon.store import Connection, environments
 from runyard_daemon.store.environments import EnvironmentRecord, LockRecord
 from runyard_daemon.store.requests import request_key
@@ -53,7 +56,13 @@ class EnvironmentService(EnvironmentServiceServicer):
     """Keeps named, versioned environments."""
 
     def __init__(
-        self, live: Live, content: Content, pager: Pager, principal: str, upload_idle_s: float
+        self,
+        live: Live,
+        content: Content,
+        pager: Pager,
+        principal: str,
+        pruner: BuiltPruner,
+        upload_idle_s: float,
     ) -> None:
         self._live = live
         self._content = content
@@ -61,6 +70,7 @@ class EnvironmentService(EnvironmentServiceServicer):
         self._upload_idle_s = upload_idle_s
         self._pager = pager
         self._principal = principal
+        self._pruner = pruner
 
     async def CreateEnvironment(
         self, request: pb.CreateEnvironmentRequest, context: Context
@@ -179,6 +189,29 @@ class EnvironmentService(EnvironmentServiceServicer):
             environment=to_environment_message(imported.environment, imported.locks, self._live),
             replaced_platforms=imported.replaced,
         )
+
+    async def GetEnvironmentLock(
+        self, request: pb.GetEnvironmentLockRequest, context: Context
+    ) -> pb.GetEnvironmentLockResponse:
+        """A lock by its hash, also one that another has taken the place of."""
+        found = await self._live.store.read(
+            lambda conn: environments.lock_of_hash(conn, request.hash)
+        )
+        if found is None:
+            raise EnvironmentNotFound(
+                f"no environment has or had the lock {request.hash[:64]!a}",
+                hint="take the hash of the property runyard.lock of a run",
+                hash=request.hash[:64],
+            )
+        return pb.GetEnvironmentLockResponse(lock=to_lock(found))
+
+    async def PruneEnvironments(  # type: ignore[override]  # a coroutine that uses write
+        self,
+        request: pb.PruneEnvironmentsRequest,
+        context: Writable[pb.PruneEnvironmentsResponse],
+    ) -> None:
+        """Built environments of nodes; one answer a node, as they come."""
+        await prune_environments(context, self._live, self._pruner, request)
 
 
 def _checked(spec: pb.EnvironmentSpec) -> CheckedSpec:

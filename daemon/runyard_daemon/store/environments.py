@@ -10,7 +10,6 @@ from typing import Any
 
 _COLUMNS = "workspace, name, version, spec_hash, spec, create_time_us"
 _LOCK_COLUMNS = "spec_hash, platform, hash, text, create_time_us"
-_PUT_LOCK = f"INTO environment_locks ({_LOCK_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
 _SEALED_COLUMNS = "lock_hash, digest, file_count, size_bytes, create_time_us, node"
 _LOCKS = """
     SELECT l.spec_hash, l.platform, l.hash, l.text, l.create_time_us,
@@ -28,6 +27,10 @@ _REPLACE = (
     "UPDATE environments SET spec = ? WHERE workspace = ? AND name = ? AND version = ? "
     f"RETURNING {_COLUMNS}"
 )
+_LOCK_BY_HASH = f"""
+    SELECT {_LOCK_COLUMNS} FROM environment_locks WHERE hash = ?1
+    UNION ALL SELECT {_LOCK_COLUMNS} FROM replaced_locks WHERE hash = ?1 LIMIT 1
+"""
 _PAGE = f"""
     SELECT {_COLUMNS} FROM environments e WHERE workspace = ? AND name > ? AND version =
         (SELECT max(version) FROM environments WHERE workspace = e.workspace AND name = e.name)
@@ -124,10 +127,26 @@ def names(conn: sqlite3.Connection, workspace: str, limit: int = 1000) -> list[s
     return [name for (name,) in rows]
 
 
-def keep_lock(conn: sqlite3.Connection, lock: LockRecord) -> LockRecord:
-    """Keeps a lock unless there is one for its specification and platform; gives what counts."""
-    conn.execute(f"INSERT OR IGNORE {_PUT_LOCK}", _lock_row(lock))
-    return _lock(conn, lock.spec_hash, lock.platform)
+def keep_lock(
+    conn: sqlite3.Connection, lock: LockRecord, *, is_refresh: bool = False
+) -> LockRecord:
+    """Keeps a lock unless there is one for its specification and platform; gives what counts.
+
+    With `is_refresh` it takes the place of that one, which is still found by its hash.
+    """
+    before = _lock(conn, lock.spec_hash, lock.platform)
+    if before is not None and (not is_refresh or before.hash == lock.hash):
+        return before
+    if before is not None:
+        conn.execute(
+            f"INSERT OR IGNORE INTO replaced_locks ({_LOCK_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
+            _lock_row(before),
+        )
+    conn.execute(
+        f"INSERT OR REPLACE INTO environment_locks ({_LOCK_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
+        _lock_row(lock),
+    )
+    return _lock(conn, lock.spec_hash, lock.platform) or lock
 
 
 def replace_lock(conn: sqlite3.Connection, lock: LockRecord) -> bool:
@@ -135,11 +154,15 @@ def replace_lock(conn: sqlite3.Connection, lock: LockRecord) -> bool:
 
     Gives whether there was another one.
     """
-    before = [one for one in locks(conn, lock.spec_hash) if one.platform == lock.platform]
-    if any(one.hash == lock.hash for one in before):
-        return False
-    conn.execute(f"INSERT OR REPLACE {_PUT_LOCK}", _lock_row(lock))
-    return bool(before)
+    before = _lock(conn, lock.spec_hash, lock.platform)
+    keep_lock(conn, lock, is_refresh=True)
+    return before is not None and before.hash != lock.hash
+
+
+def lock_of_hash(conn: sqlite3.Connection, lock_hash: str) -> LockRecord | None:
+    """Gives a lock that is or was kept; None: there never was one."""
+    row = conn.execute(_LOCK_BY_HASH, (lock_hash,)).fetchone()
+    return LockRecord(*row) if row else None
 
 
 def locks(conn: sqlite3.Connection, spec_hash: str) -> list[LockRecord]:
@@ -164,9 +187,9 @@ def keep_sealed(conn: sqlite3.Connection, sealed: SealedRecord) -> SealedRecord:
     return sealed
 
 
-def _lock(conn: sqlite3.Connection, spec_hash: str, platform: str) -> LockRecord:
-    (row,) = conn.execute(f"{_LOCKS} AND l.platform = ?", (spec_hash, platform)).fetchall()
-    return _lock_of(row)
+def _lock(conn: sqlite3.Connection, spec_hash: str, platform: str) -> LockRecord | None:
+    row = conn.execute(f"{_LOCKS} AND l.platform = ?", (spec_hash, platform)).fetchone()
+    return _lock_of(row) if row else None
 
 
 def _lock_row(lock: LockRecord) -> tuple[str, str, str, str, int]:

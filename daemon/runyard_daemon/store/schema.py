@@ -268,3 +268,17 @@ THIRD_SCHEMA: Final = (
     ) STRICT, WITHOUT ROWID
     """,
 )
+
+FOURTH_SCHEMA: Final = (
+    "CREATE INDEX environment_locks_by_hash ON environment_locks (hash)",
+    # Locks that others took the place of: records of runs name them.
+    """
+    CREATE TABLE replaced_locks (
+        hash TEXT NOT NULL PRIMARY KEY,
+        spec_hash TEXT NOT NULL,
+        platform TEXT NOT NULL,
+        text TEXT NOT NULL,
+        create_time_us INTEGER NOT NULL
+    ) STRICT
+    """,
+)

@@ -6,11 +6,12 @@ import json
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from runyard_agent.environments.cache import EnvironmentCache, Found, Record
+from runyard_agent.environments.cache import EnvironmentCache, Found, Pruned, Record
 
 HASH = "0123456789abcdef" * 4
 RECORD = Record(HASH, "linux-x86_64-cp311", 1_764_000_000_000_000_000, 42, "3.11.7", 2)
@@ -307,7 +308,7 @@ def test_sweep_removes_what_a_killed_build_needed_and_not_what_one_needs(
     assert built.ready(HASH) == RECORD
 
 
-def test_condemned_environment_is_not_ready_until_it_is_sealed_again(
+def test_condemned_environment_is_not_ready_until_it_is_built_again(
     built: EnvironmentCache,
 ) -> None:
     built.condemn(HASH)
@@ -318,3 +319,55 @@ def test_condemned_environment_is_not_ready_until_it_is_sealed_again(
 
     assert built.ready(HASH) == RECORD
     assert built.rebuilt == set()
+
+
+def test_prune_removes_what_no_run_has_and_frees_its_space(tmp_path: Path) -> None:
+    told: list[list[str]] = []
+    cache = EnvironmentCache(
+        tmp_path, None, lambda found: told.append([one.record.lock_hash for one in found])
+    )
+    old, has, waits = (
+        store(cache, digit * 64, last_used_s=at, size=at * 10)
+        for digit, at in (("a", 1), ("b", 2), ("c", 3))
+    )
+    cache.uses.has("run 1", has)
+    cache.uses.wait("run 2")
+    cache.uses.built(waits)
+
+    dry = asyncio.run(cache.prune(None, None, is_dry_run=True))
+    assert all(map(cache.ready, (old, has, waits)))
+    pruned = asyncio.run(cache.prune(None, None, is_dry_run=False))
+
+    assert dry == pruned
+    assert [one.record.lock_hash for one in pruned.removed] == [old]
+    assert {one.record.lock_hash for one in pruned.left} == {has, waits}
+    assert pruned.in_use == 2
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"b" * 16, "c" * 16}
+    assert sorted(told[-1]) == [has, waits]
+
+
+def test_prune_goes_by_last_use_and_by_size(tmp_path: Path) -> None:
+    cache = EnvironmentCache(tmp_path)
+    old, middle, new = (
+        store(cache, digit * 64, last_used_s=at)
+        for digit, at in (("a", 1_000), ("b", 2_000), ("c", int(time.time())))
+    )
+
+    by_size = asyncio.run(cache.prune(None, 20, is_dry_run=False))
+    by_age = asyncio.run(cache.prune(10**9 * 3600, None, is_dry_run=False))
+
+    assert [one.record.lock_hash for one in by_size.removed] == [old]
+    assert [one.record.lock_hash for one in by_age.removed] == [middle]
+    assert cache.ready(new)
+
+
+def test_prune_leaves_what_another_process_has(tmp_path: Path) -> None:
+    cache, other = EnvironmentCache(tmp_path), EnvironmentCache(tmp_path)
+    stored = store(cache, "a" * 64, last_used_s=1)
+
+    async def beside_it() -> Pruned:
+        async with other.reserved(stored, lambda: None):
+            return await cache.prune(None, None, is_dry_run=False)
+
+    assert asyncio.run(beside_it()).removed == ()
+    assert cache.ready(stored)

@@ -11,8 +11,9 @@ import click
 from runyard.cli import parameters
 from runyard.cli.command_line import Group, json_option, output_of
 from runyard.cli.environment_files import export_command, import_command
+from runyard.cli.environment_prune import prune
 from runyard.cli.options import option
-from runyard.cli.output import STDOUT_FD, Output
+from runyard.cli.output import STDOUT_FD
 from runyard.cli.render.amounts import local_time, message_time, utc_time
 from runyard.cli.render.builds import (
     BUILD_COLUMNS,
@@ -30,7 +31,6 @@ from runyard_contract.limits import PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
     from runyard.workspace import Workspace
-    from runyard_contract.ids import RunName
     from runyardpb.v1 import environments_pb2
 
 _COLUMNS = ("NAME", "VERSION", "KIND", "LOCKED FOR", "MADE", *BUILD_COLUMNS, "WHAT")
@@ -42,7 +42,7 @@ _SHOWN_REQUIREMENTS = 4
     examples=["runyard environment build --name iris requirements.txt", "runyard environment list"],
 )
 def environment() -> None:
-    """List, show, lock, build, export and import environments: what a script needs to run."""
+    """List, show, lock, build, prune, export and import environments: what a script needs."""
 
 
 @environment.command("list", examples=["runyard environment list"])
@@ -54,7 +54,7 @@ def list_command(ctx: click.Context) -> None:
     SIZE and HITS (runs that were given it without building it) are those of all nodes together.
     """
     output = output_of(ctx)
-    found = _environments(open_workspace())
+    found = stored_environments(open_workspace())
     if output.is_json:
         output.print_json([_environment_json(one) for one in found])
         return
@@ -79,7 +79,7 @@ def show(ctx: click.Context, name: str) -> None:
     if output.is_json:
         output.print_json(_environment_json(found))
         return
-    output.print(output.paint(_name(found), "bold", STDOUT_FD))
+    output.print(output.paint(environment_name(found), "bold", STDOUT_FD))
     for fact, value in (
         ("version", str(found.version)),
         ("kind", _kind(found)),
@@ -124,7 +124,9 @@ def lock(ctx: click.Context, name: str, platform: str | None) -> None:
     found = _get(open_workspace(), name)
     chosen = choose_lock(found, platform)
     if output.is_json:
-        output.print_json({"name": _name(found), "version": found.version, **_lock_json(chosen)})
+        output.print_json(
+            {"name": environment_name(found), "version": found.version, **_lock_json(chosen)}
+        )
         return
     for line in chosen.text.splitlines():
         output.print(clean(line))
@@ -137,7 +139,7 @@ def choose_lock(
 
     Raises `StateNotAllowed` where there is none yet, and `SpecInvalid` where several fit.
     """
-    name = f"environment {_name(found)} version {found.version}"
+    name = f"environment {environment_name(found)} version {found.version}"
     locked = ", ".join(one.platform for one in found.locks)
     chosen = [one for one in found.locks if platform in (None, one.platform)]
     if not chosen:
@@ -145,15 +147,15 @@ def choose_lock(
         raise StateNotAllowed(
             f"{name} has no lock{of_platform}"
             + (f"; it is locked for {locked}" if locked else " yet: it was never built"),
-            hint=f"make one with `runyard environment build {_name(found)} -t TARGET`",
-            environment=_name(found),
+            hint=f"make one with `runyard environment build {environment_name(found)} -t TARGET`",
+            environment=environment_name(found),
         )
     if len(chosen) > 1:
         raise SpecInvalid(
             f"{name} has {len(chosen)} locks: {locked}",
-            hint=f"choose one: `runyard environment lock {_name(found)}"
+            hint=f"choose one: `runyard environment lock {environment_name(found)}"
             f" --platform {chosen[0].platform}`",
-            environment=_name(found),
+            environment=environment_name(found),
         )
     return chosen[0]
 
@@ -164,15 +166,28 @@ def choose_lock(
         "runyard environment build --name iris env.yml",
         "runyard environment build iris -t local",
         "runyard environment build iris -t local --seal",
+        "runyard environment build iris --refresh",
     ]
 )
 @click.argument("source", metavar="FILE|NAME")
 @option("--name", type=parameters.ENVIRONMENT, help="Store it under this name first.")
 @option("-t", "--target", type=parameters.COMPUTE, help="Where to build it. [local]")
 @option("--seal", is_flag=True, help="Keep what is built in the daemon, for other nodes.")
+@option(
+    "--refresh",
+    is_flag=True,
+    help="Resolve anew; the lock that results counts from then on. Says what has changed.",
+)
 @json_option
 @click.pass_context
-def build(ctx: click.Context, source: str, name: str | None, target: str | None, seal: bool) -> int:
+def build(
+    ctx: click.Context,
+    source: str,
+    name: str | None,
+    target: str | None,
+    seal: bool,
+    refresh: bool,
+) -> int:
     """Build an environment ahead, from a file or a stored one, and show the build live.
 
     Other nodes of the platform fetch a sealed environment instead of building it. Without --seal
@@ -180,7 +195,7 @@ def build(ctx: click.Context, source: str, name: str | None, target: str | None,
 
     The exit code is 0 when it is ready, 125 when it could not be built.
     """
-    from runyard.cli.environment_build import store_environment, submit_build
+    from runyard.cli.environment_build import follow_build, store_environment, submit_build
 
     output = output_of(ctx)
     workspace = open_workspace()
@@ -188,27 +203,13 @@ def build(ctx: click.Context, source: str, name: str | None, target: str | None,
         stored = store_environment(workspace, source, name)
         output.say(f"runyard: stored {name} version {stored.version}")
         source = name
-    run = submit_build(workspace, source, target, seals=seal)
-    return _follow_build(output, workspace, run)
+    run = submit_build(workspace, source, target, seals=seal, is_refresh=refresh)
+    return follow_build(output, workspace, run, is_refresh=refresh)
 
 
 environment.add_command(export_command)
 environment.add_command(import_command)
-
-
-def _follow_build(output: Output, workspace: Workspace, run: RunName) -> int:
-    from runyard.cli.following import Follower
-    from runyard.cli.render.ending import say_end
-    from runyard.cli.render.run import run_json
-    from runyard.follow import STDOUT
-
-    output.say(f"runyard: {output.paint(run.run, 'bold')} builds the environment")
-    follower = Follower(workspace.connection, run, output, environment_stream=STDOUT)
-    final = follower.follow(cancels=True)
-    exit_code = say_end(output, final, was_interrupted=follower.was_interrupted)
-    if output.is_json:
-        output.print_json({**run_json(final), "outcome": exit_code})
-    return exit_code
+environment.add_command(prune)
 
 
 def _get(workspace: Workspace, name: str) -> environments_pb2.Environment:
@@ -225,7 +226,7 @@ def _get(workspace: Workspace, name: str) -> environments_pb2.Environment:
     return answer.environment
 
 
-def _environments(workspace: Workspace) -> list[environments_pb2.Environment]:
+def stored_environments(workspace: Workspace) -> list[environments_pb2.Environment]:
     """All stored environments in their newest versions."""
     from runyardpb.v1 import environments_pb2, environments_pb2_grpc
 
@@ -245,7 +246,7 @@ def _environments(workspace: Workspace) -> list[environments_pb2.Environment]:
         request.page_token = answer.next_page_token
 
 
-def _name(found: environments_pb2.Environment) -> str:
+def environment_name(found: environments_pb2.Environment) -> str:
     """The name in `workspaces/W/environments/E/versions/V`."""
     parts = found.name.split("/")
     return parts[3] if len(parts) > 3 else found.name
@@ -306,7 +307,7 @@ def _row(found: environments_pb2.Environment) -> tuple[str, ...]:
     if _kind(found) == "user-managed":
         asked = os.fsdecode(spec.user_managed.interpreter_path) or "python3"
     return (
-        _name(found),
+        environment_name(found),
         str(found.version),
         _kind(found),
         ", ".join(lock.platform for lock in found.locks),
@@ -321,7 +322,7 @@ def _environment_json(found: environments_pb2.Environment) -> dict[str, Any]:
     docker = found.spec.docker
     interpreter = found.spec.user_managed.interpreter_path
     return {
-        "name": _name(found),
+        "name": environment_name(found),
         "version": found.version,
         "kind": _kind(found),
         "create_time": utc_time(message_time(found, "create_time")),

@@ -37,7 +37,7 @@ def to_environment_message(
     record: EnvironmentRecord, locks: Sequence[LockRecord], live: Live
 ) -> environments_pb2.Environment:
     """A version of an environment with its locks, and where they are built now."""
-    builds = [_to_build(*found) for lock in locks for found in live.builds_of(lock.hash)]
+    builds = [to_build_message(*found) for lock in locks for found in live.builds_of(lock.hash)]
     return environments_pb2.Environment(
         name=(
             f"workspaces/{record.workspace}/environments/{record.name}/versions/{record.version}"
@@ -73,7 +73,8 @@ def to_sealed(record: SealedRecord) -> environments_pb2.SealedEnvironment:
     )
 
 
-def _to_build(node: str, build: EnvironmentBuild) -> environments_pb2.EnvironmentBuild:
+def to_build_message(node: str, build: EnvironmentBuild) -> environments_pb2.EnvironmentBuild:
+    """An environment as it is built on a node."""
     return environments_pb2.EnvironmentBuild(
         lock_hash=build.lock_hash,
         key=build.key,

@@ -6,6 +6,7 @@ Environments: what a script needs to run."""
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
@@ -528,6 +529,129 @@ class GetEnvironmentResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["environment", b"environment"]) -> None: ...
 
 global___GetEnvironmentResponse = GetEnvironmentResponse
+
+@typing.final
+class GetEnvironmentLockRequest(google.protobuf.message.Message):
+    """Asks for a lock."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HASH_FIELD_NUMBER: builtins.int
+    hash: builtins.str
+    """As in `EnvironmentLock.hash`."""
+    def __init__(
+        self,
+        *,
+        hash: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["hash", b"hash"]) -> None: ...
+
+global___GetEnvironmentLockRequest = GetEnvironmentLockRequest
+
+@typing.final
+class GetEnvironmentLockResponse(google.protobuf.message.Message):
+    """Answers GetEnvironmentLock."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOCK_FIELD_NUMBER: builtins.int
+    @property
+    def lock(self) -> global___EnvironmentLock:
+        """The lock."""
+
+    def __init__(
+        self,
+        *,
+        lock: global___EnvironmentLock | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lock", b"lock"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lock", b"lock"]) -> None: ...
+
+global___GetEnvironmentLockResponse = GetEnvironmentLockResponse
+
+@typing.final
+class PruneEnvironmentsRequest(google.protobuf.message.Message):
+    """Asks to remove built environments."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    COMPUTE_TARGET_FIELD_NUMBER: builtins.int
+    OLDER_THAN_FIELD_NUMBER: builtins.int
+    MAX_SIZE_BYTES_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """`workspaces/{workspace}`."""
+    compute_target: builtins.str
+    """Name of the target whose nodes are asked. Empty: all nodes."""
+    max_size_bytes: builtins.int
+    """Then, on each node, those that were used longest ago go until the rest has at most so many bytes, 0 or more. Not set: size is
+    no reason. With neither all go.
+    """
+    dry_run: builtins.bool
+    """Only says what would go."""
+    @property
+    def older_than(self) -> google.protobuf.duration_pb2.Duration:
+        """Those go that were last used longer ago than this, 0 or more. Not set: age is no reason."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        compute_target: builtins.str = ...,
+        older_than: google.protobuf.duration_pb2.Duration | None = ...,
+        max_size_bytes: builtins.int | None = ...,
+        dry_run: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_size_bytes", b"_max_size_bytes", "max_size_bytes", b"max_size_bytes", "older_than", b"older_than"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_size_bytes", b"_max_size_bytes", "compute_target", b"compute_target", "dry_run", b"dry_run", "max_size_bytes", b"max_size_bytes", "older_than", b"older_than", "parent", b"parent"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_max_size_bytes", b"_max_size_bytes"]) -> typing.Literal["max_size_bytes"] | None: ...
+
+global___PruneEnvironmentsRequest = PruneEnvironmentsRequest
+
+@typing.final
+class PruneEnvironmentsResponse(google.protobuf.message.Message):
+    """One node's answer to PruneEnvironments."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    BUILDS_FIELD_NUMBER: builtins.int
+    LEFT_BYTES_FIELD_NUMBER: builtins.int
+    LEFT_COUNT_FIELD_NUMBER: builtins.int
+    IN_USE_COUNT_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    IS_AWAY_FIELD_NUMBER: builtins.int
+    node: builtins.str
+    """The node, as in `Run.node`."""
+    left_bytes: builtins.int
+    """What is left, or would be, in bytes."""
+    left_count: builtins.int
+    """How many are left, or would be."""
+    in_use_count: builtins.int
+    """How many of those runs have or wait for."""
+    error: builtins.str
+    """Why the node has not answered, for people; empty: it has."""
+    is_away: builtins.bool
+    """The node is not connected, so that it was not asked."""
+    @property
+    def builds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EnvironmentBuild]:
+        """What was removed, or would be; those that were used longest ago first."""
+
+    def __init__(
+        self,
+        *,
+        node: builtins.str = ...,
+        builds: collections.abc.Iterable[global___EnvironmentBuild] | None = ...,
+        left_bytes: builtins.int = ...,
+        left_count: builtins.int = ...,
+        in_use_count: builtins.int = ...,
+        error: builtins.str = ...,
+        is_away: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["builds", b"builds", "error", b"error", "in_use_count", b"in_use_count", "is_away", b"is_away", "left_bytes", b"left_bytes", "left_count", b"left_count", "node", b"node"]) -> None: ...
+
+global___PruneEnvironmentsResponse = PruneEnvironmentsResponse
 
 @typing.final
 class ListEnvironmentsRequest(google.protobuf.message.Message):

@@ -61,6 +61,23 @@ class EnvironmentServiceStub:
     INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID, RESOURCE_EXHAUSTED/DISK_FULL.
     """
 
+    GetEnvironmentLock: grpc.UnaryUnaryMultiCallable[
+        runyardpb.v1.environments_pb2.GetEnvironmentLockRequest,
+        runyardpb.v1.environments_pb2.GetEnvironmentLockResponse,
+    ]
+    """Returns a lock by its hash, as the property `runyard.lock` of a run names it, also where another has taken its place since.
+    Idempotent. Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND.
+    """
+
+    PruneEnvironments: grpc.UnaryStreamMultiCallable[
+        runyardpb.v1.environments_pb2.PruneEnvironmentsRequest,
+        runyardpb.v1.environments_pb2.PruneEnvironmentsResponse,
+    ]
+    """Has nodes remove built environments that no run has or waits for; one answer a node, as they come. What is removed is
+    built again when a run asks for it: specifications and locks stay. Errors: INVALID_ARGUMENT/SPEC_INVALID,
+    NOT_FOUND/COMPUTE_NOT_FOUND.
+    """
+
 class EnvironmentServiceAsyncStub:
     """Keeps named, versioned environments. One is built by a run of kind ENVIRONMENT_BUILD (RunService.CreateRun)."""
 
@@ -102,6 +119,23 @@ class EnvironmentServiceAsyncStub:
     same version; its locks replace those that are kept for it. Idempotent. A stream that is cut off leaves nothing.
     Errors: INVALID_ARGUMENT/SEALED_INVALID (not such a file, damaged or cut off), NOT_FOUND/WORKSPACE_NOT_FOUND,
     INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID, RESOURCE_EXHAUSTED/DISK_FULL.
+    """
+
+    GetEnvironmentLock: grpc.aio.UnaryUnaryMultiCallable[
+        runyardpb.v1.environments_pb2.GetEnvironmentLockRequest,
+        runyardpb.v1.environments_pb2.GetEnvironmentLockResponse,
+    ]
+    """Returns a lock by its hash, as the property `runyard.lock` of a run names it, also where another has taken its place since.
+    Idempotent. Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND.
+    """
+
+    PruneEnvironments: grpc.aio.UnaryStreamMultiCallable[
+        runyardpb.v1.environments_pb2.PruneEnvironmentsRequest,
+        runyardpb.v1.environments_pb2.PruneEnvironmentsResponse,
+    ]
+    """Has nodes remove built environments that no run has or waits for; one answer a node, as they come. What is removed is
+    built again when a run asks for it: specifications and locks stay. Errors: INVALID_ARGUMENT/SPEC_INVALID,
+    NOT_FOUND/COMPUTE_NOT_FOUND.
     """
 
 class EnvironmentServiceServicer(metaclass=abc.ABCMeta):
@@ -155,6 +189,27 @@ class EnvironmentServiceServicer(metaclass=abc.ABCMeta):
         same version; its locks replace those that are kept for it. Idempotent. A stream that is cut off leaves nothing.
         Errors: INVALID_ARGUMENT/SEALED_INVALID (not such a file, damaged or cut off), NOT_FOUND/WORKSPACE_NOT_FOUND,
         INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID, RESOURCE_EXHAUSTED/DISK_FULL.
+        """
+
+    @abc.abstractmethod
+    def GetEnvironmentLock(
+        self,
+        request: runyardpb.v1.environments_pb2.GetEnvironmentLockRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.v1.environments_pb2.GetEnvironmentLockResponse, collections.abc.Awaitable[runyardpb.v1.environments_pb2.GetEnvironmentLockResponse]]:
+        """Returns a lock by its hash, as the property `runyard.lock` of a run names it, also where another has taken its place since.
+        Idempotent. Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND.
+        """
+
+    @abc.abstractmethod
+    def PruneEnvironments(
+        self,
+        request: runyardpb.v1.environments_pb2.PruneEnvironmentsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[runyardpb.v1.environments_pb2.PruneEnvironmentsResponse], collections.abc.AsyncIterator[runyardpb.v1.environments_pb2.PruneEnvironmentsResponse]]:
+        """Has nodes remove built environments that no run has or waits for; one answer a node, as they come. What is removed is
+        built again when a run asks for it: specifications and locks stay. Errors: INVALID_ARGUMENT/SPEC_INVALID,
+        NOT_FOUND/COMPUTE_NOT_FOUND.
         """
 
 def add_EnvironmentServiceServicer_to_server(servicer: EnvironmentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

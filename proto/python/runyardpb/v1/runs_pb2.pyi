@@ -357,6 +357,7 @@ class RunSpec(google.protobuf.message.Message):
     CALLER_INTERPRETER_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
     SEALS_ENVIRONMENT_FIELD_NUMBER: builtins.int
+    REFRESH_ENVIRONMENT_FIELD_NUMBER: builtins.int
     kind: global___RunSpec.Kind.ValueType
     """What it is for."""
     compute_target: builtins.str
@@ -377,6 +378,8 @@ class RunSpec(google.protobuf.message.Message):
     """Seal the environment before anything else, so that other nodes fetch it instead of building it; where it can't be, the run
     fails. Default false: it is sealed in the background where building it took longer than fetching it would.
     """
+    refresh_environment: builtins.bool
+    """Of ENVIRONMENT_BUILD: resolves anew instead of taking the lock that is kept. The new lock then counts for later runs."""
     @property
     def script(self) -> global___Script:
         """A Python script, started with the environment's interpreter."""
@@ -434,9 +437,10 @@ class RunSpec(google.protobuf.message.Message):
         caller_interpreter: builtins.bytes = ...,
         limits: global___Limits | None = ...,
         seals_environment: builtins.bool = ...,
+        refresh_environment: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["cancel_grace", b"cancel_grace", "command", b"command", "environment", b"environment", "limits", b"limits", "max_duration", b"max_duration", "program", b"program", "resources", b"resources", "script", b"script"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["caller_environment", b"caller_environment", "caller_interpreter", b"caller_interpreter", "cancel_grace", b"cancel_grace", "command", b"command", "compute_target", b"compute_target", "environment", b"environment", "environment_name", b"environment_name", "environment_variables", b"environment_variables", "kind", b"kind", "limits", b"limits", "max_duration", b"max_duration", "merge_stderr", b"merge_stderr", "priority", b"priority", "program", b"program", "resources", b"resources", "run_definition_json", b"run_definition_json", "script", b"script", "seals_environment", b"seals_environment", "snapshot", b"snapshot"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["caller_environment", b"caller_environment", "caller_interpreter", b"caller_interpreter", "cancel_grace", b"cancel_grace", "command", b"command", "compute_target", b"compute_target", "environment", b"environment", "environment_name", b"environment_name", "environment_variables", b"environment_variables", "kind", b"kind", "limits", b"limits", "max_duration", b"max_duration", "merge_stderr", b"merge_stderr", "priority", b"priority", "program", b"program", "refresh_environment", b"refresh_environment", "resources", b"resources", "run_definition_json", b"run_definition_json", "script", b"script", "seals_environment", b"seals_environment", "snapshot", b"snapshot"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["program", b"program"]) -> typing.Literal["script", "command"] | None: ...
 
 global___RunSpec = RunSpec

@@ -12,17 +12,19 @@ if TYPE_CHECKING:
 
     from runyardpb.v1.environments_pb2 import EnvironmentBuild, EnvironmentLock
 
-BUILD_COLUMNS = ("BUILT ON", "SIZE", "LAST USE", "HITS")
+BUILD_COLUMNS = ("BUILT ON", "SIZE", "BUILT", "LAST USE", "HITS")
 
 
 def build_cells(builds: Sequence[EnvironmentBuild]) -> tuple[str, ...]:
-    """All builds of an environment in one row: sizes and hits together, the newest use."""
+    """All builds of an environment in a row: sizes and hits together, the newest build and use."""
     if not builds:
-        return ("", "", "", "")
+        return ("", "", "", "", "")
+    made = [time for build in builds if (time := message_time(build, "create_time"))]
     times = [time for build in builds if (time := message_time(build, "last_use_time"))]
     return (
         ", ".join(dict.fromkeys(build.node for build in builds)),
         size_text(sum(build.size_bytes for build in builds)),
+        local_time(max(made, default=None)),
         local_time(max(times, default=None)),
         str(sum(build.hits for build in builds)),
     )

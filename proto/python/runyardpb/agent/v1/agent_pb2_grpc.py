@@ -74,7 +74,8 @@ class AgentServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def KeepLock(self, request, context):
-        """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent.
+        """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. One that was
+        resolved anew takes the place of the other. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,7 +52,9 @@ class AgentServiceStub:
         runyardpb.agent.v1.agent_pb2.KeepLockRequest,
         runyardpb.agent.v1.agent_pb2.KeepLockResponse,
     ]
-    """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent."""
+    """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. One that was
+    resolved anew takes the place of the other. Idempotent.
+    """
 
     KeepSealed: grpc.UnaryUnaryMultiCallable[
         runyardpb.agent.v1.agent_pb2.KeepSealedRequest,
@@ -97,7 +99,9 @@ class AgentServiceAsyncStub:
         runyardpb.agent.v1.agent_pb2.KeepLockRequest,
         runyardpb.agent.v1.agent_pb2.KeepLockResponse,
     ]
-    """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent."""
+    """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. One that was
+    resolved anew takes the place of the other. Idempotent.
+    """
 
     KeepSealed: grpc.aio.UnaryUnaryMultiCallable[
         runyardpb.agent.v1.agent_pb2.KeepSealedRequest,
@@ -150,7 +154,9 @@ class AgentServiceServicer(metaclass=abc.ABCMeta):
         request: runyardpb.agent.v1.agent_pb2.KeepLockRequest,
         context: _ServicerContext,
     ) -> typing.Union[runyardpb.agent.v1.agent_pb2.KeepLockResponse, collections.abc.Awaitable[runyardpb.agent.v1.agent_pb2.KeepLockResponse]]:
-        """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent."""
+        """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. One that was
+        resolved anew takes the place of the other. Idempotent.
+        """
 
     @abc.abstractmethod
     def KeepSealed(
