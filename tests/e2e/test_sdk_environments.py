@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from support.conda_channel import PYTHON_VERSION, CondaChannel
 from support.house import House
-from support.sdk_program import result_of
+from support.sdk_program import program, result_of
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +29,35 @@ for record in records:
 print("prefix: " + words[3])
 """
 IMPORTS = "from runyard import *\nws = Workspace()\n"
+
+
+def test_examples_of_the_documentation_do_what_they_say(house: House) -> None:
+    text = Path(__file__).parents[2].joinpath("docs/environments.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    conda = "#!/bin/sh\nprintf 'dependencies:\\n- numpy=1.26.4\\n'\n"
+    folder = house.project(
+        {
+            "requirements.txt": "six==1.16.0\n",
+            "environment.yml": "dependencies:\n- numpy\n",
+            "Dockerfile": "FROM python:3.12-slim\n",
+            "conda": conda,
+        },
+        name="documented",
+    )
+    (folder / "conda").chmod(0o755)
+    house.environment["CONDA_EXE"] = str(folder / "conda")
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    code = code.replace('python_version="3.11"', f"python_version={version!r}")
+
+    done = program(house, folder, code)
+
+    assert done.stdout.startswith("iris 1\n")
+    assert done.stdout.endswith("['iris'] 1\n")
+    stored = {one["name"]: one for one in house.json("environment", "list")}
+    assert sorted(stored) == ["iris", "iris-next"]
+    assert stored["iris"]["requirements"] == ["six==1.16.0"]
+    assert stored["iris"]["spec_hash"] == stored["iris-next"]["spec_hash"]
+    assert len(stored["iris"]["builds"]) == 1
 
 
 def test_registered_environment_has_a_version_for_each_content(shared_house: House) -> None:

@@ -56,7 +56,7 @@ def export_environment(wanted: str, environ: Mapping[str, str]) -> CondaFile:
                 return _with_real_channels(found, program, environ)
         listed = _ask(program, ["env", "list", "--json"], environ)
         names = environment_names(listed) if isinstance(listed, str) else None
-        if names is None or wanted in names or _is_conda_folder(wanted):
+        if names is None or _is_conda_folder(wanted) or wanted in map(os.path.basename, names):
             raise _failure(wanted, program, answer)
         known.update(dict.fromkeys(names))
     raise _not_found(wanted, list(known), programs)
@@ -68,7 +68,11 @@ def find_programs(environ: Mapping[str, str]) -> Iterator[str]:
     on_path = [shutil.which(name, path=environ.get("PATH", "")) for name in _NAMES]
     seen = set()
     for program in (*named, *on_path):
-        if program and shutil.which(program) and os.path.realpath(program) not in seen:
+        if (
+            program
+            and shutil.which(program, path=environ.get("PATH"))
+            and os.path.realpath(program) not in seen
+        ):
             seen.add(os.path.realpath(program))
             yield program
 
@@ -95,12 +99,17 @@ def without_build(package: str) -> str:
 
 
 def environment_names(listed: str) -> list[str] | None:
-    """The names of what `env list --json` lists; None for what is no such list."""
+    """What `env list --json` lists: names, and paths of what is elsewhere; None for no such
+    list."""
     try:
         paths = [Path(str(path)) for path in json.loads(listed)["envs"]]
     except (ValueError, KeyError, TypeError):
         return None
-    return [path.name if path.parent.name == "envs" else _BASE for path in paths]
+    roots = {path.parent.parent for path in paths if path.parent.name == "envs"} | {*paths[:1]}
+    return [
+        path.name if path.parent.name == "envs" else _BASE if path in roots else str(path)
+        for path in paths
+    ]
 
 
 def _is_path(wanted: str) -> bool:

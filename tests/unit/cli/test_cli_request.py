@@ -93,6 +93,17 @@ def test_environment_is_a_file_or_a_name(project: Path) -> None:
     assert prepared("train.py", env="six-env").config.environment == "six-env"
 
 
+def test_downloaded_folder_is_meant_with_a_slash_and_the_stored_one_without(project: Path) -> None:
+    made = Environment.from_docker_image("six-env", "debian:12")
+    made.save_to_directory(project / "six-env")
+
+    assert prepared("train.py", env="six-env/").config.environment == made
+    assert prepared("train.py", env="six-env").config.environment == "six-env"
+    (project / "other").mkdir()
+    with pytest.raises(SpecInvalid, match=r"azureml_environment\.json is not there"):
+        prepared("train.py", env="other/")
+
+
 def test_environment_file_that_is_not_there_names_the_nearest(project: Path) -> None:
     (project / "requirements.txt").touch()
 

@@ -181,6 +181,16 @@ def test_unknown_environment_names_the_nearest(name: str, is_silent: bool, tmp_p
     assert e.value.hint == "there are: base, iris, mnist"
 
 
+def test_environments_elsewhere_are_listed_by_their_paths(tmp_path: Path) -> None:
+    listed = ["/opt/conda", "/opt/conda/envs/iris", "/data/own"]
+    Program(tmp_path / "bin", "conda", envs=listed)
+
+    with pytest.raises(EnvironmentNotFound) as e:
+        Environment.from_existing_conda_environment("mine", "x")
+
+    assert e.value.hint == "there are: base, iris, /data/own"
+
+
 def test_path_of_no_environment_is_not_found(tmp_path: Path) -> None:
     Program(tmp_path / "bin", "conda")
 
