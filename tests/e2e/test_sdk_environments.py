@@ -179,6 +179,53 @@ def test_download_edit_create_makes_a_new_version(shared_house: House) -> None:
     assert newest["requirements"] == ["six==1.16.0"]
 
 
+def test_environment_is_created_of_each_kind_of_file_and_of_a_folder(shared_house: House) -> None:
+    folder = shared_house.project(
+        {
+            "requirements.txt": "six\n",
+            "env.yml": "dependencies: [numpy]\n",
+            "Dockerfile": "FROM debian:12\n",
+            "own/azureml_environment.json": '{"python": {"userManagedDependencies": true}}',
+        },
+        name="kinds",
+    )
+
+    for number, source in enumerate(("requirements.txt", "env.yml", "Dockerfile", "own")):
+        name = f"kind-{number}"
+        done = shared_house.runyard(
+            "environment", "create", "--file", source, "--name", name, cwd=folder
+        )
+        assert done.stdout == f"{name}:1\n".encode(), done.stderr.decode()
+    kinds = {one["name"]: one["kind"] for one in shared_house.json("environment", "list")}
+
+    wanted = ("pip", "conda", "docker", "user-managed")
+    assert [kinds[f"kind-{number}"] for number in range(4)] == list(wanted)
+
+
+def test_packages_of_a_run_configuration_are_installed_without_being_asked_to(
+    shared_house: House,
+) -> None:
+    folder = shared_house.project(
+        {"train.py": "import six, sys; print(six.__version__, sys.prefix)"}, name="managed"
+    )
+
+    result = result_of(
+        shared_house,
+        folder,
+        IMPORTS + "rc = RunConfiguration(\n"
+        "    conda_dependencies=CondaDependencies.create(pip_packages=['six==1.16.0']))\n"
+        "config = ScriptRunConfig(source_directory='.', script='train.py', run_config=rc)\n"
+        "run = Experiment(ws, 'managed').submit(config)\n"
+        "run.wait_for_completion()\n"
+        "result = dict(stdout=run.get_logs('stdout'),\n"
+        "    mine=rc.environment.python.user_managed_dependencies)\n",
+    )
+
+    version, prefix = str(result["stdout"]).split()
+    assert (version, result["mine"]) == ("1.16.0", False)
+    assert Path(prefix).is_relative_to(shared_house.home / "agent" / "environments")
+
+
 def test_what_environments_are_not_made_of_is_refused(shared_house: House) -> None:
     folder = shared_house.project(
         {"env.yml": "dependencies: [numpy]\n", "x.cfg": ""}, name="refused"

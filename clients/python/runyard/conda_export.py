@@ -156,6 +156,7 @@ def _with_real_channels(found: CondaFile, program: str, environ: Mapping[str, st
             one for name in found.channels for one in (meant if name == "defaults" else [name])
         )
         found.channels = list(dict.fromkeys(channels))
+        found.conda = [package.removeprefix("defaults::") for package in found.conda]
     return found
 
 

@@ -151,12 +151,15 @@ def test_folder_of_an_environment_is_given_by_its_path(tmp_path: Path) -> None:
 
 def test_channels_that_conda_means_by_defaults_are_named(tmp_path: Path) -> None:
     export = CONDA_SAYS.replace("- conda-forge", "- defaults\n  - conda-forge")
+    export = export.replace("mine::numpy", "defaults::numpy")
     main = "https://channel.example/main"
     Program(tmp_path / "bin", "conda", export=export, defaults=[main])
 
     env = Environment.from_existing_conda_environment("mine", "iris")
 
-    assert env.to_specification().channels == (main, "conda-forge")
+    specification = env.to_specification()
+    assert specification.channels == (main, "conda-forge")
+    assert "numpy=1.26.4" in specification.conda_packages
 
 
 def test_next_program_is_asked_for_what_the_first_one_does_not_know(tmp_path: Path) -> None:
