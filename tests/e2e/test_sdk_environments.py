@@ -143,7 +143,11 @@ def test_environment_is_built_ahead_and_a_run_in_it_builds_nothing(house: House)
 
 def test_download_edit_create_makes_a_new_version(shared_house: House) -> None:
     folder = shared_house.project(
-        {"env.yml": "dependencies:\n- pip:\n  - six==1.15.0\nvariables: {A: b}\n"}, name="edited"
+        {
+            "env.yml": "dependencies:\n- pip:\n  - six==1.15.0\nvariables: {A: b}\n",
+            "train.py": "import six; print(six.__version__)",
+        },
+        name="edited",
     )
     house = shared_house
 
@@ -159,6 +163,8 @@ def test_download_edit_create_makes_a_new_version(shared_house: House) -> None:
     old = house.runyard(
         "environment", "download", "cli-e:1", "-o", "cli-e", "--overwrite", cwd=folder
     )
+    used = house.runyard("run", "--env", "cli-e:1", "train.py", cwd=folder)
+    built = house.runyard("environment", "build", "cli-e:2", cwd=folder)
     shown = house.json("environment", "show", "cli-e:1")
     newest = house.json("environment", "show", "cli-e")
 
@@ -177,6 +183,8 @@ def test_download_edit_create_makes_a_new_version(shared_house: House) -> None:
     assert "1.15.0" in packages.read_text()
     assert (shown["requirements"], shown["variables"]) == (["six==1.15.0"], {"A": "b"})
     assert newest["requirements"] == ["six==1.16.0"]
+    assert used.stdout == b"1.15.0\n", used.stderr.decode()
+    assert built.returncode == 0, built.stderr.decode()
 
 
 def test_environment_is_created_of_each_kind_of_file_and_of_a_folder(shared_house: House) -> None:
@@ -246,6 +254,7 @@ def test_what_environments_are_not_made_of_is_refused(shared_house: House) -> No
     assert b"no kind that an environment is read from" in other.stderr
     assert b'no environment named "nothing-here"' in unknown.stderr
     assert b"has no number of a version behind the colon" in version.stderr
+    assert b"Traceback" not in b"".join(one.stderr for one in (nameless, missing, empty, other))
     codes = [one.returncode for one in (nameless, missing, empty, other, unknown, version)]
     assert codes == [2, 3, 2, 2, 3, 2]
     assert not (folder / "nothing-here").exists()

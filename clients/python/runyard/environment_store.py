@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from runyard.caller_environment import caller_environment, current_environment
+from runyard.environment_names import specified_name
 from runyard.request_id import new_request_id
 from runyard.run_spec import environment_message
 from runyard_contract.errors import SpecInvalid
@@ -116,8 +117,8 @@ def submit_build(
 ) -> runs_pb2.Run:
     """Submits the run of kind ENVIRONMENT_BUILD that `spec` asks for, of an environment: a stored
     one by its name, or one that need not be stored."""
-    if isinstance(environment, str):
-        spec.environment_name = environment
+    if isinstance(environment, str):  # NAME or NAME:VERSION
+        spec.environment_name = specified_name(workspace.name, environment)
     else:
         wanted = environment_spec(environment, interpreter)
         if wanted is None:

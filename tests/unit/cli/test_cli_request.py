@@ -10,6 +10,7 @@ from runyard.cli.request import RunOptions, RunRequest, prepare
 from runyard.environment import Environment
 from runyard_contract.errors import (
     EnvironmentNotFound,
+    NameInvalid,
     RunyardError,
     SourceInvalid,
     SpecInvalid,
@@ -91,6 +92,9 @@ def test_environment_is_a_file_or_a_name(project: Path) -> None:
         assert isinstance(environment, Environment)
         assert environment.python.conda_dependencies.pip_packages == ["six==1.16.0"]
     assert prepared("train.py", env="six-env").config.environment == "six-env"
+    assert prepared("train.py", env="six-env:2").config.environment == "six-env:2"
+    with pytest.raises(NameInvalid, match="'six-env:new' has no number of a version"):
+        prepared("train.py", env="six-env:new")
 
 
 def test_downloaded_folder_is_meant_with_a_slash_and_the_stored_one_without(project: Path) -> None:

@@ -163,7 +163,7 @@ def choose_lock(
         "runyard environment build iris -t local",
     ]
 )
-@click.argument("source", metavar="FILE|NAME")
+@click.argument("source", metavar="FILE|NAME[:VERSION]")
 @option("--name", type=parameters.ENVIRONMENT, help="Store it under this name first.")
 @option("-t", "--target", type=parameters.COMPUTE, help="Where to build it. [local]")
 @json_option

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runyard.cli.failure import ScriptNotFound, UsageInvalid
+from runyard.environment_names import name_and_version
 from runyard_contract.errors import (
     EnvironmentNotFound,
     RunyardError,
@@ -15,7 +16,7 @@ from runyard_contract.errors import (
     SpecInvalid,
     Unsupported,
 )
-from runyard_contract.ids import check_environment_name, experiment_from_folder
+from runyard_contract.ids import experiment_from_folder
 from runyard_contract.nearest import nearest
 from runyard_contract.paths import shown
 from runyard_contract.value import value_class
@@ -248,7 +249,8 @@ def named_environment(named: str, source: str) -> Environment | str:
     endings = (*_REQUIREMENTS_ENDINGS, *_YAML_ENDINGS)
     if os.path.sep in named or named.endswith(endings) or _is_dockerfile(named):
         raise _no_environment_file(named)
-    return check_environment_name(named)
+    name_and_version(named)
+    return named
 
 
 def read_environment(path: str) -> Environment:
