@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from runyard.address import resolve
 from runyard.channel import Connection
 from runyard_contract.ids import check_workspace_name
-from runyard_contract.limits import PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
     from runyard.compute import ComputeTarget
@@ -82,7 +81,9 @@ class Workspace:
     @property
     def environments(self) -> dict[str, Environment]:
         """The stored environments by name, in their newest versions, read now."""
-        return {environment.name or "": environment for environment in self._environments()}
+        from runyard.environment import Environment
+
+        return Environment.list(self)
 
     def prune_environments(
         self,
@@ -110,22 +111,3 @@ class Workspace:
         return list(
             prune_environments(self, compute_target, older_than, max_size, is_dry_run=dry_run)
         )
-
-    def _environments(self) -> Iterator[Environment]:
-        """The stored environments, page by page."""
-        from runyard._environments import environment
-        from runyardpb.v1 import environments_pb2, environments_pb2_grpc
-
-        request = environments_pb2.ListEnvironmentsRequest(
-            parent=f"workspaces/{self._name}", page_size=PAGE_SIZE_MAX
-        )
-        while True:
-            answer = self._connection.unary(
-                environments_pb2_grpc.EnvironmentServiceStub,
-                lambda stub: stub.ListEnvironments,
-                request,
-            )
-            yield from map(environment, answer.environments)
-            if not answer.next_page_token:
-                return
-            request.page_token = answer.next_page_token

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runyard.cli import parameters
-from runyard.cli.command_line import Group, json_option, output_of
+from runyard.cli.command_line import Entry, Group, json_option, output_of
 from runyard.cli.environment_files import export_command, import_command
 from runyard.cli.environment_prune import prune
 from runyard.cli.options import option
@@ -27,7 +27,6 @@ from runyard.cli.render.table import print_table
 from runyard.cli.render.text import clean
 from runyard.cli.session import open_workspace
 from runyard_contract.errors import SpecInvalid, StateNotAllowed
-from runyard_contract.limits import PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
     from runyard.workspace import Workspace
@@ -37,8 +36,15 @@ _COLUMNS = ("NAME", "VERSION", "KIND", "LOCKED FOR", "MADE", *BUILD_COLUMNS, "WH
 _SHOWN_REQUIREMENTS = 4
 
 
+_EDITING = "runyard.cli.environment_editing"
+
+
 @click.group(
     cls=Group,
+    entries={
+        "create": Entry(_EDITING, "create", "Store an environment without building it."),
+        "download": Entry(_EDITING, "download", "Write a stored environment to a folder to edit."),
+    },
     examples=["runyard environment build --name iris requirements.txt", "runyard environment list"],
 )
 def environment() -> None:
@@ -69,13 +75,13 @@ def list_command(ctx: click.Context) -> None:
 @environment.command(
     examples=["runyard environment show iris", "runyard environment show iris --json"]
 )
-@click.argument("name", metavar="NAME", type=parameters.ENVIRONMENT)
+@click.argument("stored", metavar="NAME[:VERSION]", type=parameters.ENVIRONMENT_VERSION)
 @json_option
 @click.pass_context
-def show(ctx: click.Context, name: str) -> None:
+def show(ctx: click.Context, stored: tuple[str, int | None]) -> None:
     """Show a stored environment: what it asks for, where it is built, its exact versions."""
     output = output_of(ctx)
-    found = _get(open_workspace(), name)
+    found = _get(open_workspace(), *stored)
     if output.is_json:
         output.print_json(_environment_json(found))
         return
@@ -111,17 +117,17 @@ def show(ctx: click.Context, name: str) -> None:
         "runyard environment lock iris --platform linux-x86_64-cp311 --json",
     ]
 )
-@click.argument("name", metavar="NAME", type=parameters.ENVIRONMENT)
+@click.argument("stored", metavar="NAME[:VERSION]", type=parameters.ENVIRONMENT_VERSION)
 @option("--platform", metavar="PLATFORM", help="Of which lock, where there are several.")
 @json_option
 @click.pass_context
-def lock(ctx: click.Context, name: str, platform: str | None) -> None:
+def lock(ctx: click.Context, stored: tuple[str, int | None], platform: str | None) -> None:
     """Print the lock of a stored environment: exact versions with hashes, as nodes install them.
 
     It is made when the environment is first built, once for each platform and Python.
     """
     output = output_of(ctx)
-    found = _get(open_workspace(), name)
+    found = _get(open_workspace(), *stored)
     chosen = choose_lock(found, platform)
     if output.is_json:
         output.print_json(
@@ -169,7 +175,7 @@ def choose_lock(
         "runyard environment build iris --refresh",
     ]
 )
-@click.argument("source", metavar="FILE|NAME")
+@click.argument("source", metavar="FILE|NAME[:VERSION]")
 @option("--name", type=parameters.ENVIRONMENT, help="Store it under this name first.")
 @option("-t", "--target", type=parameters.COMPUTE, help="Where to build it. [local]")
 @option("--seal", is_flag=True, help="Keep what is built in the daemon, for other nodes.")
@@ -212,38 +218,18 @@ environment.add_command(import_command)
 environment.add_command(prune)
 
 
-def _get(workspace: Workspace, name: str) -> environments_pb2.Environment:
-    """The newest version of a stored environment. Raises EnvironmentNotFound with the nearest."""
-    from runyardpb.v1 import environments_pb2, environments_pb2_grpc
+def _get(workspace: Workspace, name: str, version: int | None) -> environments_pb2.Environment:
+    """A stored environment. Raises EnvironmentNotFound with the nearest."""
+    from runyard.environment_store import get_environment
 
-    answer = workspace.connection.unary(
-        environments_pb2_grpc.EnvironmentServiceStub,
-        lambda stub: stub.GetEnvironment,
-        environments_pb2.GetEnvironmentRequest(
-            name=f"workspaces/{workspace.name}/environments/{name}"
-        ),
-    )
-    return answer.environment
+    return get_environment(workspace, name, version)
 
 
 def stored_environments(workspace: Workspace) -> list[environments_pb2.Environment]:
     """All stored environments in their newest versions."""
-    from runyardpb.v1 import environments_pb2, environments_pb2_grpc
+    from runyard.environment_store import list_environments
 
-    request = environments_pb2.ListEnvironmentsRequest(
-        parent=f"workspaces/{workspace.name}", page_size=PAGE_SIZE_MAX
-    )
-    found: list[environments_pb2.Environment] = []
-    while True:
-        answer = workspace.connection.unary(
-            environments_pb2_grpc.EnvironmentServiceStub,
-            lambda stub: stub.ListEnvironments,
-            request,
-        )
-        found += answer.environments
-        if not answer.next_page_token:
-            return found
-        request.page_token = answer.next_page_token
+    return list(list_environments(workspace))
 
 
 def environment_name(found: environments_pb2.Environment) -> str:

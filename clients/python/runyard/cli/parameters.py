@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runyard import quantities
+from runyard.environment_names import name_and_version
 from runyard_contract import ids
 from runyard_contract.errors import NameInvalid, SpecInvalid
 from runyard_contract.limits import TAG_VALUE_BYTES
@@ -54,14 +55,6 @@ class Kind(_ParamType):
         except ValueError as error:
             message = f"{value[:80]!r} {error}"
         raise click.BadParameter(message, ctx=ctx, param=param)
-
-
-def _name_and_version(text: str) -> tuple[str, int | None]:
-    """An environment's name and version in "iris:2". Raises NameInvalid, ValueError."""
-    name, separator, version = text.partition(":")
-    if separator and not (version.isdecimal() and 0 < int(version) < 1 << 31):
-        raise ValueError("has no number of a version behind the colon")
-    return ids.check_environment_name(name), int(version) if separator else None
 
 
 class PathKind(_ParamType):
@@ -164,7 +157,7 @@ STATUS = Kind("status", _status)
 EXPERIMENT = Kind("experiment", ids.check_experiment_name)
 COMPUTE = Kind("target", ids.check_compute_name)
 ENVIRONMENT = Kind("name", ids.check_environment_name)
-ENVIRONMENT_VERSION = Kind("name[:version]", _name_and_version)
+ENVIRONMENT_VERSION = Kind("name[:version]", name_and_version)
 """Name and number of a version, None for the newest."""
 FILE = PathKind()
 FOLDER = PathKind(is_folder=True)
