@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from runyard_agent import attempt as facts
 from runyard_agent.attempt import Attempt
-from runyard_agent.environments.cache import Found
+from runyard_agent.environments.records import Found
 from runyard_contract.limits import BUILT_ENVIRONMENTS_MAX
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1.environments_pb2 import EnvironmentBuild

@@ -12,10 +12,11 @@ from pathlib import Path
 from runyard_agent import journal
 from runyard_agent.core.sealing import SealMode, is_worth_sealing
 from runyard_agent.environments.builds import CHANGES_WITH_USE, count_of, seconds_since
-from runyard_agent.environments.cache import EnvironmentCache, Record
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.intactness import measure
 from runyard_agent.environments.libc import needed_libc
 from runyard_agent.environments.protocol import EnvironmentFailed
+from runyard_agent.environments.records import Record
 from runyard_agent.environments.sealed import SealedSource
 from runyard_agent.environments.sealing import NotSealable, Survey, survey
 from runyard_agent.link import Link, Stubs

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from contract.environment_case import BuildingCase
-from runyard_agent.environments.cache import READY_NAME, EnvironmentCache
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.docker_builds import LABEL
 from runyard_agent.environments.docker_work import work_labels
+from runyard_agent.environments.records import READY_NAME
 from runyardpb.v1.environments_pb2 import (
     CondaPackages,
     DockerImage,

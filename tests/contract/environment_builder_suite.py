@@ -24,8 +24,9 @@ from contract.environment_case import (
     provide_to,
     run,
 )
-from runyard_agent.environments.cache import READY_NAME, EnvironmentCache
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.protocol import EnvironmentFailed, ProvidedEnvironment
+from runyard_agent.environments.records import READY_NAME
 
 
 class EnvironmentBuilderSuite:

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from runyard_agent.environments.activation import VARIABLES_NAME
-from runyard_agent.environments.cache import LAST_USED_NAME, READY_NAME, EnvironmentCache, Record
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.intactness import Measured, note_files
 from runyard_agent.environments.protocol import NotHere
+from runyard_agent.environments.records import LAST_USED_NAME, READY_NAME, Record
 from runyard_agent.environments.shared_work import Audience, Listener, SharedWork
 from runyard_contract.paths import shown
 from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec

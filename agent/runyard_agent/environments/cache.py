@@ -20,72 +20,30 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from runyard_agent import journal
 from runyard_agent.core.eviction import Stored, to_evict, to_prune
 from runyard_agent.environments.intactness import Looks
+from runyard_agent.environments.records import (
+    FORMAT,
+    LAST_USED_NAME,
+    READY_NAME,
+    Found,
+    Pruned,
+    Record,
+    read_record,
+    uses_of,
+)
 from runyard_agent.environments.uses import Uses
 from runyard_contract.paths import atomic_write
 
-READY_NAME = "ready.json"
-LAST_USED_NAME = "last-used"
-FORMAT = 1
 KEY_DIGITS = 16
 LOCK_POLL_S = 0.1
 _TRASH = ".trash-"
 _SCRATCH = ".scratch"
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What ready.json says of an environment.
-
-    `created_at_unix_ns` is wall clock, `size_bytes` the sum of its files' lengths, `python` the
-    version of its interpreter, `packages` their number, `image` the id of the container image that
-    it is; empty: the folder itself is the environment. `lock_hash` is what names it here; where
-    that is not its lock's hash (an image with files of a snapshot), `of_lock` is.
-    `kind` is that of its specification.
-    `build_s` is how long it took to build, `is_fetched` says that it was fetched instead. `listing`
-    is a digest of names and sizes, to tell whether somebody has changed it since.
-    """
-
-    lock_hash: str
-    platform: str
-    created_at_unix_ns: int
-    size_bytes: int
-    python: str
-    packages: int
-    image: str = ""
-    of_lock: str = ""
-    kind: str = ""
-    build_s: float = 0.0
-    is_fetched: bool = False
-    file_count: int = 0
-    listing: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An environment on disk: the time of its last use (wall clock), and how often it was used.
-
-    `hits` are the runs that were given it without building it.
-    """
-
-    record: Record
-    last_used_unix_ns: int
-    hits: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """What was removed because somebody asked for it, and what is left, some of it in use."""
-
-    removed: tuple[Found, ...]
-    left: tuple[Found, ...]
-    in_use: int
 
 
 Choose = Callable[[Sequence[Stored]], list[str]]
@@ -139,7 +97,7 @@ class EnvironmentCache:
         except OSError:
             return None
         known = self._ready.get(lock_hash)
-        record = known[1] if known and known[0] == mtime_ns else _read_record(path)
+        record = known[1] if known and known[0] == mtime_ns else read_record(path)
         if record is None or record.lock_hash != lock_hash:
             return None
         # Its Python is a link to the one that it was built on; an image's is in the image.
@@ -288,9 +246,9 @@ class EnvironmentCache:
         """All environments that are built, whether their Python still is there or not. Blocks."""
         found = []
         for folder in self._folders():
-            record = _read_record(folder / READY_NAME)
+            record = read_record(folder / READY_NAME)
             if record is not None and record.lock_hash[:KEY_DIGITS] == folder.name:
-                found.append(Found(record, *_uses(folder, record)))
+                found.append(Found(record, *uses_of(folder, record)))
         return found
 
     def _choose(self, stored: Sequence[Stored]) -> list[str]:
@@ -332,10 +290,10 @@ class EnvironmentCache:
         kept = {lock_hash[:KEY_DIGITS] for lock_hash in in_use}
         for folder in self._folders():
             ready = folder / READY_NAME
-            if folder.name in kept or _read_record(ready) is not None:
+            if folder.name in kept or read_record(ready) is not None:
                 continue
             with self._reserved_now(folder.name) as is_mine:
-                if is_mine and _read_record(ready) is None:
+                if is_mine and read_record(ready) is None:
                     self._throw_away(folder.name)
 
     def _folders(self) -> list[Path]:
@@ -381,23 +339,6 @@ def _chosen(
         for key, one in left.items()
     ]
     return [left[key] for key in choose(stored)]
-
-
-def _read_record(path: Path) -> Record | None:
-    """What a ready.json says; None for one that is missing, damaged or of another format."""
-    try:
-        fields = json.loads(path.read_bytes())
-        return Record(**fields) if fields.pop("format") == FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _uses(folder: Path, record: Record) -> tuple[int, int]:
-    """When an environment was last used, and its hits. The first use is that of its build."""
-    with contextlib.suppress(OSError):
-        status = os.stat(folder / LAST_USED_NAME)
-        return status.st_mtime_ns, max(0, status.st_size - 1)
-    return record.created_at_unix_ns, 0
 
 
 def _try_lock(fd: int) -> bool:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runyard_agent.environments.activation import VARIABLES_NAME
-from runyard_agent.environments.cache import LAST_USED_NAME, READY_NAME
 from runyard_agent.environments.intactness import FILES_NAME, is_bytecode
+from runyard_agent.environments.records import LAST_USED_NAME, READY_NAME
 from runyard_agent.environments.relocation import (
     PLACEHOLDER,
     NotRelocatable,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from runyard_agent.attempt import Attempt
 from runyard_agent.bundles import Bundle, Key
-from runyard_agent.environments.cache import Found, Record
+from runyard_agent.environments.records import Found, Record
 from runyard_agent.outbox import BUSY_REPORTS, Outbox
 from runyardpb.agent.v1 import agent_pb2 as pb
 

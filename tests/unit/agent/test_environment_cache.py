@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from runyard_agent.environments.cache import EnvironmentCache, Found, Pruned, Record
+from runyard_agent.environments.cache import EnvironmentCache
+from runyard_agent.environments.records import Found, Pruned, Record
 
 HASH = "0123456789abcdef" * 4
 RECORD = Record(HASH, "linux-x86_64-cp311", 1_764_000_000_000_000_000, 42, "3.11.7", 2)

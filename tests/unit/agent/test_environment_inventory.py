@@ -5,8 +5,9 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from runyard_agent.environments.cache import EnvironmentCache, Found, Record
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.inventory import tell_uses
+from runyard_agent.environments.records import Found, Record
 
 RECORD = Record("ab" * 32, "linux-64", 1_000, 42, "3.11.7", 2)
 
