@@ -13,6 +13,7 @@ from runyard_agent import clock
 from runyard_agent.bundles import Bundle
 from runyard_agent.laid import LaidOut
 from runyard_agent.shipping.growing import Piece
+from runyard_agent.supervisor.disk import is_disk_full
 from runyard_agent.workdir import WorkIndex
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import runs_pb2
@@ -40,8 +41,6 @@ _OUT_OF_MEMORY: Mapping[str, pb.AttemptEnd.OutOfMemory.ValueType] = {
     "host": pb.AttemptEnd.OUT_OF_MEMORY_HOST,
 }
 WARNINGS_MAX = 20
-DISK_FULL_BYTES = 1 << 20
-"""A disk with less free space counts as full: nothing that a training writes fits."""
 
 
 class Span(NamedTuple):
@@ -191,7 +190,8 @@ def end_of(record: Mapping[str, Any], work: str) -> pb.AttemptEnd:
         ),
     )
     if record.get("exit_code") or record.get("signal"):
-        end.is_disk_full = is_disk_full(work)
+        was_full = record.get("disk_full")  # when it ended; the room may have come since
+        end.is_disk_full = is_disk_full(work) if was_full is None else was_full is True
     _set_ns(end.end_time, record.get("ended_at_unix_ns") or clock.unix_ns())
     _set_ns(end.duration, max(0, record.get("duration_ns") or 0))
     cpu_s = float(record.get("user_cpu_s") or 0) + float(record.get("system_cpu_s") or 0)
@@ -214,16 +214,6 @@ def end_of(record: Mapping[str, Any], work: str) -> pb.AttemptEnd:
         end.message = "the process that watched the run was killed; all its processes were ended"
         end.advice = "submit again; see what kills processes on the node (memory may be short)"
     return end
-
-
-def is_disk_full(folder: str) -> bool:
-    """Whether the disk that a folder lies on has no room left for this account."""
-    try:
-        disk = os.statvfs(folder)
-    except OSError:
-        return False
-    free_bytes = disk.f_bavail * disk.f_frsize
-    return free_bytes < DISK_FULL_BYTES or (disk.f_files > 0 and disk.f_favail == 0)
 
 
 def failed(

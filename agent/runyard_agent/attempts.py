@@ -198,7 +198,7 @@ class Attempts:
                 problems.append(str(error))
             if problems and not done.file_count:
                 done.error = "; ".join(problems[:3])
-        self._outbox.say_collected(done)
+        self._outbox.answer(done)
 
     # Holding
 

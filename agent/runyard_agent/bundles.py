@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from runyard_agent.core.reconcile import Found, Stage
 from runyard_agent.supervisor import record
+from runyard_agent.supervisor.holding import AWAY
 from runyard_contract.errors import NameInvalid
 from runyard_contract.ids import check_run_id
 from runyard_contract.paths import atomic_write, write_all
@@ -79,6 +80,11 @@ class Bundle:
     def environment_log(self) -> str:
         """What building the environment printed."""
         return self.path + "/environment.txt"
+
+    @property
+    def is_engine_away(self) -> bool:
+        """Whether the client of its container waits for an engine that went away."""
+        return os.path.lexists(f"{self.path}/{AWAY}")
 
     def create(self, lease: pb.Lease) -> None:
         """Makes the folder with the lease in it, before anything else is done for the attempt.

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runyard_agent.core.sealing import SealMode
+from runyard_agent.environments.conda_programs import AUTO, BUILT_IN
 from runyard_contract.environment_spec import channel_fault
 
 ENVIRONMENTS_MAX_BYTES = 50 << 30
@@ -32,6 +34,12 @@ class Config:
     """Built environments on disk; beyond that, those go that no run has used for longest."""
     channel_mirrors: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Where conda channels are read instead, by channel, in the order in which they are tried."""
+    conda: str = AUTO
+    """The node's own conda program: "auto" looks for one, "builtin" uses none; else its path."""
+    is_offline: bool = False
+    """Environments are neither resolved nor built: what is not here is fetched sealed."""
+    seal: SealMode = "auto"
+    """Which built environments are sealed for other nodes, beside those that are asked for."""
     poll_s: float = 0.25
     """How often the files of an active run that give no signal are looked at."""
     settle_s: float = 2.0
@@ -70,6 +78,24 @@ def parse(arguments: Sequence[str]) -> Config:
         metavar="CHANNEL=URL",
         help="read a conda channel there instead; repeatable",
     )
+    parser.add_argument(
+        "--conda",
+        type=_conda,
+        default=AUTO,
+        metavar="auto|builtin|PATH",
+        help="the node's own micromamba, mamba or conda (default: one that is found)",
+    )
+    parser.add_argument(
+        "--offline",
+        action="store_true",
+        help="build no environments: what is not here is fetched sealed from the daemon",
+    )
+    parser.add_argument(
+        "--seal",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="which built environments are sealed for other nodes (default: auto)",
+    )
     given = parser.parse_args(arguments)
     if given.local and not given.daemon_socket:
         parser.error("--local needs --daemon-socket")
@@ -83,6 +109,9 @@ def parse(arguments: Sequence[str]) -> Config:
         slots=given.slots,
         environments_max_bytes=given.environments_max_bytes,
         channel_mirrors=mirrors,
+        conda=given.conda,
+        is_offline=given.offline,
+        seal=given.seal,
     )
 
 
@@ -98,6 +127,13 @@ def _bytes(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes over 0")
     return int(text)
+
+
+def _conda(text: str) -> str:
+    """A setting for the node's own conda program."""
+    if text not in (AUTO, BUILT_IN) and not text.startswith("/"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto, builtin nor an absolute path")
+    return text
 
 
 def _mirror(text: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ SMALL_INDEX_BYTES = 8 << 10
 FREE_EACH_BYTES = 4 << 20
 REST_BYTES = 64 << 10
 """So much of the logs may go with the last report."""
+ENGINE_AWAY = "the container engine does not answer; waiting until it is back"
 _JOB_FILES = (pb.AppendFilesRequest.FILE_METRICS, pb.AppendFilesRequest.FILE_TAGS)
 _PRINTED_FILES = (STDOUT_FILE, STDERR_FILE, ORDER_FILE)
 
@@ -84,7 +85,16 @@ class Delivery:
     def live(self) -> LiveFiles:
         """Looks, while the run is executed, for what gives no signal."""
         node = self._node
-        return LiveFiles(node.config.poll_s, node.first_looks, self._look, self._collect_live)
+        look = self._look_at_container if self._attempt.execution.get("container") else self._look
+        return LiveFiles(node.config.poll_s, node.first_looks, look, self._collect_live)
+
+    def _look_at_container(self) -> None:
+        """Also tells whether the engine of the run's container is away."""
+        if self._attempt.bundle.is_engine_away:
+            self._attempt.say(ENGINE_AWAY)
+        elif self._attempt.status_message == ENGINE_AWAY:
+            self._attempt.say("")
+        self._look()
 
     async def _collect_live(self, with_outputs: bool) -> None:
         """Sends what the running job has finished writing."""

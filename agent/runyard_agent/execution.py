@@ -86,6 +86,17 @@ class Execution:
         shown = ", ".join(str(pid) for pid in pids[:10])
         self.attempt.warn(f"processes that can't be killed hold the slot: {shown}")
 
+    def disk_full(self) -> None:
+        """See Follower."""
+        self.attempt.warn(
+            "the node's disk was full: what the run printed, and its end, waited for room "
+            "(free space there, see `df -h`)"
+        )
+
+    def held_up(self, why: str) -> None:
+        """See Follower."""
+        self.attempt.say(f"ending what is left of the run: {why}")
+
     def exited(self, record: ExitRecord) -> None:
         """See Follower."""
         if not self._exit.done():
@@ -283,7 +294,7 @@ class Execution:
                 return await self._node.executor.recover(self._bundle)
             except ExecutorUnavailable as error:
                 journal.warning("recover_failed", bundle=self._bundle, why=str(error))
-                self.attempt.say(f"ending what is left of the run: {error}")
+                self.held_up(str(error))
                 await asyncio.sleep(RECOVER_RETRY_S)
 
     async def _follow(self) -> ExitRecord:

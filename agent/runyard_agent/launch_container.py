@@ -14,6 +14,7 @@ from typing import Any
 import runyard_agent
 from runyard_agent.bundles import Bundle
 from runyard_agent.container.report import SIGNALS
+from runyard_agent.container.used import USED
 from runyard_agent.environments.protocol import Container, EnvironmentFailed
 from runyard_agent.supervisor.cgroup import ADVICE, UNKEPT, Limits, too_large_here
 from runyard_agent.supervisor.streams import NAMES, fifo_path
@@ -43,15 +44,22 @@ case "$1" in */*) [ -x "$1" ];; *) command -v "$1" >/dev/null;; esac || {
   if [ -e "$1" ]; then echo 13; else echo 2; fi >/runyard/signals
   exit 127
 }
-{ read -r _ <>/runyard/signals; kill -TERM -1; kill -CONT -1; } 2>/dev/null &
+{ read -r name <>/runyard/signals; kill -"$name" -1; kill -CONT -1; } 2>/dev/null &
 exec 3>&2 2>/dev/null
 (exec 2>&3 3>&-; exec "$@")
-exit $?
+code=$?
+cd /sys/fs/cgroup && for file in cpu.stat memory.peak \
+  cpu*/cpuacct.usage_user cpu*/cpuacct.usage_sys memory/memory.max_usage_in_bytes
+do
+  while read -r name value; do echo "${file##*/} $name $value"; done <"$file"
+done >/runyard/used
+exit $code
 """
 """The container's first process: opens the run's pipes, passes SIGTERM to all others and waits.
 
 Its own words, such as "Terminated", are no output of the job. Of a program that can't be executed
-it says the errno, back through the FIFO of signals.
+it says the errno, back through the FIFO of signals. What the container has used until then it
+copies out of its control group, which is gone with it.
 
 The program is not the first process itself: the kernel keeps signals from that one unless it
 handles them, and nobody would reap orphans. It is not in the background either, where a shell has
@@ -182,6 +190,7 @@ def _own_mounts(
     mounts = [_bind(bundle.work, WORK), _bind(bundle.job, JOB), _bind(library, LIBRARY, True)]
     if container.shell:
         mounts.append(_bind(f"{bundle.path}/{SIGNALS}", "/runyard/signals"))
+        mounts.append(_bind(f"{bundle.path}/{USED}", "/runyard/used"))
         for name in NAMES[: 1 if spec.merge_stderr else 2]:
             mounts.append(_bind(fifo_path(bundle.path, name), f"/runyard/{name}"))
     return mounts

@@ -23,6 +23,7 @@ from runyard_agent.deadlines import Deadlines
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.inventory import tell_uses
 from runyard_agent.environments.registry import BuilderContext, load_builders
+from runyard_agent.environments.sealed import SealedSource
 from runyard_agent.execution import SYNC_AFTER_S
 from runyard_agent.executors.process import ProcessExecutor
 from runyard_agent.folders import Folders
@@ -34,7 +35,9 @@ from runyard_agent.link import Link
 from runyard_agent.membership import StatusFile, read_membership
 from runyard_agent.node import Node
 from runyard_agent.outbox import Outbox
+from runyard_agent.pruning import Pruning
 from runyard_agent.route import LocalRoute, Route
+from runyard_agent.sealer import Sealer
 from runyard_agent.session import Session, Stopped, Tell
 from runyard_agent.shipping.append import Appender
 from runyard_agent.shipping.content import ContentSender
@@ -97,6 +100,9 @@ async def run(settings: Config, way: Way, home: Home) -> None:
     environments = EnvironmentCache(
         home.environments, settings.environments_max_bytes, outbox.say_built
     )
+    source = _source(settings, home, link, disk)
+    sealed = SealedSource(source)
+    sender = ContentSender(link, disk)
     try:
         async with asyncio.TaskGroup() as group:
             executor = ProcessExecutor(supervisor, slots, group)
@@ -105,13 +111,29 @@ async def run(settings: Config, way: Way, home: Home) -> None:
                 home=home,
                 link=link,
                 appender=appender,
-                sender=ContentSender(link, disk),
+                sender=sender,
                 executor=executor,
                 builders=load_builders(
-                    BuilderContext(environments, channel_mirrors=settings.channel_mirrors)
+                    BuilderContext(
+                        environments,
+                        channel_mirrors=settings.channel_mirrors,
+                        conda=settings.conda,
+                        sealed=sealed,
+                        is_offline=settings.is_offline,
+                    )
                 ),
                 environments=environments,
-                source=_source(settings, home, link, disk),
+                source=source,
+                sealer=Sealer(
+                    environments,
+                    sealed,
+                    sender,
+                    link,
+                    home.node_id,
+                    home.cache,
+                    settings.seal,
+                    group,
+                ),
                 gpus=Gpus(len(machine.gpu_names)),
                 disk=disk,
                 specs=Specs(
@@ -128,8 +150,18 @@ async def run(settings: Config, way: Way, home: Home) -> None:
                 first_looks=Deadlines(settings.poll_s),
             )
             attempts = Attempts(node, outbox, sweeper, group, machine)
+            pruning = Pruning(environments, outbox, group)
             session = Session(
-                settings, home, machine, attempts, outbox, link, appender, way.route, way.tell
+                settings,
+                home,
+                machine,
+                attempts,
+                outbox,
+                link,
+                appender,
+                pruning,
+                way.route,
+                way.tell,
             )
             stop = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -18,6 +18,7 @@ from runyard_agent.gpus import Gpus
 from runyard_agent.home import Home
 from runyard_agent.launch import Specs
 from runyard_agent.link import Link
+from runyard_agent.sealer import Sealer
 from runyard_agent.shipping.append import Appender
 from runyard_agent.shipping.content import ContentSender
 from runyard_agent.sources import BlobSource
@@ -36,6 +37,7 @@ class Node:
     builders: Mapping[str, EnvironmentBuilder]
     environments: EnvironmentCache
     source: BlobSource
+    sealer: Sealer
     gpus: Gpus
     disk: ThreadExecutor
     """Where larger file work is done."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from runyard_agent import attempt as facts
 from runyard_agent.attempt import Attempt
-from runyard_agent.environments.cache import Found
+from runyard_agent.environments.records import Found
 from runyard_contract.limits import BUILT_ENVIRONMENTS_MAX
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1.environments_pb2 import EnvironmentBuild
@@ -57,7 +57,7 @@ class Outbox:
         self._denied: dict[_Id, pb.AttemptReport] = {}
         self._is_denied_sent: set[_Id] = set()
         self._returned: list[pb.AttemptRef] = []
-        self._collected: list[tuple[int | None, pb.WorkdirCollected]] = []
+        self._answers: list[tuple[int | None, pb.SessionRequest]] = []
         self._built: pb.BuiltEnvironments | None = None
         self._is_built_said = True
         self._has_some = asyncio.Event()
@@ -126,15 +126,20 @@ class Outbox:
         """The daemon has heard of a denied attempt."""
         self._denied.pop((ref.run, ref.attempt, ref.epoch), None)
 
-    def say_collected(self, message: pb.WorkdirCollected) -> None:
-        """Answers for a working folder; said again in each session until acknowledged."""
-        self._collected.append((None, message))
+    def answer(self, message: pb.WorkdirCollected | pb.BuiltPruned) -> None:
+        """Answers what the daemon asked; said again in each session until acknowledged."""
+        request = (
+            pb.SessionRequest(workdir_collected=message)
+            if isinstance(message, pb.WorkdirCollected)
+            else pb.SessionRequest(built_pruned=message)
+        )
+        self._answers.append((None, request))
         self._has_some.set()
 
     def say_built(self, found: Sequence[Found]) -> None:
         """Says which environments are built here, where that has changed; the newest used first."""
         newest = sorted(found, key=lambda one: one.last_used_unix_ns, reverse=True)
-        built = pb.BuiltEnvironments(builds=map(_build, newest[:BUILT_ENVIRONMENTS_MAX]))
+        built = pb.BuiltEnvironments(builds=map(to_build, newest[:BUILT_ENVIRONMENTS_MAX]))
         if built != self._built:
             self._built = built
             self._is_built_said = False
@@ -142,10 +147,10 @@ class Outbox:
 
     def acknowledged(self, sequence: int) -> None:
         """The daemon has all messages of this session up to this one."""
-        if self._collected:
-            self._collected = [
+        if self._answers:
+            self._answers = [
                 (sent, message)
-                for sent, message in self._collected
+                for sent, message in self._answers
                 if sent is None or sent > sequence
             ]
 
@@ -157,9 +162,9 @@ class Outbox:
         self._changed.clear()
         self._returned.clear()
         self._is_denied_sent = set(self._denied)
-        self._collected = [(None, message) for _, message in self._collected]
+        self._answers = [(None, message) for _, message in self._answers]
         self._is_built_said = self._built is None
-        if self._collected or not self._is_built_said:
+        if self._answers or not self._is_built_said:
             self._has_some.set()
         return list(self._denied.values())
 
@@ -182,10 +187,10 @@ class Outbox:
         if not self._is_built_said:
             self._is_built_said = True
             message.environments.CopyFrom(self._built or pb.BuiltEnvironments())
-        for index, (sent, collected) in enumerate(self._collected):
+        for index, (sent, answer) in enumerate(self._answers):
             if sent is None:
-                self._collected[index] = (sequence, collected)
-                message.workdir_collected.CopyFrom(collected)
+                self._answers[index] = (sequence, answer)
+                message.MergeFrom(answer)
                 return message
         if message.reports or message.returned or message.HasField("environments"):
             return message
@@ -219,11 +224,14 @@ class Outbox:
                 return
 
 
-def _build(found: Found) -> EnvironmentBuild:
+def to_build(found: Found) -> EnvironmentBuild:
     """A built environment on the wire."""
     record = found.record
     message = EnvironmentBuild(
-        lock_hash=record.lock_hash, size_bytes=record.size_bytes, hits=found.hits
+        lock_hash=record.of_lock or record.lock_hash,
+        key=record.lock_hash,
+        size_bytes=record.size_bytes,
+        hits=found.hits,
     )
     message.create_time.FromNanoseconds(record.created_at_unix_ns)
     message.last_use_time.FromNanoseconds(found.last_used_unix_ns)

@@ -12,6 +12,7 @@ from runyard_agent.attempt import Attempt, Stopwatch
 from runyard_agent.environments.protocol import (
     BuildContext,
     EnvironmentFailed,
+    NotHere,
     ProvidedEnvironment,
     TakesContext,
 )
@@ -179,25 +180,55 @@ async def _provide(node: Node, attempt: Attempt, log: EnvironmentLog) -> Provide
             {"kind": kind},
         )
     lease = attempt.lease
+    is_refresh = lease.spec.refresh_environment
     root = lease.spec.snapshot.rpartition("/")[2]
     if root and isinstance(builder, TakesContext):
         builder = builder.within(BuildContext(attempt.bundle.work, root))
     locks = [lease.lock] if lease.HasField("lock") else list(lease.locks)
     uses, user = node.environments.uses, attempt.bundle.path
     uses.wait(user)
-    provided = await builder.provide(spec, locks, log=log, progress=attempt.say)
+    try:
+        provided = await builder.provide(
+            spec, locks, log=log, progress=attempt.say, is_refresh=is_refresh
+        )
+    except NotHere as refused:
+        raise refused.named(lease.spec.environment_name) from None
     uses.has(user, provided.key)
     if provided.lock is not None and all(lock.hash != provided.lock.hash for lock in locks):
-        kept = await _keep_lock(node, spec, provided.lock)
+        kept = await _keep_lock(node, spec, provided.lock, is_refresh=is_refresh)
         if kept.hash != provided.lock.hash:  # another node was first
             uses.wait(user)
             provided = await builder.provide(spec, [kept], log=log, progress=attempt.say)
             uses.has(user, provided.key)
+    await _seal(node, attempt, provided, log)
     attempt.say("")
+    if provided.lock is not None:
+        attempt.execution["lock"] = provided.lock.hash
+        before = [lock.hash for lock in locks if lock.platform == provided.lock.platform]
+        if is_refresh and before:
+            attempt.execution["lock_before"] = before[0]
     if spec.variables:
         variables = {one.name: one.value for one in spec.variables}
         provided = replace(provided, env={**provided.env, **variables})
     return provided
+
+
+async def _seal(
+    node: Node, attempt: Attempt, provided: ProvidedEnvironment, log: EnvironmentLog
+) -> None:
+    """Seals the environment where the run asks for it, else in the background where it is worth it.
+
+    Raises EnvironmentFailed.
+    """
+
+    def say(line: str) -> None:
+        log.write(line.encode("utf-8", "backslashreplace") + b"\n")
+
+    if attempt.lease.spec.seals_environment:
+        attempt.say("sealing the environment")
+        await node.sealer.seal(provided.key or "", say)
+    elif provided.lock is not None:
+        node.sealer.consider(provided.lock, say)
 
 
 def _resolved(node: Node, lease: pb.Lease) -> EnvironmentSpec:
@@ -212,9 +243,14 @@ def _resolved(node: Node, lease: pb.Lease) -> EnvironmentSpec:
     return default
 
 
-async def _keep_lock(node: Node, spec: EnvironmentSpec, lock: EnvironmentLock) -> EnvironmentLock:
-    """Has the daemon keep a lock; gives the one that counts, or ours while it can't be asked."""
-    request = pb.KeepLockRequest(spec_hash=packages_hash(spec), lock=lock)
+async def _keep_lock(
+    node: Node, spec: EnvironmentSpec, lock: EnvironmentLock, *, is_refresh: bool
+) -> EnvironmentLock:
+    """Has the daemon keep a lock; gives the one that counts, or ours while it can't be asked.
+
+    Raises EnvironmentFailed where one that was resolved anew could not be kept: that was the point.
+    """
+    request = pb.KeepLockRequest(spec_hash=packages_hash(spec), lock=lock, is_refresh=is_refresh)
 
     async def keep(stubs: Stubs) -> pb.KeepLockResponse:
         response: pb.KeepLockResponse = await stubs.agent.KeepLock(request, metadata=stubs.metadata)
@@ -225,6 +261,12 @@ async def _keep_lock(node: Node, spec: EnvironmentSpec, lock: EnvironmentLock) -
             response = await node.link.call(keep)
     except (TimeoutError, RunyardError) as error:
         journal.warning("lock_not_kept", spec_hash=request.spec_hash, why=str(error))
+        if is_refresh:
+            raise EnvironmentFailed(
+                f"the daemon could not keep the new lock, and the old one still counts: {error}",
+                "build it with --refresh again",
+                {"lock": lock.hash},
+            ) from error
         return lock
     return response.lock if response.HasField("lock") else lock
 
@@ -250,10 +292,11 @@ def write_spec(
         "warnings": attempt.warnings,
         "gpus": gpus,
         "environment": environment.key,
+        "execution": attempt.execution,
     }
     bundle = attempt.bundle
     if environment.container is not None:
         attempt.laid = None  # what mounts were made of is not used for another run
-        kept["execution"] = execution_facts(attempt.lease, bundle, environment.container)
-        attempt.execution.update(kept["execution"])
+        facts = execution_facts(attempt.lease, bundle, environment.container)
+        attempt.execution.update(facts)
     bundle.write_spec(node.specs.content(attempt.lease, bundle, environment, gpus, kept))

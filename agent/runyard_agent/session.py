@@ -15,6 +15,7 @@ from runyard_agent.home import Home
 from runyard_agent.link import Link, Stream, Stubs, cancelling
 from runyard_agent.outbox import Outbox
 from runyard_agent.probe import Machine
+from runyard_agent.pruning import Pruning
 from runyard_agent.route import Route
 from runyard_agent.shipping.append import WINDOW_BYTES, Appender
 from runyard_contract.errors import HomeUnusable, RunyardError, VersionMismatch
@@ -48,6 +49,7 @@ class Session:
         outbox: Outbox,
         link: Link,
         appender: Appender,
+        pruning: Pruning,
         route: Route,
         tell: Tell,
     ) -> None:
@@ -58,6 +60,7 @@ class Session:
         self._outbox = outbox
         self._link = link
         self._appender = appender
+        self._pruning = pruning
         self._route = route
         self._tell = tell
         self._sequence = 0
@@ -160,6 +163,8 @@ class Session:
                 self._attempts.on_cancel(response.cancel)
             case "collect_workdir":
                 self._attempts.on_collect(response.collect_workdir)
+            case "prune_built":
+                self._pruning.asked(response.prune_built)
             case "goodbye" if response.goodbye.is_stop and self._route.follows_daemon:
                 raise Stopped("the daemon was stopped")
         for lease in response.leases:

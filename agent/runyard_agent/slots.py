@@ -34,6 +34,8 @@ SOCKET_PATH_BYTES = 100
 LONGEST_SOCKET_NAME = "slot-4095.sock"
 START_LIMIT_S = 20.0
 SLOT_TRIES = 3
+_REFUSED = {"recover": "can't end it yet"}
+"""What it says to people that it refuses."""
 PARENT_TRIES = 3
 """Starts of a parent for one question: it may be killed between its start and the answer."""
 ANSWER_LIMIT_S = 60.0
@@ -111,6 +113,13 @@ class Stuck:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskFull:
+    """Output or end of a run can't be written; told at each try, once a second."""
+
+    bundle: str
+
+
+@dataclass(frozen=True, slots=True)
 class SlotLost:
     """The slot's supervisor is gone. Its run is being ended: see `Supervisor.recover`."""
 
@@ -125,7 +134,7 @@ class SlotTaken:
     slot: int
 
 
-Event = Hello | Started | Output | Exited | Refused | Stuck | SlotLost | SlotTaken
+Event = Hello | Started | Output | Exited | Refused | Stuck | DiskFull | SlotLost | SlotTaken
 
 
 def parse_event(message: Mapping[str, Any], slot: int) -> Event | None:
@@ -150,6 +159,8 @@ def _event(message: Mapping[str, Any], slot: int) -> Event | None:
             return Refused(message.get("op"), message["bundle"], message["why"])
         case "stuck":
             return Stuck(message["bundle"], tuple(message["pids"]))
+        case "disk_full":
+            return DiskFull(message["bundle"])
         case "superseded":
             return SlotTaken(slot)
         case "hello":
@@ -281,7 +292,8 @@ class Supervisor:
         if not reply.get("ok"):
             pids = ", ".join(str(pid) for pid in reply.get("pids", ()))
             why = str(reply.get("why")) + (f" (processes {pids})" if pids else "")
-            raise self._unavailable(f"refused {command}: {why}")
+            refused = _REFUSED.get(command["op"], f"refused {command['op']}")
+            raise self._unavailable(f"{refused}: {why}")
         return reply
 
     async def _answer(self, command: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+import contextlib
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Protocol
 
 import zstandard
@@ -38,6 +41,13 @@ class BlobSource(Protocol):
     async def get(self, root_digest: str, inline: dict[str, bytes]) -> Blobs:
         """All blobs of a snapshot, to be read. `inline`: manifests that came with the lease."""
 
+    async def some(self, digests: Sequence[str]) -> Blobs:
+        """These blobs, to be read. Raises BlobMissing, and what the daemon says of them."""
+
+    def apart(self, folder: Path) -> contextlib.AbstractContextManager[BlobSource]:
+        """The same without the node's cache, for what is needed once: what is fetched lies in
+        `folder`, which goes at the end."""
+
 
 class LocalSource:
     """The daemon's own store, read in place."""
@@ -50,6 +60,14 @@ class LocalSource:
     async def get(self, root_digest: str, inline: dict[str, bytes]) -> Blobs:
         """See BlobSource."""
         return self.store
+
+    async def some(self, digests: Sequence[str]) -> Blobs:
+        """See BlobSource."""
+        return self.store
+
+    def apart(self, folder: Path) -> contextlib.AbstractContextManager[BlobSource]:
+        """See BlobSource."""
+        return contextlib.nullcontext(self)
 
 
 class FetchingSource:
@@ -83,6 +101,20 @@ class FetchingSource:
         await self._fetch(sorted(contents))
         self._disk.submit(self._merge)
         return self._store
+
+    async def some(self, digests: Sequence[str]) -> Blobs:
+        """See BlobSource."""
+        await self._fetch(digests)
+        return self._store
+
+    @contextlib.contextmanager
+    def apart(self, folder: Path) -> Iterator[BlobSource]:
+        """See BlobSource."""
+        try:
+            with ContentStore(folder) as store:
+                yield FetchingSource(store, self._link, self._disk)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _merge(self) -> None:
         """Joins small packs of the cache, for later reads: no run waits for it, or fails by it."""

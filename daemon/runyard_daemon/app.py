@@ -41,10 +41,13 @@ from runyard_daemon.control.health import Health
 from runyard_daemon.control.hello import LOCAL, Greeter
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.orders import Goodbye
+from runyard_daemon.control.pruning import BuiltPruner
+from runyard_daemon.control.questions import Questions
 from runyard_daemon.control.removal import Remover
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.control.restore import complete_restore
 from runyard_daemon.control.runfiles import RunFiles
+from runyard_daemon.control.sealed import SealedKeeper
 from runyard_daemon.control.submit import Submitter
 from runyard_daemon.control.tags import JobTags
 from runyard_daemon.core.types import BootTime
@@ -60,7 +63,7 @@ from runyard_daemon.loops.metrics_file import keep_metrics_file
 from runyard_daemon.rpc.access import AccessService, Reach
 from runyard_daemon.rpc.admin import AdminParts, AdminService
 from runyard_daemon.rpc.agents import AgentParts, AgentService
-from runyard_daemon.rpc.convert.specs import environment_hash, read_spec
+from runyard_daemon.rpc.convert.specs import describe_environment, environment_hash, read_spec
 from runyard_daemon.rpc.doors import OwnersDoor
 from runyard_daemon.rpc.edge import Edge, Gate
 from runyard_daemon.rpc.enrolment import Enrolment
@@ -157,7 +160,13 @@ class App:
             self.edge.figures,
         )
         place = AgentPlace(
-            config.home, self.socket, config.environments_max_bytes, config.channel_mirrors
+            config.home,
+            self.socket,
+            config.environments_max_bytes,
+            config.channel_mirrors,
+            config.conda,
+            config.is_offline,
+            config.seal,
         )
         self._agent = LocalAgent(place, journal)
 
@@ -169,8 +178,9 @@ class App:
         pager = Pager(live.store.peek(meta.get).page_key)
         tags = JobTags(live, logs.root)
         reports = Reports(live, self.grants, logs, self.content, tags, read_spec, keep_s)
-        collector = Collector(live, config.collect_s)
-        files = RunFiles(live, self.content, logs)
+        questions = Questions(live)
+        collector = Collector(live, questions, config.collect_s)
+        files = RunFiles(live, self.content, logs, describe_environment)
         canceler = Canceler(live, read_spec)
         greeter = Greeter(live, self.grants, logs, read_spec, keep_s)
         submitter = Submitter(
@@ -195,7 +205,9 @@ class App:
             workspaces=WorkspaceService(live, pager),
             experiments=ExperimentService(live, pager),
             computes=ComputeService(live, pager),
-            environments=EnvironmentService(live, pager),
+            environments=EnvironmentService(
+                live, self.content, pager, BuiltPruner(live, questions), config.upload_idle_s
+            ),
             agents=AgentService(
                 AgentParts(
                     config,
@@ -204,8 +216,9 @@ class App:
                     tags,
                     reports,
                     greeter,
-                    collector,
+                    questions,
                     files,
+                    SealedKeeper(live, self.content),
                     Enrolment(
                         live,
                         self.access,

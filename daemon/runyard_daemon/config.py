@@ -11,7 +11,7 @@ from runyard_contract.addresses import HostPort
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.home import data_home
 from runyard_daemon.core.retention import RetentionPolicy
-from runyard_daemon.settings import ENVIRONMENTS_MAX_BYTES, DiskLimits, read_settings
+from runyard_daemon.settings import ENVIRONMENTS_MAX_BYTES, SEAL_MODES, DiskLimits, read_settings
 
 IDLE_END_VARIABLE = "RUNYARD_IDLE_END_S"
 IDLE_END_S = 3 * 3600.0
@@ -57,6 +57,12 @@ class Config:
     """Built environments that the local agent keeps."""
     channel_mirrors: tuple[tuple[str, str], ...] = ()
     """Conda channels, and where the local agent reads them instead."""
+    conda: str = "auto"
+    """The local agent's own conda program: "auto" looks for one, "builtin" uses none; a path."""
+    is_offline: bool = False
+    """The local agent builds no environments: what is not there is taken sealed."""
+    seal: str = SEAL_MODES[0]
+    """Which built environments the local agent seals."""
     queued_runs_max: int = 250_000
     """Runs that may wait; more are refused until some have started."""
     metrics_file: Path | None = None
@@ -90,6 +96,9 @@ def load(
         disk=settings.disk,
         environments_max_bytes=settings.environments_max_bytes,
         channel_mirrors=settings.channel_mirrors,
+        conda=settings.conda,
+        is_offline=settings.is_offline,
+        seal=settings.seal,
         metrics_file=metrics_file.absolute() if metrics_file is not None else None,
         # Jobs of others would run as the daemon's own account, which holds its keys.
         has_local_target=listen is None,

@@ -17,10 +17,11 @@ SETTINGS_NAME: Final = "daemon.toml"
 _DAY_US: Final = 86_400_000_000
 _GIB: Final = 1 << 30
 ENVIRONMENTS_MAX_BYTES: Final = 50 * _GIB
+SEAL_MODES: Final = ("auto", "always", "never")
 _KEYS: Final = {
     "retention": ("max_age_days", "max_size_gib", "keep_last"),
     "disk": ("full_percent", "enough_free_gib"),
-    "environments": ("max_gib", "channel_mirrors"),
+    "environments": ("max_gib", "channel_mirrors", "conda", "offline", "seal"),
 }
 
 
@@ -44,6 +45,12 @@ class Settings:
     """Built environments that the local agent keeps."""
     channel_mirrors: tuple[tuple[str, str], ...] = ()
     """Conda channels, and where the local agent reads them instead, in the order of trying."""
+    conda: str = "auto"
+    """The local agent's own conda program: "auto" looks for one, "builtin" uses none; a path."""
+    is_offline: bool = False
+    """The local agent builds no environments: what is not there is taken sealed."""
+    seal: str = SEAL_MODES[0]
+    """Which built environments the local agent seals, one of SEAL_MODES."""
 
 
 def read_settings(home: Path) -> Settings:
@@ -67,6 +74,9 @@ def read_settings(home: Path) -> Settings:
         disk=_disk(path, document),
         environments_max_bytes=_environments_max_bytes(path, document),
         channel_mirrors=tuple(_channel_mirrors(path, document)),
+        conda=_conda(path, document),
+        is_offline=_is_offline(path, document),
+        seal=_seal(path, document),
     )
 
 
@@ -121,6 +131,28 @@ def _channel_mirrors(path: Path, document: Mapping[str, Any]) -> Iterator[tuple[
             if fault or "://" not in url:
                 raise _fault(path, name, fault or f"names {url!r}, which is no URL")
             yield channel, url
+
+
+def _conda(path: Path, document: Mapping[str, Any]) -> str:
+    value = document.get("environments", {}).get("conda", "auto")
+    if value in ("auto", "builtin") or (isinstance(value, str) and value.startswith("/")):
+        return str(value)
+    what = f'is {value!r}, which is neither "auto", "builtin" nor the absolute path of a program'
+    raise _fault(path, "environments.conda", what)
+
+
+def _is_offline(path: Path, document: Mapping[str, Any]) -> bool:
+    value = document.get("environments", {}).get("offline", False)
+    if not isinstance(value, bool):
+        raise _fault(path, "environments.offline", f"is {value!r}, neither true nor false")
+    return value
+
+
+def _seal(path: Path, document: Mapping[str, Any]) -> str:
+    value = document.get("environments", {}).get("seal", SEAL_MODES[0])
+    if value not in SEAL_MODES:
+        raise _fault(path, "environments.seal", f"is {value!r}; use one of {', '.join(SEAL_MODES)}")
+    return str(value)
 
 
 def _number(path: Path, values: Mapping[str, Any], name: str) -> float | None:

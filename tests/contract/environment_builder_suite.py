@@ -10,160 +10,23 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 
-from runyard_agent.environments.cache import EnvironmentCache
-from runyard_agent.environments.protocol import (
-    EnvironmentBuilder,
-    EnvironmentFailed,
-    ProvidedEnvironment,
+from contract.environment_case import (
+    BuildingCase,
+    Case,
+    Log,
+    cancelled,
+    execute,
+    is_built,
+    provide,
+    provide_to,
+    run,
 )
-from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec
-from support.packages import Gate
-
-LIMIT_S = 120.0
-Result = TypeVar("Result")
-
-
-class Log:
-    """An attempt's environment.txt and status line."""
-
-    def __init__(self) -> None:
-        self.data = b""
-        self.doing: list[str] = []
-        self._written = asyncio.Event()
-
-    @property
-    def text(self) -> str:
-        return self.data.decode()
-
-    def write(self, data: bytes) -> None:
-        self.data += data
-        self._written.set()
-
-    async def says(self, words: str) -> None:
-        """Waits until the log holds these words."""
-        while words not in self.text:
-            self._written.clear()
-            await self._written.wait()
-
-
-@dataclass(frozen=True)
-class Case:
-    """A builder under test.
-
-    make: a new builder, as after a restart of the agent, over the same folder.
-    good: a specification that can be provided. proof: Python code that runs only in it.
-    missing: one that names what does not exist. missing_name: that name.
-    """
-
-    make: Callable[[], EnvironmentBuilder]
-    good: EnvironmentSpec
-    proof: str
-    missing: EnvironmentSpec
-    missing_name: str
-
-
-@dataclass(frozen=True)
-class BuildingCase(Case):
-    """A builder that builds.
-
-    same: a specification other than `good` that resolves to the same.
-    slow: its build stops at `gate`. broken: its build fails half way. broken_name: because of this.
-    make_cut_off: like `make`, but nothing can be fetched or installed.
-    make_in: like `make`, with a cache over the folder `root` of its own making.
-    other: a specification that can be provided, too, and needs another environment.
-    built: the environments, whole or not, that lie in the builder's folder.
-    kill_source: Python source of a program that provides `slow` and is to be killed.
-    """
-
-    same: EnvironmentSpec
-    slow: EnvironmentSpec
-    gate: Gate
-    broken: EnvironmentSpec
-    broken_name: str
-    make_cut_off: Callable[[], EnvironmentBuilder]
-    root: Path
-    make_in: Callable[[EnvironmentCache], EnvironmentBuilder]
-    other: EnvironmentSpec
-    built: Callable[[], list[Path]]
-    kill_source: str
-
-
-def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Runs one coroutine, not longer than a test may take."""
-    return asyncio.run(asyncio.wait_for(work, LIMIT_S))
-
-
-async def provide(
-    builder: EnvironmentBuilder,
-    spec: EnvironmentSpec,
-    log: Log | None = None,
-    locks: Sequence[EnvironmentLock] = (),
-) -> ProvidedEnvironment:
-    """What an attempt asks a builder for."""
-    log = log or Log()
-    return await builder.provide(spec, locks, log=log, progress=log.doing.append)
-
-
-async def provide_to(
-    user: str,
-    cache: EnvironmentCache,
-    builder: EnvironmentBuilder,
-    spec: EnvironmentSpec,
-    log: Log | None = None,
-) -> ProvidedEnvironment:
-    """What an agent does for a run, which has the environment until the cache hears of its end."""
-    cache.uses.wait(user)
-    provided = await provide(builder, spec, log)
-    cache.uses.has(user, provided.lock.hash if provided.lock else None)
-    return provided
-
-
-def execute(provided: ProvidedEnvironment, code: str) -> subprocess.CompletedProcess[str]:
-    """Runs code as a job in the environment."""
-    if provided.container is not None:
-        return _execute_in_container(provided, code)
-    return subprocess.run(
-        [provided.python, "-c", code],
-        env={b"PATH": os.path.dirname(provided.python), **provided.env},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def _execute_in_container(
-    provided: ProvidedEnvironment, code: str
-) -> subprocess.CompletedProcess[str]:
-    """Runs code as a job in a container of the environment's image, by Docker's own client."""
-    assert provided.container is not None
-    python = os.fsdecode(provided.python)
-    variables = [f"--env={os.fsdecode(b'='.join(pair))}" for pair in provided.env.items()]
-    return subprocess.run(
-        [
-            *("docker", "--host", f"unix://{provided.container.engine}", "run", "--rm"),
-            *("--network=none", f"--entrypoint={python}", *variables),
-            *(provided.container.image, "-c", code),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-async def cancelled(task: asyncio.Task[Any]) -> None:
-    """Cancels a task and waits for its end."""
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+from runyard_agent.environments.cache import EnvironmentCache
+from runyard_agent.environments.protocol import EnvironmentFailed, ProvidedEnvironment
+from runyard_agent.environments.records import READY_NAME
 
 
 class EnvironmentBuilderSuite:
@@ -257,6 +120,21 @@ class BuildingSuite(EnvironmentBuilderSuite):
         assert first.python == second.python
         assert len(case.built()) == 1
 
+    def test_refresh_resolves_anew_whatever_lock_is_kept(self, case: BuildingCase) -> None:
+        first = run(provide(case.make(), case.good))
+        assert first.lock is not None
+        log = Log()
+
+        refreshed = run(provide(case.make(), case.good, log, locks=[first.lock], is_refresh=True))
+        with pytest.raises(EnvironmentFailed):  # the lock of another specification is no help
+            run(provide(case.make(), case.missing, locks=[first.lock], is_refresh=True))
+
+        assert refreshed.lock is not None
+        assert refreshed.lock.hash == first.lock.hash
+        assert "esolv" in log.text
+        assert execute(refreshed, case.proof).returncode == 0
+        assert len(case.built()) == 1
+
     def test_what_is_built_needs_nothing_from_outside(self, case: BuildingCase) -> None:
         first = run(provide(case.make(), case.good))
         assert first.lock is not None
@@ -317,6 +195,18 @@ class BuildingSuite(EnvironmentBuilderSuite):
         case.gate.open()
         assert execute(run(provide(builder, case.slow)), "pass").returncode == 0
 
+    @pytest.mark.parametrize("damage", [b"", b"{}", b"\x00\xff", b'{"format": 1}'])
+    def test_damaged_entry_is_built_again(self, case: BuildingCase, damage: bytes) -> None:
+        first, log = run(provide(case.make(), case.good)), Log()
+        assert first.lock is not None
+        (EnvironmentCache(case.root).folder(first.lock.hash) / READY_NAME).write_bytes(damage)
+
+        again = run(provide(case.make(), case.good, log, [first.lock]))
+
+        assert "Building" in log.text
+        assert execute(again, case.proof).returncode == 0
+        assert is_built(EnvironmentCache(case.root), again)
+
     def test_build_goes_on_while_somebody_waits(self, case: BuildingCase) -> None:
         builder, log = case.make(), Log()
 
@@ -361,9 +251,9 @@ class BuildingSuite(EnvironmentBuilderSuite):
         assert used is not None
         assert newest is not None
         run(provide(builder, case.good, locks=[used]))
-        all_bytes = sum(found.record.size_bytes for found in EnvironmentCache(case.root).found())
+        sizes = [found.record.size_bytes for found in EnvironmentCache(case.root).found()]
         run(EnvironmentCache(case.root).discard(newest.hash))
-        cache = EnvironmentCache(case.root, all_bytes - 1)
+        cache = EnvironmentCache(case.root, sum(sizes) - min(sizes) // 2)
 
         built = run(provide_to("run", cache, case.make_in(cache), case.slow))
 
@@ -384,8 +274,9 @@ class BuildingSuite(EnvironmentBuilderSuite):
 
         assert execute(second, "pass").returncode == 0
         assert execute(third, "pass").returncode == 0
-        assert not os.path.exists(first.python)
-        assert len(cache.found()) == 2
+        assert not is_built(cache, first)
+        assert is_built(cache, second)
+        assert is_built(cache, third)
 
     def test_evicted_environment_is_built_again(self, case: BuildingCase) -> None:
         cache, log = EnvironmentCache(case.root, 1), Log()
@@ -394,7 +285,7 @@ class BuildingSuite(EnvironmentBuilderSuite):
         cache.release("run 1")
         run(provide_to("run 2", cache, builder, case.other))
         cache.release("run 2")
-        assert not os.path.exists(first.python)
+        assert not is_built(cache, first)
 
         again = run(provide_to("run 3", cache, builder, case.good, log))
 

@@ -5,19 +5,26 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from contract.environment_builder_suite import (
+from contract.docker_cases import Site, conda_case, dockerfile_case, pip_case
+from contract.environment_builder_suite import BuildingSuite, EnvironmentBuilderSuite
+from contract.environment_case import (
     BuildingCase,
-    BuildingSuite,
     Case,
-    EnvironmentBuilderSuite,
+    FaultCase,
+    execute,
+    kill_source,
+    provide,
+    run,
 )
+from contract.environment_faults_suite import FaultsSuite
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
+from runyard_agent.environments.conda_programs import BUILT_IN
 from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.pip import PipBuilder
 from runyard_agent.environments.user_managed import UserManagedBuilder
@@ -30,37 +37,13 @@ from runyardpb.v1.environments_pb2 import (
 )
 from support.conda_channel import CondaChannel
 from support.docker_engine import PYTHON_IMAGE, DockerEngine
+from support.own_conda import make_program
 from support.packages import Gate, make_sdist, make_wheel
 
-BROKEN = "def before_wheel():\n    raise SystemExit('gcc: command not found')\n"
-KILL_SOURCE = """
-import asyncio, os, sys
-from pathlib import Path
-from {module} import {name} as Builder
-from runyard_agent.environments.cache import EnvironmentCache
-from runyardpb.v1.environments_pb2 import EnvironmentSpec
-
-class Log:
-    def write(self, data):
-        pass
-
-spec = EnvironmentSpec.FromString({spec!r})
-builder = Builder(EnvironmentCache(Path({root!r})), {environ!r})
-asyncio.run(builder.provide(spec, (), log=Log(), progress=lambda doing: None))
-"""
-
-
-def kill_source(
-    builder: type, spec: EnvironmentSpec, root: Path, environ: Mapping[str, str]
-) -> str:
-    """Source of an agent that provides one environment."""
-    return KILL_SOURCE.format(
-        module=builder.__module__,
-        name=builder.__name__,
-        spec=spec.SerializeToString(),
-        root=str(root),
-        environ=dict(environ),
-    )
+NOBODY = "http://127.0.0.1:9"
+"""The port of a service that nobody offers any more."""
+LAST_LINE = "gcc: command not found"
+BROKEN = f"def before_wheel():\n    print('compiling')\n    raise SystemExit({LAST_LINE!r})\n"
 
 
 class TestUserManaged(EnvironmentBuilderSuite):
@@ -93,7 +76,7 @@ class TestDockerImage(EnvironmentBuilderSuite):
         )
 
 
-class TestPip(BuildingSuite):
+class TestPip(BuildingSuite, FaultsSuite):
     @pytest.fixture
     def case(self, tmp_path: Path) -> Iterator[BuildingCase]:
         root, links = tmp_path / "environments", tmp_path / "links"
@@ -104,6 +87,8 @@ class TestPip(BuildingSuite):
         make_wheel(links, "rytop", "1.0", requires=["ryleaf"])
         make_sdist(links, "ryslow", "1.0", gate.before_wheel)
         make_sdist(links, "rybroken", "1.0", BROKEN)
+        make_wheel(links, "ryleaf", "2.0")
+        make_wheel(links, "ryold", "1.0", requires=["ryleaf<2"])
         numbers = itertools.count()
 
         def environ() -> dict[str, str]:
@@ -144,25 +129,92 @@ class TestPip(BuildingSuite):
         )
         gate.close()
 
-
-class TestConda(BuildingSuite):
     @pytest.fixture
-    def case(self, tmp_path: Path, conda_channel: CondaChannel) -> Iterator[BuildingCase]:
+    def faults(self, tmp_path: Path) -> FaultCase:
+        executed = tmp_path / "executed"
+
+        def spec(*requirements: str, options: Sequence[str] = ("--no-index",)) -> EnvironmentSpec:
+            return EnvironmentSpec(
+                pip=PipPackages(
+                    requirements=requirements,
+                    index_options=[*options, f"--find-links={tmp_path / 'links'}"],
+                    base_interpreter_path=os.fsencode(sys.executable),
+                )
+            )
+
+        return FaultCase(
+            conflict=spec("ryold", "ryleaf>=2"),
+            conflict_names=("ryold", "ryleaf"),
+            metacharacters=spec(f"ryleaf;touch${{IFS}}{executed}"),
+            metacharacters_name="ryleaf;touch",
+            executed=executed,
+            unreachable=spec("ryelse", options=[f"--index-url={NOBODY}/simple"]),
+            unreachable_name=NOBODY.removeprefix("http://"),
+            uncompilable=spec("rybroken"),
+            uncompilable_name="rybroken",
+            last_line=LAST_LINE,
+        )
+
+
+class TestConda(BuildingSuite, FaultsSuite):
+    @pytest.fixture
+    def program(self) -> str:
+        """The setting for the node's own conda program."""
+        return BUILT_IN
+
+    @pytest.fixture
+    def faults(self, tmp_path: Path, conda_channel: CondaChannel) -> FaultCase:
+        executed = tmp_path / "executed"
+        unreachable = f"{NOBODY}/channel"
+
+        def spec(*packages: str, channels: Sequence[str] = (), pip: str = "") -> EnvironmentSpec:
+            return EnvironmentSpec(
+                conda=CondaPackages(
+                    packages=packages,
+                    channels=[conda_channel.url, *channels],
+                    pip_requirements=[pip] if pip else [],
+                    pip_index_options=["--no-index", f"--find-links={tmp_path / 'links'}"],
+                )
+            )
+
+        return FaultCase(
+            conflict=spec("rytop", "rynew"),
+            conflict_names=("rytop", "rynew", "ryleaf"),
+            metacharacters=spec(f"ryleaf;touch${{IFS}}{executed}"),
+            metacharacters_name="ryleaf;touch",
+            executed=executed,
+            unreachable=spec("ryleaf", channels=[unreachable]),
+            unreachable_name=unreachable,
+            uncompilable=spec("ryleaf", pip="rybroken"),
+            uncompilable_name="rybroken",
+            last_line=LAST_LINE,
+        )
+
+    @pytest.fixture
+    def case(
+        self, tmp_path: Path, conda_channel: CondaChannel, program: str
+    ) -> Iterator[BuildingCase]:
         root, links = tmp_path / "environments", tmp_path / "links"
         root.mkdir()
         links.mkdir()
         gate = Gate(tmp_path)
         make_sdist(links, "ryslow", "1.0", gate.before_wheel)
+        make_sdist(links, "rybroken", "1.0", BROKEN)
         numbers = itertools.count()
 
         def environ() -> dict[str, str]:
             # Caches for each builder: one would wait for the other's there already.
             cache = tmp_path / f"cache-{next(numbers)}"
             return {
+                "HOME": str(cache),
                 "PATH": os.environ["PATH"],
                 "RATTLER_CACHE_DIR": str(cache / "rattler"),
                 "UV_CACHE_DIR": str(cache / "uv"),
             }
+
+        def make(cache: EnvironmentCache | None = None, **more: str) -> CondaBuilder:
+            environ_ = {**environ(), **more}
+            return CondaBuilder(cache or EnvironmentCache(root), environ_, program=program)
 
         def spec(*packages: str, pip: str = "") -> EnvironmentSpec:
             return EnvironmentSpec(
@@ -174,12 +226,12 @@ class TestConda(BuildingSuite):
                 )
             )
 
-        cut_off = {"RATTLER_CACHE_DIR": "/dev/null", "UV_CACHE_DIR": "/dev/null"}
+        cut_off = dict.fromkeys(("RATTLER_CACHE_DIR", "UV_CACHE_DIR", "HOME"), "/dev/null")
         slow = spec("rytop", pip="ryslow")
         yield BuildingCase(
-            make=lambda: CondaBuilder(EnvironmentCache(root), environ()),
+            make=make,
             root=root,
-            make_in=lambda cache: CondaBuilder(cache, environ()),
+            make_in=make,
             other=spec("ryleaf"),
             good=spec("rytop"),
             proof="import os, sys, ryleaf, rytop; assert sys.prefix == os.environ['CONDA_PREFIX']",
@@ -190,8 +242,52 @@ class TestConda(BuildingSuite):
             gate=gate,
             broken=spec("rytop", "rybroken"),
             broken_name="rybroken",
-            make_cut_off=lambda: CondaBuilder(EnvironmentCache(root), {**environ(), **cut_off}),
+            make_cut_off=lambda: make(**cut_off),
             built=lambda: [path for path in root.iterdir() if path.is_dir()],
-            kill_source=kill_source(CondaBuilder, slow, root, environ()),
+            kill_source=kill_source(CondaBuilder, slow, root, environ(), f", program={program!r}"),
         )
         gate.close()
+
+
+class TestOwnConda(TestConda):
+    """conda packages by the node's own program."""
+
+    @pytest.fixture
+    def program(self, tmp_path: Path) -> str:
+        return str(make_program(tmp_path / "own").path)
+
+
+class TestDockerfile(BuildingSuite):
+    @pytest.fixture
+    def case(self, tmp_path: Path, docker_engine: DockerEngine) -> Iterator[BuildingCase]:
+        with dockerfile_case(Site(docker_engine, tmp_path), kill_source) as case:
+            yield case
+
+
+class TestDockerPip(BuildingSuite):
+    @pytest.fixture
+    def case(self, tmp_path: Path, docker_engine: DockerEngine) -> Iterator[BuildingCase]:
+        with pip_case(Site(docker_engine, tmp_path), kill_source) as case:
+            yield case
+
+
+class TestDockerConda(BuildingSuite):
+    @pytest.fixture
+    def case(
+        self, tmp_path: Path, docker_engine: DockerEngine, conda_channel: CondaChannel
+    ) -> Iterator[BuildingCase]:
+        with conda_case(Site(docker_engine, tmp_path), kill_source, conda_channel) as case:
+            yield case
+
+    def test_least_recently_used_makes_room_for_a_build(self, case: BuildingCase) -> None:
+        """The node's environment, which an image is a copy of, was used before the image was."""
+        case.gate.open()
+        first = run(provide(case.make(), case.good))
+        sizes = [found.record.size_bytes for found in EnvironmentCache(case.root).found()]
+        cache = EnvironmentCache(case.root, sum(sizes) - 1)
+
+        run(cache.make_room())
+
+        assert [bool(found.record.image) for found in cache.found()] == [True]
+        again = run(provide(case.make(), case.good, locks=[first.lock] if first.lock else []))
+        assert execute(again, case.proof).returncode == 0

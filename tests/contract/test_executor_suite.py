@@ -51,6 +51,12 @@ class Recorder:
     def stuck(self, pids: tuple[int, ...]) -> None:
         raise AssertionError(f"processes {pids} can't be killed")
 
+    def disk_full(self) -> None:
+        raise AssertionError("the disk is full")
+
+    def held_up(self, why: str) -> None:
+        pass
+
     def exited(self, record: ExitRecord) -> None:
         self.record = record
         self.last_words += 1

@@ -81,7 +81,7 @@ def test_settings_of_a_data_directory_are_read_and_a_wrong_one_is_named(tmp_path
     file.write_text(
         "[retention]\nmax_age_days = 30\nmax_size_gib = 0.5\nkeep_last = 3\n"
         "[disk]\nfull_percent = 95\nenough_free_gib = 1\n"
-        "[environments]\nmax_gib = 0.5\n"
+        "[environments]\nmax_gib = 0.5\nconda = '/opt/conda/bin/conda'\n"
     )
     loaded = config.load({}, home=tmp_path, is_embedded=False)
 
@@ -90,6 +90,7 @@ def test_settings_of_a_data_directory_are_read_and_a_wrong_one_is_named(tmp_path
     assert (loaded.retention.max_size_bytes, loaded.retention.keep_last) == (GIB // 2, 3)
     assert loaded.disk == DiskLimits(95.0, GIB)
     assert loaded.environments_max_bytes == GIB // 2
+    assert loaded.conda == "/opt/conda/bin/conda"
     for text, complaint in (
         ("[retention]\nmax_age_day = 3\n", 'did you mean "max_age_days"?'),
         ("[retenton]\nmax_age_days = 3\n", 'did you mean "retention"?'),
@@ -98,6 +99,10 @@ def test_settings_of_a_data_directory_are_read_and_a_wrong_one_is_named(tmp_path
         ("[environments]\nmax_gib = -1\n", "no number"),
         ("[environments]\nmax_gib = '9'\n", "no number"),
         ("[environments]\nmax_gb = 9\n", 'did you mean "max_gib"?'),
+        ("[environments]\nconda = 'conda'\n", "nor the absolute path of a program"),
+        ("[environments]\nconda = true\n", "nor the absolute path of a program"),
+        ("[environments]\noffline = 'no'\n", "neither true nor false"),
+        ("[environments]\nseal = 'sometimes'\n", "use one of auto, always, never"),
         ("[environments]\nchannel_mirrors = 1\n", "no channels with lists of URLs"),
         ("[environments.channel_mirrors]\nconda-forge = ['m']\n", "which is no URL"),
         ("[environments.channel_mirrors]\nconda-forge = ['https://u:p@h/c']\n", "credentials"),

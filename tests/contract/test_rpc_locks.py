@@ -30,10 +30,10 @@ async def stored(
     return (await daemon.environments.CreateEnvironment(request)).environment
 
 
-async def keep(daemon: Served, spec_hash: str, text: str) -> str:
+async def keep(daemon: Served, spec_hash: str, text: str, *, is_refresh: bool = False) -> str:
     """Text of the lock that counts."""
     lock = environments_pb2.EnvironmentLock(platform=LINUX, text=text, hash=lock_hash(LINUX, text))
-    request = agent_pb2.KeepLockRequest(spec_hash=spec_hash, lock=lock)
+    request = agent_pb2.KeepLockRequest(spec_hash=spec_hash, lock=lock, is_refresh=is_refresh)
     return (await daemon.agents.KeepLock(request)).lock.text
 
 
@@ -85,6 +85,102 @@ def test_callers_with_pythons_in_other_places_share_version_and_lock() -> None:
         assert by_name.environment == second.spec == numpy_on(b"/home/b/.venv/bin/python")
         for lease in (by_name, by_content):
             assert [lock.text for lock in lease.locks] == ["numpy==1\n"]
+
+    with_daemon(test)
+
+
+def test_a_lock_that_was_resolved_anew_goes_into_later_leases_and_the_other_is_still_told() -> None:
+    async def test(daemon: Served) -> None:
+        environment = await stored(daemon, numpy_on(b""))
+        await keep(daemon, environment.spec_hash, "numpy==1\n")
+        build = runs_pb2.RunSpec(
+            kind=runs_pb2.RunSpec.KIND_ENVIRONMENT_BUILD,
+            environment_name="env",
+            refresh_environment=True,
+        )
+        usual = runs_pb2.RunSpec(command=runs_pb2.Command(argv=[b"x"]), environment_name="env")
+
+        async with FakeAgent(daemon.channel).connected() as agent:
+            await daemon.runs.CreateRun(create_request(spec=build))
+            refresh = await agent.expect("lease")
+            kept = await keep(daemon, environment.spec_hash, "numpy==2\n", is_refresh=True)
+            late = await keep(daemon, environment.spec_hash, "numpy==1\n")
+            await daemon.runs.CreateRun(create_request(spec=usual))
+            later = await agent.expect("lease")
+
+        assert refresh.spec.refresh_environment
+        assert [lock.text for lock in refresh.locks] == ["numpy==1\n"]
+        assert kept == late == "numpy==2\n"
+        assert [lock.text for lock in later.locks] == ["numpy==2\n"]
+        for text in ("numpy==1\n", "numpy==2\n"):
+            asked = environments_pb2.GetEnvironmentLockRequest(hash=lock_hash(LINUX, text))
+            answer = await daemon.environments.GetEnvironmentLock(asked)
+            assert (answer.lock.text, answer.lock.platform) == (text, LINUX)
+
+    with_daemon(test)
+
+
+def test_a_run_has_specification_and_lock_of_its_environment_among_its_files() -> None:
+    async def test(daemon: Served) -> None:
+        environment = await stored(daemon, numpy_on(b""))
+        await keep(daemon, environment.spec_hash, "numpy==1\n")
+        spec = runs_pb2.RunSpec(command=runs_pb2.Command(argv=[b"x"]), environment_name="env")
+
+        async with FakeAgent(daemon.channel).connected() as agent:
+            run = (await daemon.runs.CreateRun(create_request(spec=spec))).run
+            ref = (await agent.expect("lease")).ref
+            before = await daemon.runs.ListRunFiles(runs_pb2.ListRunFilesRequest(parent=run.name))
+            facts = {"lock": lock_hash(LINUX, "numpy==1\n")}
+            phase = agent_pb2.AttemptReport.PHASE_PREPARING
+            await agent.report(ref, phase, execution=facts)
+            await keep(daemon, environment.spec_hash, "numpy==2\n", is_refresh=True)
+
+        listed = await daemon.runs.ListRunFiles(
+            runs_pb2.ListRunFilesRequest(parent=run.name, prefix="environment/")
+        )
+        read = {file.path: await content(daemon, run.name, file.path) for file in listed.files}
+        rest = await content(daemon, run.name, "environment/lock.txt", 6)
+
+        assert [file.path for file in before.files] == ["environment/conda_specification.yml"]
+        assert [file.size_bytes for file in listed.files] == [*map(len, read.values())]
+        assert read["environment/conda_specification.yml"].decode() == (
+            "name: env\nchannels:\n  - conda-forge\ndependencies:\n"
+            "  - python=3.11\n  - pip\n  - pip:\n    - numpy\n"
+        )
+        assert read["environment/lock.txt"] == b"numpy==1\n"
+        assert rest == b"=1\n"
+
+    with_daemon(test)
+
+
+async def content(daemon: Served, run: str, path: str, offset_bytes: int = 0) -> bytes:
+    request = runs_pb2.ReadRunFileRequest(name=run, path=path, offset_bytes=offset_bytes)
+    return b"".join([answer.data async for answer in daemon.runs.ReadRunFile(request)])
+
+
+def test_a_lock_that_never_was_is_not_found() -> None:
+    async def test(daemon: Served) -> None:
+        asked = environments_pb2.GetEnvironmentLockRequest(hash="../" + "f" * 100)
+
+        error = await refused(daemon.environments.GetEnvironmentLock(asked))
+
+        assert error.reason == "ENVIRONMENT_NOT_FOUND"
+
+    with_daemon(test)
+
+
+def test_a_run_that_does_more_than_build_resolves_nothing_anew() -> None:
+    async def test(daemon: Served) -> None:
+        spec = runs_pb2.RunSpec(
+            command=runs_pb2.Command(argv=[b"x"]),
+            environment=numpy_on(b""),
+            refresh_environment=True,
+        )
+
+        error = await refused(daemon.runs.CreateRun(create_request(spec=spec)))
+
+        assert error.reason == "SPEC_INVALID"
+        assert "refresh_environment" in str(error.violations)
 
     with_daemon(test)
 
@@ -165,10 +261,29 @@ def test_environment_shows_where_its_locks_are_built_while_the_node_is_there() -
         await daemon.app.live.all_parted()
         parted = await shown()
 
-        ours.node = "local/host1"
+        ours.node, ours.key = "local/host1", ours.lock_hash
         assert build == ours
         assert list(listed.environments[0].builds) == [build]
         assert parted == []
+
+    with_daemon(test)
+
+
+def test_several_images_of_one_lock_are_all_shown() -> None:
+    """As those of a Dockerfile that copies files are, one for each snapshot."""
+
+    async def test(daemon: Served) -> None:
+        environment = await stored(daemon, numpy_on(b""))
+        await keep(daemon, environment.spec_hash, "numpy==1\n")
+        get = environments_pb2.GetEnvironmentRequest(name=environment.name)
+        images = [built("numpy==1\n", size_bytes=1, key=digit * 64) for digit in "ab"]
+
+        async with FakeAgent(daemon.channel).connected() as agent:
+            await agent.told(environments=said(*images, built("numpy==1\n", key="../..")))
+            shown = (await daemon.environments.GetEnvironment(get)).environment.builds
+
+        assert [build.key for build in shown] == ["a" * 64, "b" * 64]
+        assert {build.lock_hash for build in shown} == {images[0].lock_hash}
 
     with_daemon(test)
 

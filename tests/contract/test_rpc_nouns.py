@@ -234,6 +234,7 @@ def test_added_files_need_safe_paths_true_sizes_and_uploaded_blobs() -> None:
         assert await add(lying) == "SPEC_INVALID"
         assert await add(run_file("../a", b"content")) == "PATH_UNSAFE"
         assert await add(run_file("logs/stdout.txt", b"content")) == "SPEC_INVALID"
+        assert await add(run_file("environment/lock.txt", b"content")) == "SPEC_INVALID"
 
     with_daemon(test)
 

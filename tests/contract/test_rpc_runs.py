@@ -597,3 +597,21 @@ def test_who_waits_for_one_run_need_not_take_its_log() -> None:
         assert heard[-1].run.state == State.STATE_COMPLETED
 
     with_daemon(test)
+
+
+def test_limits_over_what_any_node_has_are_refused_while_one_is_there() -> None:
+    async def test(daemon: Served) -> None:
+        over = command(b"x", limits=runs_pb2.Limits(memory_bytes=9 << 30, cpu_millicores=4000))
+        waiting = (await daemon.runs.CreateRun(create_request(spec=over))).run
+        async with FakeAgent(daemon.channel).connected():
+            refusal = await refused(daemon.runs.BatchCreateRuns(batch(command(b"x"), over)))
+            listed = await daemon.runs.ListRuns(runs_pb2.ListRunsRequest(parent=ALL))
+
+        assert waiting.state == State.STATE_QUEUED
+        assert isinstance(refusal, SpecInvalid)
+        (fault,) = refusal.violations
+        assert fault.field == "requests[1].spec.limits.memory_bytes"
+        assert "the largest node, local/host1, has 8 GiB of memory" in fault.description
+        assert [run.name for run in listed.runs] == [waiting.name]
+
+    with_daemon(test)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from support.house import House
+from support.sdk_program import program, result_of
 
 pytestmark = pytest.mark.slow
 
@@ -22,29 +18,6 @@ TRAIN = (
     "open('outputs/model.txt', 'w').write('model')\n"
     "print('trained with', alpha)\nprint('to stderr', file=sys.stderr)\n"
 )
-
-
-def program(house: House, folder: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Runs a program that uses the SDK, in a folder, in the house's environment."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env=house.environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def result_of(house: House, folder: Path, code: str) -> dict[str, object]:
-    """What the program's `result` holds at its end."""
-    done = program(house, folder, code + "\nimport json\nprint('RESULT', json.dumps(result))")
-    found: dict[str, object] = json.loads(done.stdout.rpartition("RESULT ")[2])
-    return found
 
 
 def test_session_of_the_documentation(shared_house: House) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+from pathlib import Path
+
 import pytest
 
 from runyardpb.agent.v1 import agent_pb2 as pb
@@ -74,6 +79,65 @@ async def test_a_run_in_a_container_outlives_its_agent(engine: DockerEngine) -> 
 
 
 @in_loop
+async def test_an_engine_that_is_away_is_told_until_it_is_back(
+    engine: DockerEngine,
+) -> None:
+    """Also by an agent that was started meanwhile."""
+    source = (
+        "import os, time\nprint('ready', flush=True)\n"
+        "while not os.path.exists('go'):\n    time.sleep(0.005)\n"
+    )
+    away = "the container engine does not answer; waiting until it is back"
+
+    def says(held: Held, message: str) -> bool:
+        return held.report is not None and held.report.status_message == message
+
+    async with node() as (daemon, agent):
+        held = await daemon.lease(contained(daemon, source))
+        await daemon.until(lambda: b"ready" in held.stdout)
+
+        engine.kill()
+        try:
+            await daemon.until(lambda: says(held, away))
+            await agent.kill()
+            held.report = None
+            await agent.start()
+            await daemon.until(lambda: len(daemon.hellos) == 2 and says(held, away))
+        finally:
+            engine.start()
+        await daemon.until(lambda: says(held, ""))
+        (agent.bundle(held) / "work" / "go").touch()
+        report = await daemon.ended(held)
+
+    assert (report.end.reason, report.end.exit_code) == (pb.AttemptEnd.REASON_EXITED, 0)
+    assert containers(engine, held) == []
+
+
+@in_loop
+async def test_a_lost_run_says_that_it_waits_for_the_engine(engine: DockerEngine) -> None:
+    source = "import time\nprint('ready', flush=True)\ntime.sleep(99)\n"
+    waits = "ending what is left of the run: the node's supervisor can't end it yet: the container"
+    async with node() as (daemon, agent):
+        held = await daemon.lease(contained(daemon, source))
+        await daemon.until(lambda: b"ready" in held.stdout)
+        client = Path(
+            f"/proc/{json.loads((agent.bundle(held) / 'state.json').read_bytes())['pid']}"
+        )
+        supervisor = int(client.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+
+        engine.kill()
+        try:
+            os.kill(supervisor, signal.SIGKILL)
+            await daemon.until(lambda: held.report and held.report.status_message.startswith(waits))
+        finally:
+            engine.start()
+        report = await daemon.ended(held)
+
+    assert report.end.reason == pb.AttemptEnd.REASON_SUPERVISOR_LOST
+    assert containers(engine, held) == []
+
+
+@in_loop
 async def test_a_cancel_reaches_the_program_in_its_container(engine: DockerEngine) -> None:
     source = "import time\nprint('ready', flush=True)\ntime.sleep(99)\n"
     async with node() as (daemon, _):
@@ -101,7 +165,7 @@ async def test_memory_above_the_limit_is_told_with_whose_it_was(engine: DockerEn
 
 
 @in_loop
-async def test_a_missing_mount_and_an_unknown_option_fail_the_run_by_name(
+async def test_what_the_node_can_not_give_and_an_unknown_option_fail_the_run_by_name(
     engine: DockerEngine,
 ) -> None:
     async with node() as (daemon, _):
@@ -110,11 +174,17 @@ async def test_a_missing_mount_and_an_unknown_option_fail_the_run_by_name(
         second = await daemon.ended(
             await daemon.lease(contained(daemon, "", arguments=["--shm_size=1g"]))
         )
+        limited = contained(daemon, "")
+        limited.limits.memory_bytes = 60 << 40
+        third = await daemon.ended(await daemon.lease(limited))
 
     assert first.end.reason == pb.AttemptEnd.REASON_ENVIRONMENT_FAILED
     assert '"/no/such", which is to be mounted at /data, does not exist' in first.end.message
     assert second.end.reason == pb.AttemptEnd.REASON_ENVIRONMENT_FAILED
     assert "did you mean --shm-size?" in second.end.message
+    assert third.end.reason == pb.AttemptEnd.REASON_ENVIRONMENT_FAILED
+    assert "its limits can't be kept on this node" in third.end.message
+    assert "--memory-limit" in third.end.advice
 
 
 @in_loop

@@ -6,7 +6,7 @@ import pytest
 
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import runs_pb2
-from runyardpb.v1.environments_pb2 import DockerImage, EnvironmentSpec
+from runyardpb.v1.environments_pb2 import DockerImage, EnvironmentBuild, EnvironmentSpec
 from support.agent_process import in_loop, node
 from support.docker_engine import PYTHON_IMAGE, DockerEngine
 from support.fake_daemon import FakeDaemon
@@ -37,13 +37,17 @@ def test_build_ahead_takes_files_from_its_snapshot(
             without = await _ended(daemon, "")
             whole = await _ended(daemon, daemon.snapshot({"mine.txt": b"mine\n"}))
             ends.extend([without, whole])
+            await daemon.until(lambda: daemon.builds)
+            builds.extend(daemon.builds or ())
 
     ends: list[pb.AttemptEnd] = []
+    builds: list[EnvironmentBuild] = []
     build()
     without, whole = ends
 
     assert "has no snapshot to take them from" in without.message
     assert whole.reason == pb.AttemptEnd.REASON_BUILT
+    assert [(len(one.lock_hash), one.key != one.lock_hash) for one in builds] == [(64, True)]
     names = docker_engine.docker(
         "images", "--format", "{{.Repository}}:{{.Tag}}", "runyard/environment"
     ).stdout.split()

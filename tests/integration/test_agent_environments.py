@@ -7,7 +7,7 @@ import sys
 
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import runs_pb2
-from runyardpb.v1.environments_pb2 import EnvironmentSpec, PipPackages
+from runyardpb.v1.environments_pb2 import EnvironmentLock, EnvironmentSpec, PipPackages
 from support.agent_process import AgentProcess, becomes, in_loop, node
 from support.fake_daemon import FakeDaemon, Held, script
 from support.packages import make_wheel
@@ -123,3 +123,61 @@ async def test_agent_tells_what_is_built_and_how_it_was_used() -> None:
         (used,) = daemon.builds
         assert used.lock_hash == built.lock_hash
         assert used.last_use_time.ToNanoseconds() > built.last_use_time.ToNanoseconds()
+
+
+async def ended(bench: Bench, package: str, lock: EnvironmentLock | None = None) -> Held:
+    """The end of a build, without a lock of a usual one, with one of a refresh of it."""
+    spec = runs_pb2.RunSpec(
+        kind=runs_pb2.RunSpec.KIND_ENVIRONMENT_BUILD,
+        environment=bench.needs(package),
+        refresh_environment=lock is not None,
+    )
+    held = bench.daemon.grant(spec)
+    if lock is not None:
+        held.lease.locks.append(lock)
+    await bench.daemon.say(leases=[held.lease])
+    await bench.daemon.ended(held)
+    return held
+
+
+@in_loop
+async def test_refresh_beside_a_run_leaves_it_what_it_has_and_names_both_locks() -> None:
+    async with node() as (daemon, agent):
+        bench = Bench(daemon, agent)
+        running = await bench.job()
+        (before,) = [request.lock for request in daemon.kept_locks]
+        make_wheel(daemon.root / "links", "ryused", "2.0")
+
+        refreshed = await ended(bench, "ryused", before)
+        unchanged = await ended(bench, "ryused", daemon.kept_locks[-1].lock)
+        bench.gate.touch()
+        await daemon.ended(running)
+
+        after = daemon.kept_locks[-1]
+        assert [request.is_refresh for request in daemon.kept_locks] == [False, True]
+        assert refreshed.report is not None
+        assert dict(refreshed.report.execution) == {
+            "lock": after.lock.hash,
+            "lock_before": before.hash,
+        }
+        assert unchanged.report is not None
+        assert set(unchanged.report.execution.values()) == {after.lock.hash}
+        assert running.stdout == b"started\n1.0\n"
+        assert running.report is not None
+        assert running.report.execution["lock"] == before.hash
+
+
+@in_loop
+async def test_refresh_whose_lock_can_not_be_kept_fails() -> None:
+    async with node() as (daemon, agent):
+        bench = Bench(daemon, agent)
+        await bench.build("ryused")
+        before = daemon.kept_locks[-1].lock
+        make_wheel(daemon.root / "links", "ryused", "2.0")
+        daemon.keeps_locks = False
+
+        failed = await ended(bench, "ryused", before)
+
+        assert failed.end.reason == pb.AttemptEnd.REASON_ENVIRONMENT_FAILED
+        assert "the old one still counts" in failed.end.message
+        assert "--refresh again" in failed.end.advice

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from runyard_agent.environments.protocol import EnvironmentFailed
+from runyard_agent.supervisor import sweep
 from runyardpb.v1 import runs_pb2
 from runyardpb.v1.environments_pb2 import BindMount, DockerImage
+from support import memory_group
 from support.contained import Contained, python
 from support.docker_engine import BARE_IMAGE, SHELL_IMAGE, DockerEngine
 from support.supervised import Peer, supervised_node
@@ -344,3 +346,65 @@ def test_a_program_that_the_image_lacks_is_told_as_on_the_node(
     assert end["reason"] == "spawn_failed"
     assert end["error"]["errno"] == 2
     assert "no-such-program: No such file or directory, in the image" in end["error"]["message"]
+
+
+def test_cpu_time_and_peak_memory_are_those_of_the_container(
+    contained: Contained, peer: Peer
+) -> None:
+    source = (
+        "import os, time\n"
+        "if os.fork() == 0:\n    x = bytearray(b'x') * (64 << 20)\n    os._exit(0)\n"
+        "os.wait()\nwhile time.process_time() < 0.3: pass"
+    )
+
+    _, end = contained.run(peer, python(source))
+    _, failed = contained.run(peer, python("x = bytearray(b'x') * (64 << 20); raise SystemExit(3)"))
+
+    assert end["user_cpu_s"] + end["system_cpu_s"] >= 0.25
+    assert 64 << 20 <= end["max_rss_bytes"] < 512 << 20
+    assert failed["exit_code"] == 3
+    assert failed["max_rss_bytes"] >= 64 << 20
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", ""])
+def test_container_ends_whole_though_its_program_waits_for_a_killed_one(
+    contained: Contained, peer: Peer, shell: str
+) -> None:
+    source = (
+        "import signal, subprocess, sys\n"
+        "subprocess.Popen([sys.executable, '-c', 'held = bytearray(500 << 20)'])\n"
+        "while True: signal.pause()"
+    )
+    limits = runs_pb2.Limits(memory_bytes=64 << 20)
+
+    bundle, end = contained.run(peer, python(source), limits=limits, shell=shell)
+
+    assert (end["reason"], end["signal"], end["oom"]) == ("signaled", 9, "limit")
+    assert end["stopped_by"] is None
+    assert contained.leftovers(bundle) == []
+
+
+def test_container_that_the_kernel_ends_for_want_of_memory_says_whose(
+    contained: Contained, peer: Peer
+) -> None:
+    """Its program is moved to a group that is not the engine's, which stands for the machine."""
+    if why := memory_group.lacking():
+        pytest.skip(why)
+    source = (
+        "import os, time\nprint('ready', flush=True)\n"
+        "while not os.path.exists('go'): time.sleep(0.005)\n"
+        "held = b'x' * (512 << 20)"
+    )
+    with memory_group.memory_group(f"runyard-host-{os.getpid()}", 64 << 20) as procs:
+        bundle = contained.spawn(peer, python(source))
+        peer.wait_for_bytes(bundle, b"ready")
+        first = contained.engine.docker(
+            "inspect", "-f", "{{.State.Pid}}", contained.name(bundle)
+        ).stdout
+        for pid in sweep.pids_below(int(first)):
+            procs.write_text(str(pid))
+
+        (bundle.path / "work" / "go").touch()
+        end = peer.finish(bundle)
+
+    assert (end["reason"], end["signal"], end["oom"]) == ("signaled", 9, "host")

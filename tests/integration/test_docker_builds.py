@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from contract.environment_builder_suite import Log, cancelled, execute, provide, provide_to, run
+from contract.environment_case import Log, cancelled, execute, provide, provide_to, run
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.docker_builds import REPOSITORY
@@ -73,38 +71,6 @@ def failure(builder: DockerBuilder, text: str, log: Log | None = None) -> Enviro
     return caught.value
 
 
-def test_builds_once_and_says_so(
-    make: Callable[[], DockerBuilder], docker_engine: DockerEngine, tmp_path: Path
-) -> None:
-    first_log, again_log = Log(), Log()
-
-    first = run(provide(make(), spec(RUNS), first_log))
-    assert first.lock is not None
-    again = run(provide(make(), spec(RUNS), again_log, [first.lock]))
-
-    assert first == again
-    assert execute(first, PROOF).returncode == 0
-    assert ": RUN echo built > /built" in first_log.text
-    assert "Building" not in again_log.text
-    assert "already built" in again_log.text
-    assert images(docker_engine, tmp_path / "environments") == [
-        f"{REPOSITORY}:{first.lock.hash[:16]}"
-    ]
-
-
-def test_two_at_once_build_once(make: Callable[[], DockerBuilder]) -> None:
-    builder, logs = make(), [Log(), Log()]
-
-    async def both() -> list[ProvidedEnvironment]:
-        return await asyncio.gather(*(provide(builder, spec(RUNS), log) for log in logs))
-
-    first, second = run(both())
-
-    assert first.container == second.container
-    assert [log.text.count("Building image") for log in logs] == [1, 1]
-    assert "waiting for it" in logs[1].text
-
-
 def test_base_is_the_one_of_the_lock(
     make: Callable[[], DockerBuilder], docker_engine: DockerEngine, tmp_path: Path
 ) -> None:
@@ -149,6 +115,8 @@ def test_snapshot_is_the_context_and_a_change_builds_again(
     assert changed.lock is not None
     assert first.lock.hash == changed.lock.hash
     assert first.key != changed.key
+    kept = EnvironmentCache(tmp_path / "environments").found()
+    assert [one.record.of_lock for one in kept] == [first.lock.hash] * 2
 
 
 def test_dockerfile_that_copies_nothing_is_the_same_with_any_snapshot(
@@ -186,18 +154,6 @@ def test_failures_name_the_line(make: Callable[[], DockerBuilder], tmp_path: Pat
     assert "snapshot" in gone.value.advice
 
 
-def test_failed_build_leaves_nothing_usable(
-    make: Callable[[], DockerBuilder], docker_engine: DockerEngine, tmp_path: Path
-) -> None:
-    text = f"FROM {PYTHON_IMAGE}\nRUN exit 1\n"
-
-    failure(make(), text)
-
-    assert images(docker_engine, tmp_path / "environments") == []
-    assert [path for path in (tmp_path / "environments").iterdir() if path.is_dir()] == []
-    assert "failed" in failure(make(), text).message
-
-
 def test_cancelled_build_ends_and_leaves_nothing(
     make: Callable[[], DockerBuilder], docker_engine: DockerEngine, tmp_path: Path
 ) -> None:
@@ -211,35 +167,6 @@ def test_cancelled_build_ends_and_leaves_nothing(
 
     wait_until(lambda: docker_engine.containers() == [])
     assert images(docker_engine, tmp_path / "environments") == []
-
-
-def test_build_of_a_killed_agent_is_not_used(
-    make: Callable[[], DockerBuilder], docker_engine: DockerEngine, tmp_path: Path
-) -> None:
-    text = f"FROM {PYTHON_IMAGE}\nRUN echo here && sleep 2 && echo built > /built\n"
-    code = f"""
-import asyncio, sys
-sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
-from integration.test_docker_builds import *
-class Says(Log):
-    def write(self, data):
-        super().write(data)
-        if b"here\\n" in self.data:
-            print("here", flush=True)
-cache = EnvironmentCache(Path({str(tmp_path / "environments")!r}))
-builder = DockerBuilder(cache, {environ(docker_engine)!r})
-run(provide(builder, spec({text!r}), Says()))
-"""
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as agent:
-        assert agent.stdout is not None
-        agent.stdout.readline()
-        agent.kill()
-    log = Log()
-
-    provided = run(provide(make(), spec(text), log))
-
-    assert execute(provided, PROOF).returncode == 0
-    assert "Building" in log.text
 
 
 def test_image_that_was_removed_is_built_again(

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from contract.environment_builder_suite import Log, execute, provide, run
+from contract.environment_case import Log, execute, provide, run
 from integration.test_docker_builds import environ, images
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker import DockerBuilder
-from runyard_agent.environments.protocol import EnvironmentFailed
 from runyardpb.v1.environments_pb2 import CondaPackages, DockerImage, EnvironmentSpec
 from support.conda_channel import CondaChannel
 from support.docker_engine import PYTHON_IMAGE, SHELL_IMAGE, DockerEngine
@@ -43,14 +42,3 @@ def test_environment_of_the_node_is_copied(
     assert docker_engine.containers() == []
     for name in images(docker_engine, tmp_path):
         docker_engine.docker("rmi", "-f", name)
-
-
-def test_package_that_there_is_not(
-    docker_engine: DockerEngine, conda_channel: CondaChannel, tmp_path: Path
-) -> None:
-    builder = DockerBuilder(EnvironmentCache(tmp_path), environ(docker_engine))
-
-    with pytest.raises(EnvironmentFailed, match="rynowhere"):
-        run(provide(builder, spec(conda_channel, "rynowhere")))
-
-    assert images(docker_engine, tmp_path) == []

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from contract.environment_builder_suite import Log, provide, run
+from contract.environment_case import Log, provide, run
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.docker_builds import PROBES_NAME
+from runyard_agent.environments.docker_work import WORK, work_labels
 from runyard_agent.environments.lock import make_lock
 from runyard_agent.environments.protocol import EnvironmentFailed
 from runyardpb.v1.environments_pb2 import DockerImage, EnvironmentSpec
 from support.docker_engine import BARE_IMAGE, PYTHON_IMAGE, SHELL_IMAGE, DockerEngine
-from support.unprivileged import open_folder, without_root
 
 
 def spec(image: str, interpreter: str = "") -> EnvironmentSpec:
@@ -79,7 +79,7 @@ def test_interpreter_that_was_asked_for_and_is_none(
 def test_looks_leave_no_container(tmp_path: Path, docker_engine: DockerEngine) -> None:
     run(provide(builder(tmp_path, docker_engine.url), spec(PYTHON_IMAGE)))
 
-    assert docker_engine.containers("label=dev.runyard.probe") == []
+    assert docker_engine.containers(f"label={WORK}={work_labels(tmp_path)[WORK]}") == []
 
 
 def test_lock_keeps_the_image_whatever_its_name_means_later(
@@ -154,19 +154,6 @@ def test_engine_that_is_not_on_this_node(tmp_path: Path) -> None:
 
     assert "tcp://10.0.0.1:2375" in failed.message
     assert "DOCKER_HOST" in failed.advice
-
-
-def test_socket_without_permission(docker_engine: DockerEngine) -> None:
-    with open_folder() as folder:
-        socket = folder / "docker.sock"
-        # The engine's own lies in a folder that only root can enter.
-        os.link(docker_engine.socket, socket)
-        socket.chmod(0o660)
-        with without_root():
-            failed = failure(folder, f"unix://{socket}", spec(PYTHON_IMAGE))
-
-    assert f"may not use the Docker engine at {socket} (permission denied)" in failed.message
-    assert "usermod -aG docker" in failed.advice
 
 
 def test_image_of_another_architecture(tmp_path: Path, docker_engine: DockerEngine) -> None:

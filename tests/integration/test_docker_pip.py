@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -10,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from contract.environment_builder_suite import Log, cancelled, execute, provide, run
-from integration.test_docker_builds import environ, images, wait_until
+from contract.environment_case import Log, execute, provide, run
+from integration.test_docker_builds import environ, images
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.protocol import EnvironmentFailed
 from runyardpb.v1.environments_pb2 import DockerImage, EnvironmentSpec, PipPackages
 from support.docker_engine import PYTHON_IMAGE, SHELL_IMAGE, DockerEngine
-from support.packages import make_sdist, make_wheel
+from support.packages import make_wheel
 
 PROOF = "import ryleaf, rytop, sys; assert sys.prefix == '/opt/runyard/environment'"
 
@@ -96,26 +95,6 @@ def test_dockerfile_below_packages(
     assert provided.env[b"MINE"] == b"1"
 
 
-def test_packages_that_cannot_be_had(
-    make: Callable[[], DockerBuilder], docker_engine: DockerEngine, tmp_path: Path
-) -> None:
-    builder, log = make(), Log()
-    make_sdist(
-        tmp_path / "links", "rybroken", "1.0", "def before_wheel():\n    raise OSError('x')\n"
-    )
-
-    with pytest.raises(EnvironmentFailed) as missing:
-        run(provide(builder, spec(tmp_path, "rynowhere"), log))
-    with pytest.raises(EnvironmentFailed) as broken:
-        run(provide(builder, spec(tmp_path, "rybroken")))
-
-    assert 'package "rynowhere" was not found' in missing.value.message
-    assert f"Failed: {missing.value.message}" in log.text
-    assert "rybroken" in broken.value.message
-    assert docker_engine.containers() == []
-    assert images(docker_engine, tmp_path / "environments") == []
-
-
 def test_image_without_python_is_refused(make: Callable[[], DockerBuilder], tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailed) as caught:
         run(provide(make(), spec(tmp_path, "rytop", image=SHELL_IMAGE)))
@@ -140,26 +119,6 @@ def test_image_in_which_uv_does_not_start(
 
     assert "has no glibc" in caught.value.message
     assert "Dockerfile" in caught.value.advice
-
-
-def test_cancelled_install_leaves_nothing(
-    make: Callable[[], DockerBuilder], docker_engine: DockerEngine, tmp_path: Path
-) -> None:
-    slow = "def before_wheel():\n    import time\n    time.sleep(600)\n"
-    make_sdist(tmp_path / "links", "ryslow", "1.0", slow)
-
-    def is_running() -> bool:
-        return docker_engine.containers("status=running", "label=dev.runyard.layer") != []
-
-    async def cancel() -> None:
-        task = asyncio.create_task(provide(make(), spec(tmp_path, "ryslow", "rytop")))
-        await asyncio.to_thread(wait_until, is_running)
-        await cancelled(task)
-
-    run(cancel())
-
-    assert docker_engine.containers() == []
-    assert images(docker_engine, tmp_path / "environments") == []
 
 
 def test_packages_of_the_real_index(docker_engine: DockerEngine, tmp_path: Path) -> None:

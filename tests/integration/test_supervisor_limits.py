@@ -65,6 +65,23 @@ def test_processes_of_a_run_share_its_memory_limit(node: Node, slot: Peer) -> No
     assert record["exit_code"] == 3 or record["signal"] == 9
 
 
+def test_run_is_ended_though_its_main_process_waits_for_one_that_the_kernel_has_killed(
+    node: Node, slot: Peer
+) -> None:
+    """As a launcher whose worker is gone: without an end of the whole it would wait for ever."""
+    source = (
+        "import signal, subprocess, sys\n"
+        "subprocess.Popen([sys.executable, '-c', 'held = bytearray(512 << 20)'])\n"
+        "while True: signal.pause()"
+    )
+
+    _, record = node.run(slot, python(source), limits=limits(memory_bytes=64 << 20))
+
+    assert (record["reason"], record["signal"], record["oom"]) == ("signaled", 9, "limit")
+    assert record["stopped_by"] is None
+    assert groups_of(node) == []
+
+
 def test_run_within_its_limit_ends_by_itself(node: Node, slot: Peer) -> None:
     _, record = node.run(slot, python("print('small')"), limits=limits(memory_bytes=256 << 20))
 

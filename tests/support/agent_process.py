@@ -8,7 +8,7 @@ import functools
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -26,9 +26,15 @@ class AgentProcess:
         slots: int = 2,
         blobs: bool = True,
         environments_max_bytes: int = 1 << 40,
+        launcher: Sequence[str] = (),
+        options: Sequence[str] = (),
+        home: str = "agent",
     ) -> None:
+        """`launcher`: words before the command that start it, such as setpriv's."""
         self.daemon = daemon
-        self.home = daemon.root / "agent"
+        self._launcher = tuple(launcher)
+        self.home = daemon.root / home
+        self._options = options
         self.log = daemon.root / "agent.log"
         self._slots = slots
         self._blobs = blobs
@@ -41,7 +47,8 @@ class AgentProcess:
         command += ["--home", str(self.home), "--daemon-socket", str(self.daemon.socket)]
         command += ["--slots", str(self._slots)]
         command += ["--environments-max-bytes", str(self._environments_max_bytes)]
-        return command + (["--blobs", str(self.daemon.blobs_path)] if self._blobs else [])
+        command += ["--blobs", str(self.daemon.blobs_path)] if self._blobs else []
+        return [*command, *self._options]
 
     def bundle(self, held: Held) -> Path:
         """The folder of an attempt."""
@@ -51,6 +58,7 @@ class AgentProcess:
         """Starts it; it lives until `kill` or `stop`."""
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
+                *self._launcher,
                 *self.command(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

@@ -136,6 +136,13 @@ class CondaChannel:
             {path: text.encode() for path, text in files.items()},
         )
 
+    def add_with_path(
+        self, name: str, version: str, files: Mapping[str, bytes], placeholder: bytes
+    ) -> Path:
+        """Adds a package of plain files, in which `placeholder` stands for the environment."""
+        index = {"name": name, "version": version, "subdir": SUBDIR, "depends": []}
+        return self._write(index, files, placeholder=placeholder, marks_binaries=True)
+
     def add_installed(self, name: str, version: str, folder: Path) -> Path:
         """Adds a package of pure Python from the folder that an installer put it into."""
         files: dict[str, Content] = {
@@ -158,11 +165,15 @@ class CondaChannel:
         files: Mapping[str, Content],
         *,
         placeholder: bytes = b"",
+        marks_binaries: bool = False,
         link: Mapping[str, Any] | None = None,
     ) -> Path:
         index = {"build": "0_ry", "build_number": 0, "timestamp": 1_700_000_000_000, **about}
         stem = f"{index['name']}-{index['version']}-{index['build']}"
-        paths = [_path_entry(path, content, placeholder) for path, content in files.items()]
+        paths = [
+            _path_entry(path, content, placeholder, marks_binaries=marks_binaries)
+            for path, content in files.items()
+        ]
         info: dict[str, Any] = {
             "info/index.json": index,
             "info/paths.json": {"paths": paths, "paths_version": 1},
@@ -179,8 +190,13 @@ class CondaChannel:
         return written
 
 
-def _path_entry(path: str, content: Content, placeholder: bytes) -> dict[str, Any]:
-    """What a package says of one of its files."""
+def _path_entry(
+    path: str, content: Content, placeholder: bytes, *, marks_binaries: bool
+) -> dict[str, Any]:
+    """What a package says of one of its files.
+
+    That of Python has a placeholder too short for binaries, which find their library without it.
+    """
     if isinstance(content, Path) and content.is_symlink():
         return {"_path": path, "path_type": "softlink", "size_in_bytes": 0}
     data = content.read_bytes() if isinstance(content, Path) else content
@@ -188,8 +204,10 @@ def _path_entry(path: str, content: Content, placeholder: bytes) -> dict[str, An
         **{"_path": path, "path_type": "hardlink", "size_in_bytes": len(data)},
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    if placeholder and placeholder in data and b"\0" not in data:
-        entry |= {"prefix_placeholder": placeholder.decode(), "file_mode": "text"}
+    is_binary = b"\0" in data
+    if placeholder and placeholder in data and (marks_binaries or not is_binary):
+        mode = "binary" if is_binary else "text"
+        entry |= {"prefix_placeholder": placeholder.decode(), "file_mode": mode}
     return entry
 
 

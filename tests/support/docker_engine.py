@@ -7,7 +7,6 @@ libraries that they need.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import shutil
@@ -23,7 +22,6 @@ import pytest
 from uv import find_uv_bin
 
 READY_LIMIT_S = 60.0
-PR_SET_PDEATHSIG = 1
 PYTHON_IMAGE = "runyard-test/python:3"
 """CPython in /usr/local, sh and the usual small tools."""
 SHELL_IMAGE = "runyard-test/shell:1"
@@ -42,6 +40,12 @@ _LEFT_OUT = frozenset(
         *("__pycache__", "dist-packages", "idlelib", "lib2to3", "site-packages", "test", "tests"),
         *("tkinter", "turtledemo"),
     }
+)
+# Becomes a program that hears SIGTERM when the thread of the tests is gone that has started it. Not
+# between fork and exec: a process in which gRPC works can't be forked.
+_END_WITH_PARENT = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15, 0, 0, 0);"
+    "os.execvp(sys.argv[1], sys.argv[1:])"
 )
 _HELLO = r"""
 #include <stdio.h>
@@ -78,10 +82,12 @@ class DockerEngine:
         for left in (self.folder / "docker.pid", self._containerd_pid):
             left.unlink(missing_ok=True)
         command = [
+            *(sys.executable, "-I", "-S", "-c", _END_WITH_PARENT),
             *("dockerd", "--host", self.url, "--data-root", f"{self.folder}/data"),
             *("--exec-root", f"{self.folder}/exec", "--pidfile", f"{self.folder}/docker.pid"),
             *("--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false"),
             *("--bridge=none", "--live-restore", "--exec-opt", "native.cgroupdriver=cgroupfs"),
+            "--max-download-attempts=2",  # the usual five take a minute
         ]
         with open(self.folder / "dockerd.log", "ab") as log:
             self._daemon = subprocess.Popen(
@@ -90,7 +96,6 @@ class DockerEngine:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
             )
         self._wait_until_ready()
 
@@ -160,12 +165,17 @@ class DockerEngine:
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
-def start_engine(folder: Path) -> Iterator[DockerEngine]:
-    """An engine with the three images, for as long as the iterator lives; skips without one."""
+def skip_without_engine() -> None:
+    """Skips a test where no engine can be started."""
     if shutil.which("dockerd") is None or shutil.which("docker") is None:
         pytest.skip("there is no Docker engine here: install docker.io")
     if os.geteuid() != 0:
         pytest.skip("an engine of our own needs root")
+
+
+def start_engine(folder: Path) -> Iterator[DockerEngine]:
+    """An engine with the three images, for as long as the iterator lives; skips without one."""
+    skip_without_engine()
     engine = DockerEngine(folder)
     try:
         engine.start()
@@ -263,11 +273,6 @@ def _owned_by_root(info: tarfile.TarInfo) -> tarfile.TarInfo:
     info.uid = info.gid = 0
     info.uname = info.gname = "root"
     return info
-
-
-def _end_with_parent() -> None:
-    """In the engine: it hears SIGTERM when the process of the tests is gone."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def only(values: Iterable[str]) -> str:

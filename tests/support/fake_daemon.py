@@ -20,11 +20,13 @@ import grpc
 import zstandard
 
 from runyard_contract.content.store import ContentStore
-from runyard_contract.errors import DiskFull, LeaseSuperseded, RunyardError
+from runyard_contract.environment_spec import packages_hash
+from runyard_contract.errors import DiskFull, LeaseSuperseded, RunyardError, SpecInvalid
 from runyard_contract.limits import MESSAGE_BYTES
 from runyard_contract.manifest import decode_chunks
 from runyard_contract.shipping import accept
 from runyard_contract.status import DETAILS_KEY, to_status
+from runyard_daemon.control.sealed import check_sealed
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.agent.v1 import agent_pb2_grpc
 from runyardpb.v1 import environments_pb2, runs_pb2, snapshots_pb2, snapshots_pb2_grpc
@@ -91,9 +93,21 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         self.collected: dict[str, pb.WorkdirCollected] = {}
         self.uploaded: list[str] = []
         self.returned: list[pb.AttemptRef] = []
+        self.kept_locks: list[pb.KeepLockRequest] = []
+        self.keeps_locks = True
         self.messages = 0
         self.builds: list[environments_pb2.EnvironmentBuild] | None = None
         """What the agent has told of, None before."""
+        self.sends_locks = False
+        """Leases carry the locks that were kept for their environment."""
+        self.locks: dict[tuple[str, str], environments_pb2.EnvironmentLock] = {}
+        self.sealed: list[str] = []
+        """Roots of the sealed environments that were kept, one for each time."""
+        self.reads = 0
+        """Times that an agent has asked for blobs."""
+        self.may_read = asyncio.Event()
+        """Cleared: who asks for blobs waits."""
+        self.may_read.set()
         self.appended_bytes = 0
         self.refused_appends = 0
         self.is_disk_full = False
@@ -168,6 +182,7 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
             manifests=self._inline(spec.snapshot),
             environment=spec.environment,
             is_ahead=is_ahead,
+            locks=self._locks_for(spec.environment) if self.sends_locks else [],
         )
         held = self.held[run, attempt] = Held(lease)
         return held
@@ -315,7 +330,31 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         return pb.RegisterFilesResponse()
 
     async def KeepLock(self, request: pb.KeepLockRequest, context: Any) -> Any:
+        self.kept_locks.append(request)
+        if not self.keeps_locks:
+            await _abort(context, SpecInvalid(violations=[("lock", "is not wanted")]))
+        self.locks[request.spec_hash, request.lock.platform] = request.lock
         return pb.KeepLockResponse(lock=request.lock)
+
+    async def KeepSealed(self, request: pb.KeepSealedRequest, context: Any) -> Any:
+        root = request.root_digest.hex()
+        sealed, checked = check_sealed(root, self.blobs)
+        assert sealed.lock_hash == request.lock_hash
+        self.sealed.append(root)
+        kept = environments_pb2.SealedEnvironment(
+            root_digest=request.root_digest,
+            file_count=checked.files - 1,
+            size_bytes=checked.size_bytes,
+        )
+        for lock in self.locks.values():
+            if lock.hash == request.lock_hash:
+                lock.sealed.CopyFrom(kept)
+        await self._notify()
+        return pb.KeepSealedResponse(sealed=kept)
+
+    def _locks_for(self, spec: environments_pb2.EnvironmentSpec) -> list[Any]:
+        """What is kept for a specification, as a lease has it."""
+        return [lock for (hashed, _), lock in self.locks.items() if hashed == packages_hash(spec)]
 
     def _fenced(self, ref: pb.AttemptRef) -> Held | None:
         held = self.held.get((ref.run.rpartition("/")[2], ref.attempt))
@@ -341,8 +380,14 @@ class FakeDaemon(agent_pb2_grpc.AgentServiceServicer, snapshots_pb2_grpc.Snapsho
         return snapshots_pb2.UploadBlobsResponse(stored_count=len(self.uploaded))
 
     async def ReadBlobs(self, request: Any, context: Any) -> Any:
+        self.reads += 1
+        await self._notify()
+        await self.may_read.wait()
         for digest in request.digests:
-            data = self.blobs.read(digest.hex())
+            try:
+                data = self.blobs.read(digest.hex())
+            except RunyardError as error:
+                await _abort(context, error)
             packed = zstandard.ZstdCompressor().compress(data)
             blob = snapshots_pb2.Blob(
                 digest=digest,

@@ -43,9 +43,18 @@ def build_wheel(into, settings=None, metadata=None):
 
 
 def make_wheel(
-    folder: Path, name: str, version: str, *, requires: Iterable[str] = (), python: str = ""
+    folder: Path,
+    name: str,
+    version: str,
+    *,
+    requires: Iterable[str] = (),
+    python: str = "",
+    at_start: str = "",
 ) -> Path:
-    """Writes a wheel with the module `name`, whose VERSION is the version."""
+    """Writes a wheel with the module `name`, whose VERSION is the version.
+
+    `at_start` is one line of Python that each interpreter runs which finds it installed.
+    """
     info = f"{name}-{version}.dist-info"
     metadata = _metadata(name, version)
     metadata += "".join(f"Requires-Dist: {one}\n" for one in requires)
@@ -54,6 +63,7 @@ def make_wheel(
         f"{name}.py": f"VERSION = {version!r}\n",
         f"{info}/METADATA": metadata,
         f"{info}/WHEEL": _WHEEL,
+        **({f"{name}.pth": f"import os; {at_start}\n"} if at_start else {}),
     }
     record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
     path = folder / f"{name}-{version}-py3-none-any.whl"
@@ -100,6 +110,7 @@ class Gate:
 
     def __init__(self, folder: Path) -> None:
         self.entered = 0
+        self._name = f"gate-{os.urandom(4).hex()}"
         self._gate = folder / "gate"
         self._arrivals = folder / "entered"
         os.mkfifo(self._gate)
@@ -115,6 +126,25 @@ class Gate:
             "    arrivals.write(b'.')\n"
             f"    open({str(self._gate)!r}).close()\n"
         )
+
+    @property
+    def at_start(self) -> str:
+        """The same for interpreters that start in a container: see `make_wheel`.
+
+        The first one waits, where it sees the gate.
+        """
+        code = (
+            f"if os.path.exists({str(self._arrivals)!r}):\n"
+            "    try:\n"
+            f"        os.mkdir('/tmp/{self._name}')\n"
+            "    except FileExistsError:\n"  # another interpreter of the same build waits
+            "        pass\n"
+            "    else:\n"
+            f"        arrivals = open({str(self._arrivals)!r}, 'wb', buffering=0)\n"
+            "        arrivals.write(b'.')\n"
+            f"        open({str(self._gate)!r}).close()\n"
+        )
+        return f"exec({code!r})"
 
     def wait_entered(self) -> None:
         """Waits until one more build has come."""

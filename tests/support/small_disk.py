@@ -19,9 +19,9 @@ def lacking() -> str:
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
+def small_disk(folder: Path, size_bytes: int, name: str = "disk") -> Iterator[Path]:
     """Mounts one below `folder` while the block runs, and gives its path."""
-    path = folder / "disk"
+    path = folder / name
     path.mkdir()
     options = f"size={size_bytes},mode=700"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "ry-disk", str(path)], check=True)

@@ -14,7 +14,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -232,9 +232,15 @@ class Node:
 
 
 @contextlib.contextmanager
-def supervised_node() -> Iterator[Node]:
-    """A node whose supervisor and runs are gone afterwards."""
-    node = Node(Path(tempfile.mkdtemp(dir="/tmp", prefix="ry-")))
+def supervised_node(start: Callable[[Path], None] | None = None) -> Iterator[Node]:
+    """A node whose supervisor and runs are gone afterwards.
+
+    `start` starts the supervisor of a folder in another way than an agent does.
+    """
+    root = Path(tempfile.mkdtemp(dir="/tmp", prefix="ry-"))
+    if start is not None:
+        start(root / "supervisor")
+    node = Node(root)
     try:
         yield node
     finally:

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 
-from runyard_agent.container import report
+from runyard_agent.container import report, used
 from runyard_agent.container.engine import Connection, EngineGone, EngineRefused
 from runyard_agent.container.report import FAILED, LOST
 
@@ -50,6 +50,7 @@ class Client:
         self._is_of_another = False
         """A container of this name was there: it is not ours to remove."""
         self._was_cut_off = False
+        self._is_oom = False
         self._signals_fd = -1
         self._written = [0, 0, 0]
 
@@ -62,6 +63,7 @@ class Client:
             return self._fail("the container engine does not answer", str(error), is_gone=True)
         if self._has_shell:
             self._signals_fd = report.open_signals(self._bundle)
+            used.make(self._bundle)
         report.hold(self._bundle)
         try:
             self._start(self._connection)
@@ -81,6 +83,10 @@ class Client:
         return self._end(code, state)
 
     def _start(self, connection: Connection) -> None:
+        if self._request["HostConfig"].get("Memory"):
+            from runyard_agent.container.oom import listen  # only here: each run pays its imports
+
+            listen(self._engine, self._name, self._on_oom)
         self._create(connection)
         if self._is_stopped and not self._has_shell:
             return
@@ -111,6 +117,8 @@ class Client:
         while True:
             try:
                 connection = self._connect()
+                if self._was_cut_off:
+                    report.engine_is_back(self._bundle)
                 connection.wait_for_ever()
                 if not self._has_shell:
                     self._copy_log(connection)
@@ -119,6 +127,7 @@ class Client:
             except EngineGone:
                 self._was_cut_off = True
                 self._connection = None
+                report.engine_is_away(self._bundle)
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, RECONNECT_MOST_S)
 
@@ -156,6 +165,17 @@ class Client:
         self._is_stopped = True
         self._pass_on()
 
+    def _on_oom(self) -> None:
+        """One of its processes was killed, so all are. In another thread."""
+        self._is_oom = True
+        if self._signals_fd >= 0:
+            try:
+                os.write(self._signals_fd, b"KILL\n")
+            except BlockingIOError:
+                pass  # it is being stopped
+        else:
+            self._signal("KILL")
+
     def _pass_on(self) -> None:
         if self._signals_fd >= 0:
             try:
@@ -163,12 +183,16 @@ class Client:
             except BlockingIOError:
                 pass  # it has not read those before
         elif self._is_started:
-            try:
-                connection = Connection(self._engine)
-                connection.ask("POST", f"/containers/{self._name}/kill?signal=TERM")
-                connection.close()
-            except (EngineGone, EngineRefused):
-                pass  # after the grace period it is killed by whoever ends what is left
+            self._signal("TERM")
+
+    def _signal(self, name: str) -> None:
+        """By the engine, to the first process."""
+        try:
+            connection = Connection(self._engine)
+            connection.ask("POST", f"/containers/{self._name}/kill?signal={name}")
+            connection.close()
+        except (EngineGone, EngineRefused):
+            pass  # it is over, or killed after the grace period by whoever ends what is left
 
     def _end(self, code: int, state: dict[str, Any]) -> int:
         errno = self._start_errno() if code == NOT_FOUND else 0
@@ -179,14 +203,14 @@ class Client:
             report.put(self._bundle, {"oom": None, "error": error})
             self._remove()
             return code
-        is_oom = bool(state.get("OOMKilled"))
+        is_oom = self._is_oom or bool(state.get("OOMKilled"))
         is_lost = code in (KILLED, ENGINE_DIED) and self._was_cut_off and not is_oom
         if is_lost and not self._is_stopped:
             return self._lose("the container engine went away and took the container with it")
         if state.get("Status") in ("removing", "dead") and not self._is_stopped:
             return self._lose("its container was removed by somebody")
         oom = "limit" if is_oom else None
-        report.put(self._bundle, {"oom": oom, "error": None})
+        report.put(self._bundle, {"oom": oom, "error": None, "used": used.read(self._bundle)})
         self._remove()
         return code
 

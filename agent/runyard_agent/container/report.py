@@ -8,7 +8,7 @@ import stat
 import time
 
 from runyard_agent.container.engine import EngineRefused
-from runyard_agent.supervisor.holding import CONTAINER, HELD
+from runyard_agent.supervisor.holding import AWAY, CONTAINER, HELD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,6 +120,23 @@ def let_go(bundle: str) -> None:
     try:
         os.unlink(f"{bundle}/{HELD}")
     except FileNotFoundError:
+        pass
+
+
+def engine_is_away(bundle: str) -> None:
+    """Nothing is heard of the container until the engine is back. Harmless when repeated."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        os.close(os.open(f"{bundle}/{AWAY}", flags, 0o600))
+    except OSError:
+        pass  # it only tells people
+
+
+def engine_is_back(bundle: str) -> None:
+    """The engine answers again. Harmless when repeated."""
+    try:
+        os.unlink(f"{bundle}/{AWAY}")
+    except OSError:
         pass
 
 

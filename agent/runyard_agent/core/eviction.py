@@ -29,10 +29,36 @@ def to_evict(stored: Iterable[Stored], bound_bytes: int) -> list[str]:
     found = list(stored)
     over_bytes = sum(one.size_bytes for one in found) - bound_bytes
     evicted: list[str] = []
-    for one in sorted(found, key=lambda one: (one.last_used_unix_ns, one.key)):
+    for one in _in_turn(found):
         if over_bytes <= 0:
             break
         if not one.is_in_use:
             evicted.append(one.key)
             over_bytes -= one.size_bytes
     return evicted
+
+
+def to_prune(
+    stored: Iterable[Stored], now_unix_ns: int, older_than_ns: int | None, bound_bytes: int | None
+) -> list[str]:
+    """The keys to remove because somebody asks for it, in that order; never one in use.
+
+    First those go that were last used longer ago than `older_than_ns`, then the least recently used
+    until the rest is within the bound if it can be. With neither of the two all go.
+    """
+    found = list(stored)
+    if older_than_ns is None:
+        return to_evict(found, bound_bytes or 0)
+    until_ns = now_unix_ns - older_than_ns
+    pruned = [
+        one.key for one in _in_turn(found) if one.last_used_unix_ns < until_ns and not one.is_in_use
+    ]
+    if bound_bytes is None:
+        return pruned
+    gone = set(pruned)
+    return pruned + to_evict((one for one in found if one.key not in gone), bound_bytes)
+
+
+def _in_turn(stored: Iterable[Stored]) -> list[Stored]:
+    """The least recently used first."""
+    return sorted(stored, key=lambda one: (one.last_used_unix_ns, one.key))

@@ -18,52 +18,36 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from runyard_agent import journal
-from runyard_agent.core.eviction import Stored, to_evict
+from runyard_agent.core.eviction import Stored, to_evict, to_prune
+from runyard_agent.environments.intactness import Looks
+from runyard_agent.environments.records import (
+    FORMAT,
+    LAST_USED_NAME,
+    READY_NAME,
+    Found,
+    Pruned,
+    Record,
+    read_record,
+    uses_of,
+)
 from runyard_agent.environments.uses import Uses
 from runyard_contract.paths import atomic_write
 
-READY_NAME = "ready.json"
-LAST_USED_NAME = "last-used"
-FORMAT = 1
 KEY_DIGITS = 16
 LOCK_POLL_S = 0.1
 _TRASH = ".trash-"
+_SCRATCH = ".scratch"
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What ready.json says of an environment.
-
-    `created_at_unix_ns` is wall clock, `size_bytes` the sum of its files' lengths, `python` the
-    version of its interpreter, `packages` their number, `image` the id of the container image that
-    it is; empty: the folder itself is the environment.
-    """
-
-    lock_hash: str
-    platform: str
-    created_at_unix_ns: int
-    size_bytes: int
-    python: str
-    packages: int
-    image: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An environment on disk: the time of its last use (wall clock), and how often it was used.
-
-    `hits` are the runs that were given it without building it.
-    """
-
-    record: Record
-    last_used_unix_ns: int
-    hits: int
+Choose = Callable[[Sequence[Stored]], list[str]]
+"""Gives the keys of those that are to go."""
 
 
 class EnvironmentCache:
@@ -83,6 +67,10 @@ class EnvironmentCache:
     ) -> None:
         self.root = root
         self.uses = Uses()
+        self.looks = Looks()
+        self.rebuilt: set[str] = set()
+        """Hashes of locks that are built again because of damage. The files of packages in the
+        installers' caches are the same as those of the damaged environment: they don't count."""
         self.was_used = asyncio.Event()
         """Set with each use, for who tells of them."""
         self._told = told
@@ -109,7 +97,7 @@ class EnvironmentCache:
         except OSError:
             return None
         known = self._ready.get(lock_hash)
-        record = known[1] if known and known[0] == mtime_ns else _read_record(path)
+        record = known[1] if known and known[0] == mtime_ns else read_record(path)
         if record is None or record.lock_hash != lock_hash:
             return None
         # Its Python is a link to the one that it was built on; an image's is in the image.
@@ -117,6 +105,12 @@ class EnvironmentCache:
             return None
         self._ready[lock_hash] = (mtime_ns, record)
         return record
+
+    def condemn(self, lock_hash: str) -> None:
+        """Has a damaged environment built again by who asks for it next."""
+        self.rebuilt.add(lock_hash)
+        with contextlib.suppress(OSError):
+            (self.folder(lock_hash) / READY_NAME).unlink()
 
     def used(self, lock_hash: str) -> None:
         """Notes that a run gets it: the file `last-used` bears the time, and a byte for each."""
@@ -160,10 +154,12 @@ class EnvironmentCache:
         finally:
             os.close(fd)
 
-    def seal(self, record: Record) -> None:
+    def finish(self, record: Record) -> None:
         """Makes a finished environment count, durably."""
         content = json.dumps({"format": FORMAT, **asdict(record)}, indent=1).encode() + b"\n"
         atomic_write(self.folder(record.lock_hash) / READY_NAME, content)
+        self.looks.built(self.folder(record.lock_hash))
+        self.rebuilt.discard(record.lock_hash)
 
     async def discard(self, lock_hash: str) -> None:
         """Removes what is there of an environment; at once it can't be taken for one any more."""
@@ -171,8 +167,16 @@ class EnvironmentCache:
         if doomed is not None:
             await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
 
+    def scratch(self, lock_hash: str) -> Path:
+        """A folder for what only the build of this environment needs; a sweep removes it."""
+        return self.root / f"{lock_hash[:KEY_DIGITS]}{_SCRATCH}"
+
     async def sweep(self) -> None:
         """Removes what was thrown away, also what a killed agent had not finished removing."""
+        for scratch in self.root.glob(f"*{_SCRATCH}"):
+            with self._reserved_now(scratch.name.removesuffix(_SCRATCH)) as is_mine:
+                if is_mine:
+                    self._throw_away(scratch.name)
         for doomed in self.root.glob(f"{_TRASH}*"):
             await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
         for clean in self.cleaners:
@@ -200,7 +204,7 @@ class EnvironmentCache:
         async with self._making_room:
             try:
                 found = await asyncio.to_thread(self.found)
-                evicted = self._evict(found)
+                evicted = self._evict(found, self._choose)
                 self._told([one for one in found if one.record.lock_hash not in evicted])
                 await asyncio.to_thread(self._throw_away_leftovers, self.uses.lock_hashes())
             except OSError as error:
@@ -209,40 +213,62 @@ class EnvironmentCache:
         loop = asyncio.get_running_loop()
         self._sweeping = loop.create_task(sweeping, name="sweep environments")
 
+    async def prune(
+        self, older_than_ns: int | None, bound_bytes: int | None, *, is_dry_run: bool
+    ) -> Pruned:
+        """Removes what is not in use, as `core.eviction.to_prune` chooses.
+
+        Their space is free when this returns. Raises OSError where the folder can't be read.
+        """
+
+        def choose(stored: Sequence[Stored]) -> list[str]:
+            return to_prune(stored, time.time_ns(), older_than_ns, bound_bytes)
+
+        async with self._making_room:
+            found = await asyncio.to_thread(self.found)
+            in_use = self.uses.lock_hashes()
+            if is_dry_run:
+                gone = [one.record.lock_hash for one in _chosen(found, (), in_use, choose)]
+            else:
+                gone = self._evict(found, choose)
+            left = [one for one in found if one.record.lock_hash not in set(gone)]
+            self._told(found if is_dry_run else left)
+        if not is_dry_run:
+            await self.sweep()
+        by_hash = {one.record.lock_hash: one for one in found}
+        return Pruned(
+            tuple(by_hash[lock_hash] for lock_hash in gone),
+            tuple(left),
+            sum(one.record.lock_hash in in_use for one in left),
+        )
+
     def found(self) -> list[Found]:
         """All environments that are built, whether their Python still is there or not. Blocks."""
         found = []
         for folder in self._folders():
-            record = _read_record(folder / READY_NAME)
+            record = read_record(folder / READY_NAME)
             if record is not None and record.lock_hash[:KEY_DIGITS] == folder.name:
-                found.append(Found(record, *_uses(folder, record)))
+                found.append(Found(record, *uses_of(folder, record)))
         return found
 
-    def _evict(self, found: list[Found]) -> set[str]:
-        """Throws away what is to make room; gives the hashes of the locks.
+    def _choose(self, stored: Sequence[Stored]) -> list[str]:
+        """What is to make room."""
+        return [] if self._bound_bytes is None else to_evict(stored, self._bound_bytes)
+
+    def _evict(self, found: list[Found], choose: Choose) -> list[str]:
+        """Throws away what is chosen; gives the hashes of the locks.
 
         No other task runs between decision and removal.
         """
-        evicted: set[str] = set()
+        evicted: list[str] = []
         in_use = set(self.uses.lock_hashes())
-        while doomed := self._to_evict(found, evicted, in_use):
+        while doomed := _chosen(found, evicted, in_use, choose):
             for one in doomed:
                 if self._evict_one(one):
-                    evicted.add(one.record.lock_hash)
+                    evicted.append(one.record.lock_hash)
                 else:
                     in_use.add(one.record.lock_hash)  # others have to go instead
         return evicted
-
-    def _to_evict(self, found: list[Found], gone: set[str], in_use: set[str]) -> list[Found]:
-        """What is to make room, of all but those that are gone."""
-        if self._bound_bytes is None:
-            return []
-        left = {one.record.lock_hash: one for one in found if one.record.lock_hash not in gone}
-        stored = [
-            Stored(key, one.record.size_bytes, one.last_used_unix_ns, is_in_use=key in in_use)
-            for key, one in left.items()
-        ]
-        return [left[key] for key in to_evict(stored, self._bound_bytes)]
 
     def _evict_one(self, found: Found) -> bool:
         """Throws an environment away; False where another process has it, or it can't be."""
@@ -264,10 +290,10 @@ class EnvironmentCache:
         kept = {lock_hash[:KEY_DIGITS] for lock_hash in in_use}
         for folder in self._folders():
             ready = folder / READY_NAME
-            if folder.name in kept or _read_record(ready) is not None:
+            if folder.name in kept or read_record(ready) is not None:
                 continue
             with self._reserved_now(folder.name) as is_mine:
-                if is_mine and _read_record(ready) is None:
+                if is_mine and read_record(ready) is None:
                     self._throw_away(folder.name)
 
     def _folders(self) -> list[Path]:
@@ -303,31 +329,16 @@ class EnvironmentCache:
         return os.open(self.root / f"{key}.lock", flags, 0o600)
 
 
-def folder_bytes(folder: Path) -> int:
-    """Sum of the lengths of all files below a folder."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(parent, name)).st_size
-    return total
-
-
-def _read_record(path: Path) -> Record | None:
-    """What a ready.json says; None for one that is missing, damaged or of another format."""
-    try:
-        fields = json.loads(path.read_bytes())
-        return Record(**fields) if fields.pop("format") == FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _uses(folder: Path, record: Record) -> tuple[int, int]:
-    """When an environment was last used, and its hits. The first use is that of its build."""
-    with contextlib.suppress(OSError):
-        status = os.stat(folder / LAST_USED_NAME)
-        return status.st_mtime_ns, max(0, status.st_size - 1)
-    return record.created_at_unix_ns, 0
+def _chosen(
+    found: Sequence[Found], gone: Collection[str], in_use: Collection[str], choose: Choose
+) -> list[Found]:
+    """What is to go, of all but those that are gone."""
+    left = {one.record.lock_hash: one for one in found if one.record.lock_hash not in gone}
+    stored = [
+        Stored(key, one.record.size_bytes, one.last_used_unix_ns, is_in_use=key in in_use)
+        for key, one in left.items()
+    ]
+    return [left[key] for key in choose(stored)]
 
 
 def _try_lock(fd: int) -> bool:

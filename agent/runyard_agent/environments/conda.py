@@ -1,28 +1,44 @@
 """Environments of conda packages: resolved once into a lock, built once for each lock.
 
-rattler solves and installs the conda packages, uv the pip packages among them.
+The node's own micromamba, mamba or conda solves and installs the conda packages, else rattler;
+uv the pip packages among them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 
 from runyard_agent.environments.activation import keep_variables, read_variables
-from runyard_agent.environments.builds import Builds, Contents, count_of, seconds_since
+from runyard_agent.environments.builds import (
+    Builds,
+    Contents,
+    Recipe,
+    SealedUnusable,
+    count_of,
+    seconds_since,
+    work_key,
+)
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda_lock import CondaLock, read_lock, write_lock
+from runyard_agent.environments.conda_programs import BUILT_IN
+from runyard_agent.environments.conda_solvers import CondaSolvers
 from runyard_agent.environments.interpreters import Interpreter
 from runyard_agent.environments.lock import lock_for, make_lock
 from runyard_agent.environments.protocol import (
+    EnvironmentFailed,
     Progress,
     ProvidedEnvironment,
     TextSink,
 )
-from runyard_agent.environments.rattler_calls import Mirrors, Rattler, lock_platform
+from runyard_agent.environments.rattler_calls import Mirrors, lock_platform
+from runyard_agent.environments.sealed import SealedSource, check_starts
 from runyard_agent.environments.shared_work import Audience, Listener, failures_told
 from runyard_agent.environments.uv import Uv
 from runyard_agent.environments.uv_pip import LOCK_NAME, Steps, UvPip, Wish
@@ -45,6 +61,9 @@ class CondaBuilder:
         cache: where they are kept, with those of other kinds.
         environ: the agent's variables; settings of rattler, uv and pip among them are honoured.
         mirrors: where channels are read instead.
+        program: "auto": the node's own conda program where it has one; "builtin": never; its path.
+        sealed: where environments that other nodes have built are fetched from. None: nowhere.
+        is_offline: nothing is resolved, downloaded or built.
     """
 
     kind = "conda"
@@ -54,12 +73,17 @@ class CondaBuilder:
         cache: EnvironmentCache,
         environ: Mapping[str, str],
         mirrors: Mirrors | None = None,
+        program: str = BUILT_IN,
+        sealed: SealedSource | None = None,
+        *,
+        is_offline: bool = False,
     ) -> None:
         self._environ = environ
-        self._rattler = Rattler(environ, mirrors)
+        self._conda = CondaSolvers(environ, mirrors, program)
         self._uv_pip = UvPip(Uv(environ))
         self._cache = cache
-        self._builds = Builds(self._cache)
+        self._sealed = sealed
+        self._builds = Builds(self._cache, self.kind, is_offline=is_offline)
 
     async def provide(
         self,
@@ -68,15 +92,22 @@ class CondaBuilder:
         *,
         log: TextSink,
         progress: Progress,
+        is_refresh: bool = False,
     ) -> ProvidedEnvironment:
-        """See EnvironmentBuilder. What is built already is given without rattler and network."""
+        """See EnvironmentBuilder. What is built already is given without solver and network."""
         listener = Listener(log, progress)
         platform = lock_platform()
+
+        def recipe(lock: EnvironmentLock) -> Recipe:
+            fetch = functools.partial(self._fetch, lock, self._sealed)
+            fill = functools.partial(self._fill, lock, spec.conda)
+            return Recipe(fill, fetch if self._sealed is not None else None)
+
         lock = await self._builds.provide(
-            platform + spec.SerializeToString(deterministic=True).hex(),
-            lock_for(platform, locks),
-            lambda audience: self._resolve(spec.conda, platform, audience),
-            lambda lock: functools.partial(self._fill, lock, spec.conda),
+            work_key(platform, spec, is_refresh=is_refresh),
+            None if is_refresh else lock_for(platform, locks),
+            lambda audience: self._resolve(spec.conda, platform, audience, is_refresh),
+            recipe,
             listener,
         )
         return ProvidedEnvironment(
@@ -97,7 +128,7 @@ class CondaBuilder:
         return found or {}
 
     async def _resolve(
-        self, conda: CondaPackages, platform: str, audience: Audience
+        self, conda: CondaPackages, platform: str, audience: Audience, is_refresh: bool
     ) -> EnvironmentLock:
         """Finds exact versions of conda and pip packages, with the hashes of their files."""
         began_s = time.monotonic()
@@ -108,9 +139,9 @@ class CondaBuilder:
             f" from {', '.join(map(shown, channels))}."
         )
         with failures_told(audience):
-            found = await self._rattler.solve(specs, channels, audience.write)
+            found = await self._conda.solve(specs, channels, audience.write, is_refresh=is_refresh)
         if conda.pip_requirements:
-            found = await self._with_pip(found, conda, platform, audience)
+            found = await self._with_pip(found, conda, platform, audience, is_refresh)
         lock = make_lock(platform, write_lock(found), time.time_ns())
         audience.say(
             f"Resolved in {seconds_since(began_s)}: {_contents(found)}, lock {lock.hash[:16]}."
@@ -118,13 +149,19 @@ class CondaBuilder:
         return lock
 
     async def _with_pip(
-        self, found: CondaLock, conda: CondaPackages, platform: str, audience: Audience
+        self,
+        found: CondaLock,
+        conda: CondaPackages,
+        platform: str,
+        audience: Audience,
+        is_refresh: bool,
     ) -> CondaLock:
         """Adds the pip packages, which need the conda packages installed to be resolved."""
         key = lock_hash(platform, write_lock(found))
         audience.progress("resolving pip packages")
         async with self._installed(key, found, audience) as python:
-            wish = self._wish(conda, Interpreter(python, found.python, platform))
+            python_found = Interpreter(python, found.python, platform)
+            wish = self._wish(conda, python_found, is_refresh=is_refresh)
             pip = await self._uv_pip.resolve_missing(wish, audience)
         return CondaLock(found.packages, found.needs, pip)
 
@@ -148,7 +185,7 @@ class CondaBuilder:
             try:
                 with failures_told(audience):
                     hear = Steps("conda packages", audience).hear
-                    await self._rattler.install(found, self._cache.folder(key), hear, (fd,))
+                    await self._conda.install(found, self._cache.folder(key), hear, (fd,))
                 yield str(self._cache.python(key))
             finally:
                 await self._cache.discard(key)
@@ -169,27 +206,59 @@ class CondaBuilder:
         doing = count_of(len(found.packages), "conda package")
         audience.progress(f"installing {doing}")
         with failures_told(audience):
-            await self._rattler.install(found, folder, Steps(doing, audience).hear, (lock_fd,))
+            hear = Steps(doing, audience).hear
+            async with self._fresh_cache(lock.hash) as fresh:
+                await self._conda.install(found, folder, hear, (lock_fd,), fresh)
         (folder / LOCK_NAME).write_text(lock.text, encoding="utf-8")
         if found.pip:
             audience.progress(f"installing {count_of(found.pip_count, 'pip package')}")
             python = Interpreter(str(self._cache.python(lock.hash)), found.python, lock.platform)
             wish = self._wish(conda, python)
             await self._uv_pip.install(
-                found.pip, folder, wish, audience, lock_fd, lock_name=PIP_LOCK_NAME
+                *(found.pip, folder, wish, audience, lock_fd),
+                lock_name=PIP_LOCK_NAME,
+                is_fresh=lock.hash in self._cache.rebuilt,
             )
         with failures_told(audience):
             await keep_variables(folder, self._environ.get("HOME", "/"), audience.write, lock_fd)
         return Contents(found.python, len(found.packages) + found.pip_count)
 
-    def _wish(self, conda: CondaPackages, python: Interpreter) -> Wish:
+    @contextlib.asynccontextmanager
+    async def _fresh_cache(self, key: str) -> AsyncIterator[Path | None]:
+        """A folder for packages while a damaged environment is built again; None: the usual."""
+        if key not in self._cache.rebuilt:
+            yield None
+            return
+        folder = self._cache.scratch(key)
+        try:
+            yield folder
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _fetch(
+        self, lock: EnvironmentLock, sealed: SealedSource | None, audience: Audience, lock_fd: int
+    ) -> Contents:
+        """Lays out what is sealed, and computes the variables of its activation here."""
+        if sealed is None:
+            raise SealedUnusable("this agent fetches none")
+        folder = self._cache.folder(lock.hash)
+        folder.mkdir()
+        found = await sealed.lay_out(lock, self.kind, folder, audience)
+        version = await check_starts(self._cache.python(lock.hash), found, lock_fd)
+        try:
+            await keep_variables(folder, self._environ.get("HOME", "/"), audience.write, lock_fd)
+        except EnvironmentFailed as failed:
+            raise SealedUnusable(failed.message) from failed
+        return Contents(version, found.packages)
+
+    def _wish(self, conda: CondaPackages, python: Interpreter, *, is_refresh: bool = False) -> Wish:
         """What pip is asked for."""
         pip = PipPackages(
             requirements=conda.pip_requirements,
             constraints=conda.pip_constraints,
             index_options=conda.pip_index_options,
         )
-        return self._uv_pip.wish(pip, python)
+        return self._uv_pip.wish(pip, python, is_refresh=is_refresh)
 
 
 def _match_specs(conda: CondaPackages) -> list[str]:

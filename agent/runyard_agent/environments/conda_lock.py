@@ -14,7 +14,7 @@ itself beyond its file, and the pip packages.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,9 @@ from runyard_agent.environments.protocol import EnvironmentFailed
 _HEADER = "# runyard: conda packages, format 1"
 _MARK = "@EXPLICIT"
 _ABOUT, _NEEDS, _PIP = "# about ", "# needs ", "# pip "
+# What is kept of a package's record: what every program tells of it, and in the same words.
+_KEPT = ("build", "build_number", "constrains", "depends", "name", "noarch", "subdir", "version")
+_KEPT_WHERE_TOLD = ("python_site_packages_path", "track_features")
 _HASH_LINE, _HASH_WORD = " \\\n    --hash=", " --hash="
 
 
@@ -72,6 +75,41 @@ class CondaLock:
     def pip_count(self) -> int:
         """Number of its pip packages."""
         return lock.packages(self.pip)
+
+
+def solved(packages: Iterable[CondaPackage]) -> CondaLock:
+    """The lock of a solution: one text for one set of packages, whichever program found it."""
+    by_name = {one.name: one for one in map(_canonical, packages)}
+    needs = {need for one in by_name.values() for need in one.about["depends"] if need[:2] == "__"}
+    return CondaLock(tuple(_dependencies_first(by_name)), tuple(sorted(needs)))
+
+
+def _canonical(package: CondaPackage) -> CondaPackage:
+    """A package without what only some programs tell, and nothing in the order of one of them."""
+    kept = {name: package.about.get(name) for name in (*_KEPT, *_KEPT_WHERE_TOLD)}
+    about = {name: value for name, value in kept.items() if value not in (None, "", [], ())}
+    about["depends"] = sorted(kept["depends"] or ())
+    if kept["constrains"]:
+        about["constrains"] = sorted(kept["constrains"])
+    about["build_number"] = kept["build_number"] or 0
+    return CondaPackage(package.url, package.digest, about)
+
+
+def _dependencies_first(by_name: Mapping[str, CondaPackage]) -> Iterator[CondaPackage]:
+    """Packages in an order to install them in. Python comes before its pip, which needs it."""
+    seen: set[str] = set()
+    for root in sorted(by_name):
+        stack = [(root, False)]
+        while stack:
+            name, has_all = stack.pop()
+            if has_all:
+                yield by_name[name]
+            elif name in by_name and name not in seen:
+                seen.add(name)
+                needed = {spec.split()[0] for spec in by_name[name].about["depends"]}
+                needed -= {"pip"} if name == "python" else set()
+                stack.append((name, True))
+                stack += [(one, False) for one in sorted(needed, reverse=True)]
 
 
 def write_lock(found: CondaLock) -> str:

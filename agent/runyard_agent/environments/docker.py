@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from runyard_agent.environments.builds import work_key
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker_api import DockerApi, find_socket
 from runyard_agent.environments.docker_builds import PROBES_NAME, DockerBuilds, Wanted
@@ -20,11 +21,13 @@ from runyard_agent.environments.docker_lock import (
 )
 from runyard_agent.environments.docker_pip import PREFIX, PYTHON, DockerPip, needs_python
 from runyard_agent.environments.docker_probe import Inside, Probes, variables
+from runyard_agent.environments.docker_work import work_labels
 from runyard_agent.environments.dockerfile import bases, copying
 from runyard_agent.environments.lock import lock_for, make_lock
 from runyard_agent.environments.protocol import (
     BuildContext,
     Container,
+    NotHere,
     Progress,
     ProvidedEnvironment,
     TextSink,
@@ -41,16 +44,23 @@ class DockerBuilder:
     Args:
         cache: where it is noted what is built, and remembered what images hold.
         environ: the agent's variables; DOCKER_HOST and the user's `docker login` count.
+        is_offline: nothing is fetched, resolved or built: images have to be in the engine.
     """
 
     kind = "docker"
 
     def __init__(
-        self, cache: EnvironmentCache, environ: Mapping[str, str], mirrors: Mirrors | None = None
+        self,
+        cache: EnvironmentCache,
+        environ: Mapping[str, str],
+        mirrors: Mirrors | None = None,
+        *,
+        is_offline: bool = False,
     ) -> None:
         self._environ = environ
         self._cache = cache
-        self._builds = DockerBuilds(cache, environ, mirrors)
+        self._is_offline = is_offline
+        self._builds = DockerBuilds(cache, environ, mirrors, is_offline=is_offline)
         self._probes = Probes(cache.root / PROBES_NAME)
         self._working: SharedWork[Any] = SharedWork(
             "image", "Another run needs the same image; waiting for it."
@@ -71,9 +81,10 @@ class DockerBuilder:
         *,
         log: TextSink,
         progress: Progress,
+        is_refresh: bool = False,
     ) -> ProvidedEnvironment:
         """See EnvironmentBuilder. For an image seen before the engine is asked one question."""
-        return await self.provide_with(None, spec, locks, Listener(log, progress))
+        return await self.provide_with(None, spec, locks, Listener(log, progress), is_refresh)
 
     async def provide_with(
         self,
@@ -81,25 +92,29 @@ class DockerBuilder:
         spec: EnvironmentSpec,
         locks: Sequence[EnvironmentLock],
         listener: Listener,
+        is_refresh: bool = False,
     ) -> ProvidedEnvironment:
         """The same with the files that a Dockerfile may copy."""
         api = DockerApi(find_socket(self._environ))
         platform = node_platform()
-        lock = lock_for(platform, locks)
+        lock = None if is_refresh else lock_for(platform, locks)
         if lock is None:
 
-            async def resolve(audience: Audience) -> EnvironmentLock:
-                return await self._resolve(api, spec.docker, platform, context, audience)
+            async def resolve_and_build(audience: Audience) -> tuple[Wanted, Mapping[str, Any]]:
+                resolved = await self._resolve(
+                    api, spec.docker, platform, context, audience, is_refresh
+                )
+                wanted = Wanted(api, spec.docker, resolved, context)
+                return wanted, await self._image(wanted, Listener(audience, audience.progress))
 
+            # Who asks during the build takes part in it too, instead of resolving once more.
             files = context.digest if context is not None and self.needs_context(spec) else ""
-            key = f"{api.socket} {files} {spec.SerializeToString(deterministic=True).hex()}"
-            lock = await self._working.do(key, resolve, listener)
-        wanted = Wanted(api, spec.docker, lock, context)
-        known = read_lock(lock.text)
-        if known.is_layered:
-            found = await self._layered(wanted, listener)
+            key = work_key(f"{api.socket} {files}", spec, is_refresh=is_refresh)
+            wanted, found = await self._working.do(key, resolve_and_build, listener)
         else:
-            found = await self._base(wanted, listener)
+            wanted = Wanted(api, spec.docker, lock, context)
+            found = await self._image(wanted, listener)
+        known = read_lock(wanted.lock.text)
         interpreter = spec.docker.interpreter_path
         if known.is_layered:
             labels = (found.get("Config") or {}).get("Labels") or {}
@@ -117,12 +132,20 @@ class DockerBuilder:
         platform: str,
         context: BuildContext | None,
         audience: Audience,
+        is_refresh: bool,
     ) -> EnvironmentLock:
         """Finds the images that it is made of, and the packages on top."""
-        images = Images(api, self._environ)
+        images = self._images(api)
         text = options.dockerfile
+        if self._is_offline and (text or options.WhichOneof("packages")):
+            raise NotHere(
+                "its image was not built on this node",
+                "build it where there is a network, and name the image that you carry here",
+            )
         references = bases(text) if text else [options.image]
-        pins = tuple([await images.resolve(one, audience) for one in references])
+        pins = tuple(
+            [await images.resolve(one, audience, is_refresh=is_refresh) for one in references]
+        )
         digest = digest_bytes(text.encode()) if text else ""
         below = ContainerLock(pins, digest)
         lock = make_lock(platform, write_lock(below), time.time_ns())
@@ -131,17 +154,27 @@ class DockerBuilder:
             base, inside = await self._base_with_python(
                 Wanted(api, options, lock, context), listener
             )
-            pip = await DockerPip(api, self._environ).resolve(
-                options, str(base["Id"]), inside, audience
+            work = work_labels(self._cache.root)
+            pip = await DockerPip(api, self._environ, work).resolve(
+                options, str(base["Id"]), inside, audience, is_refresh=is_refresh
             )
             locked = write_lock(replace(below, pip=pip))
             lock = make_lock(platform, locked, time.time_ns())
         elif options.HasField("conda"):
-            conda = await self._builds.conda.resolve(options.conda, audience)
+            conda = await self._builds.conda.resolve(options.conda, audience, is_refresh=is_refresh)
             locked = write_lock(replace(below, conda=(conda.platform, conda.text)))
             lock = make_lock(platform, locked, time.time_ns())
         audience.say(f"Resolved: lock {lock.hash[:16]}.")
         return lock
+
+    async def _image(self, wanted: Wanted, listener: Listener) -> Mapping[str, Any]:
+        """The image that a job runs in."""
+        if read_lock(wanted.lock.text).is_layered:
+            return await self._layered(wanted, listener)
+        return await self._base(wanted, listener)
+
+    def _images(self, api: DockerApi) -> Images:
+        return Images(api, self._environ, is_offline=self._is_offline)
 
     async def _layered(self, wanted: Wanted, listener: Listener) -> Mapping[str, Any]:
         """The image with packages on top, for which the one below is needed only to build it."""
@@ -178,7 +211,7 @@ class DockerBuilder:
             return found
 
         async def fetch(audience: Audience) -> Mapping[str, Any]:
-            return await Images(wanted.api, self._environ).exact(pin, audience)
+            return await self._images(wanted.api).exact(pin, audience)
 
         fetched: Mapping[str, Any] = await self._working.do(
             f"{wanted.api.socket} {pin.exact}", fetch, listener
@@ -226,10 +259,11 @@ class _InContext:
         *,
         log: TextSink,
         progress: Progress,
+        is_refresh: bool = False,
     ) -> ProvidedEnvironment:
         """See EnvironmentBuilder."""
         listener = Listener(log, progress)
-        return await self._builder.provide_with(self._context, spec, locks, listener)
+        return await self._builder.provide_with(self._context, spec, locks, listener, is_refresh)
 
 
 def _provided(

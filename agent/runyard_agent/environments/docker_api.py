@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from runyard_agent.environments.docker_permission import not_permitted
 from runyard_agent.environments.protocol import EnvironmentFailed
 from runyard_contract.paths import shown
 
@@ -118,12 +119,7 @@ class DockerApi:
         path = shown(self.socket)
         metadata = {"socket": path}
         if isinstance(error, PermissionError):
-            return EnvironmentFailed(
-                f"this user may not use the Docker engine at {path} (permission denied)",
-                "add the user to the socket's group (usually `sudo usermod -aG docker $USER`), log"
-                " in again and restart runyard",
-                metadata,
-            )
+            return not_permitted(self.socket)
         if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
             return EnvironmentFailed(
                 f"no Docker engine answers at {path}",

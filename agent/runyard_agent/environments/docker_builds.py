@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from runyard_agent import journal
-from runyard_agent.environments.builds import Builds, Contents, Fill, count_of
+from runyard_agent.environments.builds import Builds, Contents, Fill, Recipe, count_of
 from runyard_agent.environments.cache import KEY_DIGITS, EnvironmentCache
 from runyard_agent.environments.docker_api import DockerApi, find_socket
 from runyard_agent.environments.docker_calls import ask_engine
@@ -19,6 +19,7 @@ from runyard_agent.environments.docker_images import Images, telling
 from runyard_agent.environments.docker_lock import read_lock
 from runyard_agent.environments.docker_pip import DockerPip
 from runyard_agent.environments.docker_probe import Inside
+from runyard_agent.environments.docker_work import remove_leftovers, work_labels
 from runyard_agent.environments.dockerfile import copying, with_bases
 from runyard_agent.environments.lock import make_lock, packages
 from runyard_agent.environments.protocol import BuildContext, EnvironmentFailed
@@ -50,6 +51,11 @@ class Wanted:
         return digest_bytes(f"{self.lock.hash} {self.context.digest}".encode())
 
     @property
+    def of_lock(self) -> str:
+        """The lock's hash, where that does not name the image."""
+        return self.lock.hash if self.lock.hash != self.key else ""
+
+    @property
     def tag(self) -> str:
         """The name of the image."""
         return f"{REPOSITORY}:{self.key[:KEY_DIGITS]}"
@@ -59,17 +65,27 @@ class DockerBuilds:
     """The images that one agent builds, noted in a cache of environments."""
 
     def __init__(
-        self, cache: EnvironmentCache, environ: Mapping[str, str], mirrors: Mirrors | None = None
+        self,
+        cache: EnvironmentCache,
+        environ: Mapping[str, str],
+        mirrors: Mirrors | None = None,
+        *,
+        is_offline: bool = False,
     ) -> None:
         self._cache = cache
         self._environ = environ
-        self._builds = Builds(cache)
-        self.conda = DockerConda(cache, environ, mirrors)
+        self._is_offline = is_offline
+        self._builds = Builds(cache, "docker", is_offline=is_offline)
+        self.conda = DockerConda(cache, environ, mirrors, is_offline=is_offline)
         cache.cleaners.append(self._remove_unwanted)
 
     async def found(self, wanted: Wanted, listener: Listener) -> Mapping[str, Any] | None:
         """The image, if it is built and still is in the engine."""
         record = self._cache.ready(wanted.key)
+        if record is not None:
+            self._cache.uses.built(
+                wanted.key
+            )  # who waits for it keeps it while the engine is asked
         found = None if record is None else await wanted.api.image(record.image)
         if record is not None and found is None:
             listener.log.write(f"Image {wanted.tag} was removed from the engine.\n".encode())
@@ -94,12 +110,12 @@ class DockerBuilds:
             count = packages(text)
             audience.say(f"Building image {wanted.tag}: {count_of(count)} on top.")
             self._cache.folder(wanted.key).mkdir()
-            pip = DockerPip(wanted.api, self._environ)
+            pip = DockerPip(wanted.api, self._environ, work_labels(self._cache.root))
             image = await pip.install(
                 wanted.options, base, inside, text, wanted.tag, self._labels, audience, lock_fd
             )
             size_bytes = await _own_bytes(wanted.api, image, [base])
-            return Contents(inside.version, count, image, size_bytes)
+            return Contents(inside.version, count, image, size_bytes, wanted.of_lock)
 
         return await self._ensured(wanted, fill, listener)
 
@@ -116,7 +132,8 @@ class DockerBuilds:
                 *(wanted.api, wanted.options.conda, base, lock, wanted.tag),
                 *(self._labels, audience, lock_fd),
             )
-            return Contents("", 0, image, await _own_bytes(wanted.api, image, [base]))
+            size_bytes = await _own_bytes(wanted.api, image, [base])
+            return Contents("", 0, image, size_bytes, wanted.of_lock)
 
         return await self._ensured(wanted, fill, listener)
 
@@ -128,7 +145,7 @@ class DockerBuilds:
         """The image, built where it is not here any more."""
         await self.found(wanted, listener)
         as_built = EnvironmentLock(platform=wanted.lock.platform, hash=wanted.key)
-        await self._builds.ensure(as_built, fill, listener)
+        await self._builds.ensure(as_built, Recipe(fill), listener)
         found = await self.found(wanted, listener)
         if found is None:
             raise EnvironmentFailed(
@@ -144,7 +161,7 @@ class DockerBuilds:
         copied = copying(options.dockerfile)
         if copied is not None and context is None:
             raise telling(audience, no_context(copied))
-        images = Images(api, self._environ)
+        images = Images(api, self._environ, is_offline=self._is_offline)
         pins = read_lock(wanted.lock.text).bases
         found = [await images.exact(pin, audience) for pin in pins]
         audience.say(f"Building image {wanted.tag} from the Dockerfile.")
@@ -170,14 +187,18 @@ class DockerBuilds:
                 lambda fault: explain_build(fault, options.dockerfile),
             )
         image = str(answer["image"])
-        return Contents("", 0, image, await _own_bytes(api, image, found))
+        return Contents("", 0, image, await _own_bytes(api, image, found), wanted.of_lock)
 
     async def _remove_unwanted(self) -> None:
-        """Removes the images of environments that made room for others, or were never finished."""
+        """Removes the images of environments that made room for others, or were never finished.
+
+        And the containers that killed agents have left of their work.
+        """
         if not (self._cache.root / PROBES_NAME).exists():
             return  # no image was ever provided here
         try:
             api = DockerApi(find_socket(self._environ))
+            await remove_leftovers(api, self._cache.root)
             filters = quote(json.dumps({"label": [f"{LABEL}={self._cache.root}"]}))
             answer = await api.call("GET", f"/images/json?filters={filters}")
             for image in (answer.json() or ()) if answer.is_ok else ():
@@ -186,7 +207,7 @@ class DockerBuilds:
                     if key != tag and not self._cache.is_wanted(key):
                         await api.call("DELETE", f"/images/{quote(tag, safe='/:')}")
         except EnvironmentFailed as failed:
-            journal.warning("images_not_removed", why=failed.message)
+            journal.warning("engine_not_swept", why=failed.message)
 
 
 async def _own_bytes(api: DockerApi, image: str, bases: Sequence[Mapping[str, Any]]) -> int:

@@ -11,6 +11,7 @@ from runyard_agent.environments.conda import CondaBuilder
 from runyard_agent.environments.docker_api import DockerApi
 from runyard_agent.environments.docker_calls import ask_in_container
 from runyard_agent.environments.docker_probe import variables
+from runyard_agent.environments.docker_work import work_labels
 from runyard_agent.environments.protocol import ProvidedEnvironment
 from runyard_agent.environments.rattler_calls import Mirrors
 from runyard_agent.environments.shared_work import Audience
@@ -24,14 +25,23 @@ class DockerConda:
     """Builds conda environments on the node, in its cache, and copies them into images."""
 
     def __init__(
-        self, cache: EnvironmentCache, environ: Mapping[str, str], mirrors: Mirrors | None = None
+        self,
+        cache: EnvironmentCache,
+        environ: Mapping[str, str],
+        mirrors: Mirrors | None = None,
+        *,
+        is_offline: bool = False,
     ) -> None:
         self._environ = environ
-        self._conda = CondaBuilder(cache, environ, mirrors)
+        self._root = cache.root
+        self._conda = CondaBuilder(cache, environ, mirrors, is_offline=is_offline)
 
-    async def resolve(self, conda: CondaPackages, audience: Audience) -> EnvironmentLock:
+    async def resolve(
+        self, conda: CondaPackages, audience: Audience, *, is_refresh: bool = False
+    ) -> EnvironmentLock:
         """The lock of the packages; the environment is built on the node with it."""
-        return (await self._provide(conda, [], audience)).lock or EnvironmentLock()
+        provided = await self._provide(conda, [], audience, is_refresh=is_refresh)
+        return provided.lock or EnvironmentLock()
 
     async def install(
         self,
@@ -60,6 +70,7 @@ class DockerConda:
             "prefix": os.path.dirname(folder),
             "tag": tag,
             "labels": {**labels, PYTHON_LABEL: python},
+            "work": work_labels(self._root),
             "image_env": env,
             "has_command": bool(config.get("Cmd") or config.get("Entrypoint")),
         }
@@ -67,7 +78,17 @@ class DockerConda:
         return str(answer["image"])
 
     async def _provide(
-        self, conda: CondaPackages, locks: list[EnvironmentLock], audience: Audience
+        self,
+        conda: CondaPackages,
+        locks: list[EnvironmentLock],
+        audience: Audience,
+        *,
+        is_refresh: bool = False,
     ) -> ProvidedEnvironment:
-        spec = EnvironmentSpec(conda=conda)
-        return await self._conda.provide(spec, locks, log=audience, progress=audience.progress)
+        return await self._conda.provide(
+            EnvironmentSpec(conda=conda),
+            locks,
+            log=audience,
+            progress=audience.progress,
+            is_refresh=is_refresh,
+        )

@@ -23,6 +23,7 @@ _ENDED = re.compile(r"returned a non-zero code: (\d+)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 """The engine has what a build says on stderr in red."""
 _HOST = re.compile(r"https?://([^/\s\"]+)")
+_CREDENTIALS = re.compile(r"docker-credential-[\w.-]+")
 
 
 def explain(fault: Mapping[str, Any]) -> Fault:
@@ -38,6 +39,8 @@ def explain(fault: Mapping[str, Any]) -> Fault:
             "the Docker engine went away in the middle of the work",
             "see why it ended (journalctl -u docker), start it and submit again",
         )
+    if fault["kind"] == "login":
+        return _no_login(image, said)
     for pattern, meaning in _RULES:
         if pattern.search(said):
             return meaning(image, said)
@@ -58,9 +61,12 @@ def explain_build(fault: Mapping[str, Any], dockerfile: str) -> Fault:
         dockerfile: its text.
     """
     said = " ".join(str(fault["said"]).split())
-    if fault["kind"] != "build" or _DISK_FULL.search(said):
+    if fault["kind"] != "build":
         return explain(fault)
     found = instructions(dockerfile)
+    step, tail = int(fault.get("step") or 0), [str(line) for line in fault.get("tail") or ()]
+    if any(_DISK_FULL.search(words) for words in (said, *tail)):
+        return _disk_full_at(found[step - 1] if 0 < step <= len(found) else None)
     needs = next((one for one in found if _NEEDS_BUILDKIT.search(one.text)), None)
     if needs is not None and ("BuildKit" in said or "heredoc" in said or "<<" in needs.text):
         return Fault(
@@ -78,13 +84,12 @@ def explain_build(fault: Mapping[str, Any], dockerfile: str) -> Fault:
             f"correct it: {text[:TEXT_CHARACTERS]}",
             {"line": str(line), "instruction": text},
         )
-    step = int(fault.get("step") or 0)
     if not 0 < step <= len(found):
         return Fault(
             f"the Dockerfile can't be built: {said[:MESSAGE_CHARACTERS]}",
             "see logs/environment.txt",
         )
-    return _failed_step(found[step - 1], said, [str(line) for line in fault.get("tail") or ()])
+    return _failed_step(found[step - 1], said, tail)
 
 
 def _failed_step(one: Instruction, said: str, tail: list[str]) -> Fault:
@@ -149,6 +154,16 @@ def _disk_full(image: str, said: str) -> Fault:
     )
 
 
+def _disk_full_at(one: Instruction | None) -> Fault:
+    """The same for a build that had come to an instruction."""
+    fault = _disk_full("", "")
+    if one is None:
+        return fault
+    text = shown(one.text)[:TEXT_CHARACTERS]
+    where = f"{fault.message}: Dockerfile line {one.line} ({text})"
+    return Fault(where, fault.advice, {"line": str(one.line), "instruction": text})
+
+
 def _unauthorized(image: str, said: str) -> Fault:
     registry = repository_of(image).partition("/")[0]
     where = f" {registry}" if "." in registry or ":" in registry else ""
@@ -156,6 +171,28 @@ def _unauthorized(image: str, said: str) -> Fault:
         f"the registry refuses to give image {image}: it is not there, or needs a login",
         f"check the name; for a private one run `docker login{where}` on the node as the user that"
         " runs runyard",
+        _of(image),
+    )
+
+
+def _no_login(image: str, said: str) -> Fault:
+    program = _CREDENTIALS.search(said)
+    what = program[0] if program else "the store of logins"
+    return Fault(
+        f"image {image} can't be fetched: {what}, which keeps this user's logins, does not answer"
+        f" ({said[:TEXT_CHARACTERS]})",
+        "install it, or remove credsStore and credHelpers from ~/.docker/config.json on the node"
+        " and run `docker login` again",
+        _of(image),
+    )
+
+
+def _broken_off(image: str, said: str) -> Fault:
+    return Fault(
+        f"image {image} did not come whole: its registry broke off again and again"
+        f" ({said[:TEXT_CHARACTERS]})",
+        "submit again; if it stays so, see the node's network and what is between it and the"
+        " registry",
         _of(image),
     )
 
@@ -210,6 +247,7 @@ _RULES: tuple[tuple[re.Pattern[str], _Meaning], ...] = (
     (_DISK_FULL, _disk_full),
     (re.compile(r"invalid reference format|repository name must be lowercase"), _bad_reference),
     (re.compile(r"toomanyrequests|rate limit", re.IGNORECASE), _too_many),
+    (re.compile(r"unexpected EOF"), _broken_off),
     (re.compile(r"no matching manifest|does not match the specified platform"), _other_platform),
     (
         re.compile(r"unauthorized|access (?:to the resource is )?denied|no basic auth|forbidden"),

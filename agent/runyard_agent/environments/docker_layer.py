@@ -19,6 +19,8 @@ import docker
 from docker.errors import APIError, NotFound
 from docker.types import LogConfig
 
+from runyard_agent.environments.docker_work import NO_LABELS, worker_labels
+
 UV = "/runyard-uv/uv"
 FILES = "/runyard-files"
 CACHE = "/runyard-uv/cache"
@@ -89,7 +91,7 @@ def _of_root(info: tarfile.TarInfo) -> tarfile.TarInfo:
 def _commit(client: docker.APIClient, request: Request, archive: Any) -> str:
     """Makes the image of a fresh container and an archive of "prefix"; gives its id.
 
-    The image gets the variables "image_env" and the container's labels.
+    The image gets the variables "image_env" and the labels "labels".
     """
     name = f"{request['name']}-image"
     parent = request["prefix"].rpartition("/")[0]
@@ -99,7 +101,7 @@ def _commit(client: docker.APIClient, request: Request, archive: Any) -> str:
         request["image"],
         command,
         name=name,
-        labels=request["labels"],
+        labels={**request["labels"], **request["work"], **worker_labels()},
         environment=request["image_env"],
     )["Id"]
     try:
@@ -107,7 +109,7 @@ def _commit(client: docker.APIClient, request: Request, archive: Any) -> str:
         if missing:
             client.put_archive(container, "/", _archive(missing))
         client.put_archive(container, parent, archive)
-        image = str(client.commit(container)["Id"])
+        image = str(client.commit(container, changes=[NO_LABELS])["Id"])
         repository, _, tag = request["tag"].partition(":")
         client.tag(image, repository, tag)
         return image
@@ -134,7 +136,8 @@ def _ran(client: docker.APIClient, request: Request) -> Iterator[tuple[str, dict
     """A container of "image" in which its "python" has run the commands; removed at the end.
 
     The request: "name" of the container, "uv" (path on the node), "files" by name (put into FILES),
-    "binds" (folders of the node, seen read-only at the same path), "env", "network", "labels".
+    "binds" (folders of the node, seen read-only at the same path), "env", "network", and "work",
+    labels of the container.
     """
     name = request["name"]
     _remove(client, name)
@@ -151,7 +154,7 @@ def _ran(client: docker.APIClient, request: Request) -> Iterator[tuple[str, dict
         user="0",
         name=name,
         environment=request["env"],
-        labels=request["labels"],
+        labels={**request["work"], **worker_labels()},
         host_config=host,
         working_dir="/",
     )["Id"]

@@ -80,6 +80,13 @@ def pin_of(reference: str, found: Mapping[str, Any]) -> Pin:
     return Pin(reference, str(found["Id"]), (mine or digests or [""])[0])
 
 
+def comes_again(reference: str, found: Mapping[str, Any]) -> bool:
+    """Whether a registry may give another image for a reference by now."""
+    repository = repository_of(reference)
+    digests = [str(one) for one in found.get("RepoDigests") or ()]
+    return "@" not in reference and any(one.startswith(f"{repository}@") for one in digests)
+
+
 def repository_of(reference: str) -> str:
     """A reference without tag and digest."""
     name = reference.partition("@")[0]

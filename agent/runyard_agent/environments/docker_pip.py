@@ -24,7 +24,6 @@ from runyardpb.v1.environments_pb2 import DockerImage, PipPackages
 
 PREFIX = "/opt/runyard/environment"
 PYTHON = f"{PREFIX}/bin/python"
-LABEL = "dev.runyard.layer"
 _UV, _FILES, _CACHE = "/runyard-uv/uv", "/runyard-files", "/runyard-uv/cache"
 _STARTS_NOT = 126
 _NO_LIBRARY = re.compile(r"error while loading shared libraries: ([^\s:]+)")
@@ -33,15 +32,25 @@ _OF_THE_NODE = ("UV_CACHE_DIR", "UV_CONFIG_FILE", "UV_PYTHON_INSTALL_DIR", "UV_T
 
 
 class DockerPip:
-    """Resolves and installs pip packages with uv in containers of one engine."""
+    """Resolves and installs pip packages with uv in containers of one engine.
 
-    def __init__(self, api: DockerApi, environ: Mapping[str, str]) -> None:
+    `work` are labels of these containers.
+    """
+
+    def __init__(self, api: DockerApi, environ: Mapping[str, str], work: Mapping[str, str]) -> None:
         self._api = api
+        self._work = dict(work)
         self._environ = environ
         self._uv = Uv(environ)
 
     async def resolve(
-        self, options: DockerImage, image: str, inside: Inside, audience: Audience
+        self,
+        options: DockerImage,
+        image: str,
+        inside: Inside,
+        audience: Audience,
+        *,
+        is_refresh: bool = False,
     ) -> str:
         """The lock of the packages for the image's Python: exact versions with hashes."""
         pip = options.pip
@@ -57,6 +66,7 @@ class DockerPip:
         command = [
             *(_UV, "--no-progress", "pip", "compile", "--generate-hashes", "--no-header"),
             *("--no-annotate", "--python", inside.python, *index_options(pip, self._uv.environ)),
+            *("--refresh",) * is_refresh,
             *(*constraints, f"{_FILES}/requirements"),
         ]
         name = f"runyard-resolve-{secrets.token_hex(8)}"
@@ -94,7 +104,7 @@ class DockerPip:
             "install", options, str(base["Id"]), inside, name, commands, {"lock": text}
         )
         config = base.get("Config") or {}
-        request |= {"prefix": PREFIX, "tag": tag, "labels": {**labels, LABEL: "pip"}}
+        request |= {"prefix": PREFIX, "tag": tag, "labels": dict(labels)}
         request["image_env"] = {}
         request["has_command"] = bool(config.get("Cmd") or config.get("Entrypoint"))
         answer = await self._ask(request, inside, audience, (lock_fd,), Steps(count, audience))
@@ -121,7 +131,7 @@ class DockerPip:
             "binds": _binds(options.pip, self._uv.environ),
             "env": _variables(self._uv.environ),
             "network": options.network,
-            "labels": {LABEL: "pip"},
+            "work": self._work,
         }
 
     async def _ask(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,13 +12,12 @@ from typing import Any
 from urllib.parse import quote
 
 from runyard_agent.environments.docker_api import Answer, DockerApi
+from runyard_agent.environments.docker_work import work_labels, worker_labels
 from runyard_agent.environments.protocol import EnvironmentFailed
 from runyard_contract.paths import atomic_write, shown
 
 START_LIMIT_S = 60.0
 KEPT_LIMIT = 256
-LABEL = "dev.runyard.probe"
-STALE_S = 600.0
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHELL = "/bin/sh"
 _PYTHONS = ("python3", "python")
@@ -72,11 +71,13 @@ class Probes:
         known = self.known(image, interpreter)
         if known is not None:
             return known
-        await _remove_stale(api)
-        shell = await _shell(api, image)
+        if not self._path.exists():
+            self._write({})  # from now on there may be something of ours in the engine
+        labels = {**work_labels(self._path.parent), **worker_labels()}
+        shell = await _shell(api, image, labels)
         python, version = "", ""
         for candidate in [interpreter] if interpreter else _PYTHONS:
-            why, python, version = await _ask(api, image, candidate)
+            why, python, version = await _ask(api, image, candidate, labels)
             if python:
                 break
             if interpreter:
@@ -103,6 +104,9 @@ class Probes:
         kept[key] = inside
         while len(kept) > KEPT_LIMIT:
             del kept[next(iter(kept))]
+        self._write(kept)
+
+    def _write(self, kept: Mapping[str, Inside]) -> None:
         content = {key: asdict(one) for key, one in kept.items()}
         with contextlib.suppress(OSError):  # looked at again after a restart
             atomic_write(self._path, json.dumps(content, indent=1).encode() + b"\n")
@@ -116,38 +120,44 @@ def variables(found: Mapping[str, Any]) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def created(api: DockerApi, image: str, command: Sequence[str]) -> AsyncIterator[str]:
+async def created(
+    api: DockerApi, image: str, command: Sequence[str], labels: Mapping[str, str]
+) -> AsyncIterator[str]:
     """A container of an image that is not started yet, and is removed at the end."""
     request = {
         "Image": image,
         "Entrypoint": list(command[:1]),
         "Cmd": list(command[1:]),
         "Env": ["PYTHONDONTWRITEBYTECODE=1"],
-        "Labels": {LABEL: ""},
+        "Labels": labels,
         "Tty": True,  # the log is plain text then
         "NetworkDisabled": True,
         "HostConfig": {"NetworkMode": "none"},
     }
-    answer = await api.call("POST", "/containers/create", request)
-    if not answer.is_ok:
-        raise _refused(answer)
-    container = str(answer.json()["Id"])
+    creating = asyncio.create_task(api.call("POST", "/containers/create", request))
     try:
-        yield container
-    finally:
-        await api.call("DELETE", f"/containers/{container}?force=1&v=1")
+        answer = await asyncio.shield(creating)
+        if not answer.is_ok:
+            raise _refused(answer)
+        yield str(answer.json()["Id"])
+    finally:  # also of one that the engine was still making when this was cancelled
+        answer = await creating
+        if answer.is_ok:
+            await api.call("DELETE", f"/containers/{answer.json()['Id']}?force=1&v=1")
 
 
-async def _shell(api: DockerApi, image: str) -> str:
+async def _shell(api: DockerApi, image: str, labels: Mapping[str, str]) -> str:
     """Path of the image's sh, found without starting it."""
-    async with created(api, image, [SHELL]) as container:
+    async with created(api, image, [SHELL], labels) as container:
         head = await api.call("HEAD", f"/containers/{container}/archive?path={quote(SHELL)}")
     return SHELL if head.is_ok else ""
 
 
-async def _ask(api: DockerApi, image: str, interpreter: str) -> tuple[str, str, str]:
+async def _ask(
+    api: DockerApi, image: str, interpreter: str, labels: Mapping[str, str]
+) -> tuple[str, str, str]:
     """Starts an interpreter: why it does not work, or its path and version."""
-    async with created(api, image, [interpreter, "-c", _ASK]) as container:
+    async with created(api, image, [interpreter, "-c", _ASK], labels) as container:
         started = await api.call("POST", f"/containers/{container}/start")
         if not started.is_ok:
             if any(words in started.message for words in _NOT_THERE):
@@ -176,15 +186,6 @@ def _refused(answer: Answer) -> EnvironmentFailed:
         f"the Docker engine can't make a container: {_last_line(answer.message)}",
         "see the engine's log (journalctl -u docker); `docker system df` shows its disk",
     )
-
-
-async def _remove_stale(api: DockerApi) -> None:
-    """Removes what killed agents have left of earlier looks."""
-    filters = quote(json.dumps({"label": [LABEL]}))
-    answer = await api.call("GET", f"/containers/json?all=1&filters={filters}")
-    for one in (answer.json() or ()) if answer.is_ok else ():
-        if one["Created"] < time.time() - STALE_S:
-            await api.call("DELETE", f"/containers/{one['Id']}?force=1&v=1")
 
 
 def _last_line(text: str) -> str:

@@ -27,6 +27,7 @@ SILENCE_LIMIT_S = 24 * 3600
 """A step of a build may say nothing for long; an engine that dies closes the connection."""
 TAIL_LINES = 5
 _STEP = re.compile(r"Step (\d+)/\d+ : ")
+_COUNTDOWN = re.compile(r"Retrying in \d+ second")
 Answer = Mapping[str, Any]
 Request = Mapping[str, Any]
 Event = Mapping[str, Any]
@@ -45,14 +46,24 @@ def pull(client: docker.APIClient, request: Request) -> Answer:
     repository, tag = parse_repository_tag(reference)
     try:
         events = client.pull(repository, tag=tag or "latest", stream=True, decode=True)
+        counting = set[str]()
         for event in _checked(events):
-            status = event.get("status", "")
+            status, layer = event.get("status", ""), event.get("id", "")
+            if not _COUNTDOWN.match(status):
+                counting.discard(layer)
+            elif layer in counting:
+                continue  # it says each second
+            else:
+                counting.add(layer)
             if status and not event.get("progressDetail") and status != "Waiting":
-                say(f"{event['id']}: {status}" if event.get("id") else status)
+                say(f"{layer}: {status}" if layer else status)
     except Failed as failed:
         raise Failed(failed.fault["kind"], failed.fault["said"], image=reference) from None
     except APIError as error:
         raise Failed("engine", str(error.explanation or error), image=reference) from None
+    except DockerException as error:
+        # The engine was reached before: what is left is what keeps the user's logins.
+        raise Failed("login", str(error), image=reference) from None
     return {}
 
 

@@ -30,6 +30,7 @@ print(json.dumps([sys.implementation.name, list(sys.version_info[:3]), sys.platf
 _DOWNLOADS = {"UV_PYTHON_DOWNLOADS": "automatic"}
 _TAGS = {"cpython": "cp", "pypy": "pp"}
 _VERSION = re.compile(r"3(\.\d{1,2}){0,2}\Z")
+_TAGGED = re.compile(r"-cp(?P<major>\d)(?P<minor>\d+)\Z")
 _INSTALLED = re.compile(r"^cpython-(\d+\.\d+)", re.MULTILINE)
 
 
@@ -172,6 +173,12 @@ class Interpreters:
         """What an interpreter said when it was asked; None where it is another file by now."""
         identity = _identity(path)
         return None if identity is None else self._probed.get(identity)
+
+
+def version_of(platform: str) -> str:
+    """The version in the name of a platform: "3.11" of "linux-x86_64-cp311"; empty: none."""
+    found = _TAGGED.search(platform)
+    return f"{found['major']}.{found['minor']}" if found else ""
 
 
 def _identity(path: str) -> _Identity | None:

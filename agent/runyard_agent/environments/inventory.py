@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from runyard_agent import journal
-from runyard_agent.environments.cache import EnvironmentCache, Found
+from runyard_agent.environments.cache import EnvironmentCache
+from runyard_agent.environments.records import Found
 
 PAUSE_S = 2.0
 """Between a use and when it is told: a burst of runs is one look at the folder, after it began."""

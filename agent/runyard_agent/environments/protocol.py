@@ -93,6 +93,34 @@ class EnvironmentFailed(Exception):
         self.metadata = dict(metadata or {})
 
 
+class NotHere(EnvironmentFailed):
+    """The environment is not on this node, which is offline and builds none.
+
+    Args:
+        why: such as "it is neither built here nor sealed".
+        advice: what to try. Default: how to seal it elsewhere.
+    """
+
+    def __init__(self, why: str, advice: str = "") -> None:
+        super().__init__(
+            f"this node is offline, and the environment is not on it: {why}",
+            advice
+            or "seal it on a node with a network: `runyard environment build NAME -t TARGET "
+            "--seal`; to another daemon `runyard environment export NAME FILE` and "
+            "`runyard environment import FILE` carry it",
+            {"why": why},
+        )
+
+    def named(self, name: str) -> NotHere:
+        """The same of a stored environment; empty: it has no name."""
+        if not name:
+            return self
+        found = NotHere(self.metadata["why"], self.advice.replace("NAME", name))
+        found.message = self.message.replace("the environment", f'the environment "{name}"', 1)
+        found.metadata["environment"] = name
+        return found
+
+
 class EnvironmentBuilder(Protocol):
     """Provides environments of one kind. One instance serves all attempts of an agent.
 
@@ -113,6 +141,7 @@ class EnvironmentBuilder(Protocol):
         *,
         log: TextSink,
         progress: Progress,
+        is_refresh: bool = False,
     ) -> ProvidedEnvironment:
         """Provides the environment, building it where it is not there yet.
 
@@ -122,6 +151,8 @@ class EnvironmentBuilder(Protocol):
                 platform and the environment's Python counts; without it one is resolved.
             log: where everything goes that building prints.
             progress: told what is being done.
+            is_refresh: resolves anew, by what package indexes, channels and registries say now;
+                `locks` and what is remembered of earlier answers don't count.
 
         Raises EnvironmentFailed. Anything else that it raises is a fault of the agent's own.
         """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runyard_agent.environments.conda_diagnosis import explain
-from runyard_agent.environments.conda_lock import CondaLock, CondaPackage
+from runyard_agent.environments.conda_lock import CondaLock, CondaPackage, solved
 from runyard_agent.environments.conversation import Conversation
 from runyard_agent.environments.protocol import EnvironmentFailed
 
@@ -61,27 +61,46 @@ class Rattler:
         self._idle: dict[Conversation, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def solve(self, specs: Sequence[str], channels: Sequence[str], hear: Hear) -> CondaLock:
+    async def solve(
+        self,
+        specs: Sequence[str],
+        channels: Sequence[str],
+        hear: Hear,
+        *,
+        is_refresh: bool = False,
+    ) -> CondaLock:
         """The packages that fit match specs, from these channels, on this node.
 
-        Raises EnvironmentFailed, naming the package, the channel or the contradiction.
+        With `is_refresh` the channels are read anew, whatever is remembered of them. Raises
+        EnvironmentFailed, naming the package, the channel or the contradiction.
         """
-        request = {"specs": list(specs), "channels": list(channels), "subdir": node_subdir()}
+        request = {
+            "specs": list(specs),
+            "channels": list(channels),
+            "subdir": node_subdir(),
+            "is_refresh": is_refresh,
+        }
         answer = await self._ask("solve", request, hear)
-        packages = (CondaPackage(**one) for one in answer["packages"])
-        return CondaLock(tuple(packages), tuple(answer["needs"]))
+        return solved(CondaPackage(**one) for one in answer["packages"])
 
     async def install(
-        self, lock: CondaLock, prefix: Path, hear: Hear, kept_fds: Sequence[int]
+        self,
+        lock: CondaLock,
+        prefix: Path,
+        hear: Hear,
+        kept_fds: Sequence[int],
+        packages: Path | None = None,
     ) -> None:
         """Installs the conda packages of a lock into a folder that is not there yet.
 
-        Raises EnvironmentFailed. The process has `kept_fds` meanwhile.
+        Raises EnvironmentFailed. The process has `kept_fds` meanwhile. Packages are kept in the
+        folder `packages`. Default: rattler's cache.
         """
         request = {
             "packages": [asdict(package) for package in lock.packages],
             "needs": lock.needs,
             "prefix": str(prefix),
+            "cache": str(packages or ""),
         }
         await self._ask("install", request, hear, kept_fds)
 

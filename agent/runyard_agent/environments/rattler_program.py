@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import rattler
 from rattler import exceptions
 from rattler.install import InstallerReporter
+from rattler.networking.fetch_repo_data import CacheAction
 
 VERSIONS_SHOWN = 5
 _NO_CANDIDATE = re.compile(
@@ -30,8 +31,6 @@ _NO_CANDIDATE = re.compile(
     re.MULTILINE,
 )
 _FETCHED = re.compile(r"failed to fetch (?P<name>\S+?)-[^-\s]+-[^-\s]+?(?:\.conda|\.tar\.bz2)")
-# What a record says of the file and the channel it is in, which a lock has apart or not at all.
-_OF_THE_FILE = frozenset({"channel", "fn", "indexed_timestamp", "md5", "sha256", "size", "url"})
 Answer = Mapping[str, Any]
 
 
@@ -132,7 +131,8 @@ async def solve(request: Mapping[str, Any]) -> Answer:
 async def _solve(request: Mapping[str, Any], mirrors: Mirrors) -> Answer:
     """The same from the mirrors that are chosen now."""
     channels, platforms = mirrors.sources, [request["subdir"], "noarch"]
-    gateway = rattler.Gateway()
+    action: CacheAction = "no-cache" if request["is_refresh"] else "cache-or-fetch"
+    gateway = rattler.Gateway(default_config=rattler.SourceConfig(cache_action=action))
     try:
         records = await rattler.solve(
             sources=channels,
@@ -146,12 +146,7 @@ async def _solve(request: Mapping[str, Any], mirrors: Mirrors) -> Answer:
         raise Failed("unsolvable", error, **lacking) from None
     except (exceptions.InvalidMatchSpecError, exceptions.InvalidChannelError) as error:
         raise Failed("unreadable", error) from None
-    by_name = {one.name.normalized: one for one in sorted(records, key=lambda one: one.file_name)}
-    ordered = rattler.PackageRecord.sort_topologically([*by_name.values()])
-    return {
-        "packages": [_plain(by_name[one.name.normalized], mirrors) for one in ordered],
-        "needs": sorted({need for one in records for need in one.depends if need[:2] == "__"}),
-    }
+    return {"packages": [_plain(one, mirrors) for one in records]}
 
 
 def _named_in(said: str, channels: Sequence[str]) -> list[str]:
@@ -184,13 +179,12 @@ async def _lacking(
 
 
 def _plain(record: rattler.RepoDataRecord, mirrors: Mirrors) -> Answer:
-    """A record as it stands in a lock."""
-    about = json.loads(record.to_json())
+    """A record, with what a lock has apart."""
     digest = f"sha256:{record.sha256.hex()}" if record.sha256 else ""
     if not digest and record.md5:
         digest = record.md5.hex()
-    kept = {name: value for name, value in about.items() if name not in _OF_THE_FILE}
-    return {"url": mirrors.canonical(str(record.url)), "digest": digest, "about": kept}
+    about = json.loads(record.to_json())
+    return {"url": mirrors.canonical(str(record.url)), "digest": digest, "about": about}
 
 
 async def install(request: Mapping[str, Any]) -> Answer:
@@ -210,7 +204,7 @@ async def _install(request: Mapping[str, Any], mirrors: Mirrors) -> Answer:
     """The same from the mirrors that are chosen now."""
     packages = [{**one, "url": mirrors.mirrored(one["url"])} for one in request["packages"]]
     records = [_record(package) for package in packages]
-    cache = rattler.PackageCache(_cache_folder())
+    cache = rattler.PackageCache(request["cache"] or _cache_folder())
     cached = await cache.index()
     unread = [
         package

@@ -15,9 +15,11 @@ from importlib.metadata import EntryPoint, entry_points
 from runyard_agent import journal
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
+from runyard_agent.environments.conda_programs import AUTO
 from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.pip import PipBuilder
 from runyard_agent.environments.protocol import EnvironmentBuilder
+from runyard_agent.environments.sealed import SealedSource
 from runyard_agent.environments.user_managed import UserManagedBuilder
 
 GROUP = "runyard.environment_builders"
@@ -31,11 +33,18 @@ class BuilderContext:
         cache: where environments are built and found again. Shared by all kinds.
         environ: the agent's variables. Default: those of this process.
         channel_mirrors: where conda channels are read instead, by channel.
+        conda: "auto": conda packages by the node's own program where it has one; "builtin": never;
+            or the program's path.
+        sealed: where environments that other nodes have built are fetched from. None: nowhere.
+        is_offline: nothing is resolved, downloaded or built: what is not here is fetched sealed.
     """
 
     cache: EnvironmentCache
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     channel_mirrors: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    conda: str = AUTO
+    sealed: SealedSource | None = None
+    is_offline: bool = False
 
 
 BuilderFactory = Callable[[BuilderContext], EnvironmentBuilder]
@@ -47,15 +56,24 @@ def _user_managed(context: BuilderContext) -> EnvironmentBuilder:
 
 
 def _pip(context: BuilderContext) -> EnvironmentBuilder:
-    return PipBuilder(context.cache, context.environ)
+    return PipBuilder(context.cache, context.environ, context.sealed, is_offline=context.is_offline)
 
 
 def _conda(context: BuilderContext) -> EnvironmentBuilder:
-    return CondaBuilder(context.cache, context.environ, context.channel_mirrors)
+    return CondaBuilder(
+        context.cache,
+        context.environ,
+        context.channel_mirrors,
+        context.conda,
+        context.sealed,
+        is_offline=context.is_offline,
+    )
 
 
 def _docker(context: BuilderContext) -> EnvironmentBuilder:
-    return DockerBuilder(context.cache, context.environ, context.channel_mirrors)
+    return DockerBuilder(
+        context.cache, context.environ, context.channel_mirrors, is_offline=context.is_offline
+    )
 
 
 BUILT_IN: Mapping[str, BuilderFactory] = {

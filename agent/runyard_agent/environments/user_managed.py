@@ -62,8 +62,17 @@ class UserManagedBuilder:
         *,
         log: TextSink,
         progress: Progress,
+        is_refresh: bool = False,
     ) -> ProvidedEnvironment:
-        """Gives the interpreter that the specification names, once it has been seen to start."""
+        """Gives the interpreter that the specification names, once it has been seen to start.
+
+        There is nothing in it to be resolved anew.
+        """
+        if is_refresh:
+            raise EnvironmentFailed(
+                "the environment is a Python of its user's, in which nothing is resolved",
+                "change its packages yourself, or build it without --refresh",
+            )
         name = spec.user_managed.interpreter_path or b"python3"
         path = self._find(name)
         identity = self._identify(name, path)

@@ -33,6 +33,9 @@ _OF_PIP = (
     ("PIP_DEFAULT_TIMEOUT", ("UV_HTTP_TIMEOUT",)),
 )
 
+OFFLINE = {"UV_OFFLINE": "1", "UV_PYTHON_DOWNLOADS": "never"}
+"""Variables of the agent that keep uv from the network."""
+
 
 class Uv:
     """Calls of uv with the agent's settings.

@@ -40,6 +40,12 @@ class Wish:
     pip: PipPackages
     options: tuple[str, ...]
     python: Interpreter
+    is_refresh: bool = False
+
+    @property
+    def resolving(self) -> tuple[str, ...]:
+        """uv's options to resolve: with a refresh, without what it remembers of indexes."""
+        return (*self.options, "--refresh") if self.is_refresh else self.options
 
 
 class UvPip:
@@ -48,9 +54,9 @@ class UvPip:
     def __init__(self, uv: Uv) -> None:
         self._uv = uv
 
-    def wish(self, pip: PipPackages, python: Interpreter) -> Wish:
+    def wish(self, pip: PipPackages, python: Interpreter, *, is_refresh: bool = False) -> Wish:
         """What is asked for, with uv's options. Raises EnvironmentFailed for what is not served."""
-        return Wish(pip, index_options(pip, self._uv.environ), python)
+        return Wish(pip, index_options(pip, self._uv.environ), python, is_refresh)
 
     async def resolve(self, wish: Wish, audience: Audience) -> str:
         """The text of a lock: exact versions of all that is needed, with hashes of their files."""
@@ -62,7 +68,7 @@ class UvPip:
         refuse_options(wish.pip)
         with _constraints(wish.pip) as (constraints, fds):
             outcome = await self._uv.run(
-                *("pip", "install", "--dry-run", "--python", wish.python.path, *wish.options),
+                *("pip", "install", "--dry-run", "--python", wish.python.path, *wish.resolving),
                 *(*constraints, "-r", "-"),
                 given="\n".join(wish.pip.requirements) + "\n",
                 hear=audience.write,
@@ -93,11 +99,14 @@ class UvPip:
         wish: Wish,
         audience: Audience,
         lock_fd: int,
+        *,
         lock_name: str = LOCK_NAME,
+        is_fresh: bool = False,
     ) -> None:
         """Installs what a lock's text says into the environment in `folder`, if it says anything.
 
         The text is kept there as `lock_name`. uv inherits the descriptor of the folder's lock.
+        `is_fresh`: nothing of its cache is taken.
         """
         lock_file = folder / lock_name
         lock_file.write_text(text, encoding="utf-8")
@@ -109,6 +118,7 @@ class UvPip:
         await self._run(
             (
                 *("pip", "install", "--no-deps", *hashes, *wish.options),
+                *(["--no-cache"] if is_fresh else []),
                 *("--python", str(folder / "bin" / "python"), "-r", str(lock_file)),
             ),
             steps.hear,
@@ -137,7 +147,7 @@ class UvPip:
         with _constraints(wish.pip) as (constraints, fds):
             outcome = await self._uv.run(
                 *("pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", *more),
-                *("--python", wish.python.path, *wish.options, *constraints, "-"),
+                *("--python", wish.python.path, *wish.resolving, *constraints, "-"),
                 given="\n".join(requirements) + "\n",
                 hear=audience.write,
                 kept_fds=fds,

@@ -12,6 +12,7 @@ from typing import Any, cast
 from runyard_agent import journal
 from runyard_agent.executors.protocol import ExecutorUnavailable, ExitRecord, Follower
 from runyard_agent.slots import (
+    DiskFull,
     Event,
     Exited,
     Output,
@@ -42,6 +43,12 @@ class _Nobody:
         """See Follower."""
 
     def stuck(self, pids: tuple[int, ...]) -> None:
+        """See Follower."""
+
+    def disk_full(self) -> None:
+        """See Follower."""
+
+    def held_up(self, why: str) -> None:
         """See Follower."""
 
     def exited(self, record: ExitRecord) -> None:
@@ -285,6 +292,8 @@ class ProcessExecutor:
                 follower.started(at_unix_ns)
             case Stuck(pids=pids):
                 follower.stuck(pids)
+            case DiskFull():
+                follower.disk_full()
             case Exited(bundle=bundle, record=record):
                 self._release(lane, bundle)
                 self._stops.pop(bundle, None)
@@ -311,6 +320,7 @@ class ProcessExecutor:
                 break
             except ExecutorUnavailable as error:
                 journal.warning("recover_failed", bundle=bundle, why=str(error))
+                lane.followers.get(bundle, _NOBODY).held_up(str(error))
                 await asyncio.sleep(RECOVER_RETRY_S)
         follower = self._release(lane, bundle)
         self._stops.pop(bundle, None)

@@ -28,6 +28,12 @@ class Follower(Protocol):
     def stuck(self, pids: tuple[int, ...]) -> None:
         """These processes resist SIGKILL; the end waits for them."""
 
+    def disk_full(self) -> None:
+        """Its output or its end can't be written, and waits; told again and again until it can."""
+
+    def held_up(self, why: str) -> None:
+        """Nobody has it any more, and it can't be ended now; that is tried again and again."""
+
     def exited(self, record: ExitRecord) -> None:
         """All processes are proven gone and the output is complete. The last word."""
 

@@ -13,10 +13,7 @@ NOTE = "cgroups"
 """The file of a bundle that names its groups, for whoever comes after a crash."""
 PERIOD_US = 100_000
 UNKEPT = "its limits can't be kept on this node: "
-ADVICE = (
-    "give smaller limits or none (`--memory-limit`, `--cpu-limit`), or use a node whose control"
-    " groups the agent's account may write"
-)
+ADVICE = "give smaller limits or none (`--memory-limit`, `--cpu-limit`), or use a larger node"
 
 
 class NoGroups(OSError):
@@ -114,19 +111,19 @@ def _delegated(controllers: list[str], point: str, inside: str) -> str:
 class Group:
     """The control groups of one run; of version 1 one for each controller."""
 
-    __slots__ = ("_bundle", "_folders", "_memory", "_version")
+    __slots__ = ("_bundle", "_folders", "_memory", "_version", "controllers")
 
     def __init__(self, bundle: str, name: str, limits: Limits) -> None:
         """Makes them with their limits; NoGroups where that can't be.
 
         The bundle notes them first, so that none is left behind by a crash.
         """
-        if why := too_large_here(limits):
-            raise NoGroups(errno.ENOTSUP, why)
         found = places(_read("/proc/self/cgroup"), _read("/proc/self/mountinfo"))
         self._version, chosen = choose(limits.controllers, found)
         folders = {key: f"{folder}/{name}" for key, folder in chosen.items()}
         self._bundle = bundle
+        self.controllers = limits.controllers
+        """What it keeps."""
         self._folders = sorted(set(folders.values()))
         self._memory = folders.get("memory", "")
         try:

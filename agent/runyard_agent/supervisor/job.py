@@ -7,8 +7,10 @@ import os
 import signal
 
 from runyard_agent.supervisor import record, streams, sweep
-from runyard_agent.supervisor.cgroup import ADVICE, UNKEPT, Group, NoGroups
+from runyard_agent.supervisor.cgroup import ADVICE, UNKEPT, too_large_here
 from runyard_agent.supervisor.clock import boot_ns, unix_ns
+from runyard_agent.supervisor.disk import is_disk_full
+from runyard_agent.supervisor.limited import Keeper
 from runyard_agent.supervisor.memory import host_kills
 from runyard_agent.supervisor.outside import Outside
 from runyard_agent.supervisor.spawn import NotStarted, spawn
@@ -30,14 +32,16 @@ class Job:
     """A run that this supervisor has claimed. Its processes are our only descendants."""
 
     __slots__ = (
-        "_group",
         "_host_kills",
+        "_is_disk_full",
         "_is_noted",
         "_is_over_limit",
+        "_keeper",
         "_kill_at_ns",
         "_max_rss_bytes",
         "_mechanism",
         "_passes",
+        "_slot",
         "_spawned_boot_ns",
         "_started_boot_ns",
         "_state_fd",
@@ -59,9 +63,10 @@ class Job:
         "stopped_by",
     )
 
-    def __init__(self, bundle: str, spec: Spec) -> None:
+    def __init__(self, bundle: str, spec: Spec, slot: int) -> None:
         """Claims the bundle; FileExistsError where the attempt was executed before."""
         self.bundle = bundle
+        self._slot = slot
         self.spec = spec
         self.started_at_unix_ns = unix_ns()
         self._started_boot_ns = boot_ns()
@@ -85,9 +90,10 @@ class Job:
         self._user_cpu_s = self._system_cpu_s = 0.0
         self._max_rss_bytes = 0
         self._host_kills: int | None = None
-        self._group: Group | None = None
+        self._keeper: Keeper | None = None
         self._mechanism: str | None = None
         self._is_over_limit = False
+        self._is_disk_full: bool | None = None
 
     def start(self, stash: Stash, null_fd: int) -> None:
         """Spawns the main process; on failure sets `error` and has ended at once."""
@@ -134,23 +140,23 @@ class Job:
                 path = streams.fifo_path(self.bundle, name)
                 writers.append(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
             stdio = (null_fd, writers[0], writers[-1])
+            cpus: frozenset[int] = frozenset()
             if self.spec.limits is not None:
-                self._group = self._make_group(self.spec.limits)
-                groups = self._group.open()
-            return spawn(self.spec.argv, self.spec.env, self.spec.cwd, stdio, groups)
+                self._keeper = self._keep(self.spec.limits)
+                groups, cpus = self._keeper.open(), self._keeper.cpus
+            return spawn(self.spec.argv, self.spec.env, self.spec.cwd, stdio, groups, cpus)
         finally:
             for fd in writers + groups:
                 os.close(fd)
 
-    def _make_group(self, limits: Limits) -> Group:
+    def _keep(self, limits: Limits) -> Keeper:
+        if why := too_large_here(limits):
+            refused = NotStarted(errno.ENOTSUP, UNKEPT + why)
+            refused.advice = ADVICE
+            raise refused
         spec = self.spec
         name = f"runyard-{spec.run_id}.{spec.attempt}.{spec.epoch}".replace("/", "_")
-        try:
-            return Group(self.bundle, name, limits)
-        except NoGroups as error:
-            refused = NotStarted(errno.ENOTSUP, UNKEPT + (error.strerror or ""))
-            refused.advice = ADVICE
-            raise refused from None
+        return Keeper(self.bundle, name, limits, self._slot)
 
     @property
     def has_ended(self) -> bool:
@@ -204,6 +210,7 @@ class Job:
             self._max_rss_bytes = max(self._max_rss_bytes, usage.ru_maxrss * 1024)
             if pid == self.pid:
                 self.status = status
+                self._is_disk_full = is_disk_full(self.bundle) if status else None
                 self._note_end()
 
     def _note_end(self) -> None:
@@ -218,8 +225,8 @@ class Job:
             self._swept_since_ns = now
         if self._passes >= sweep.STUBBORN_PASSES:
             sweep.storm(self.reap, frozenset)
-        if self._group is not None:
-            self._group.kill()
+        if self._keeper is not None:
+            self._keeper.kill()
         sweep.kill_all(self.processes)
         self._sweep_at_ns = now + min(FIRST_SWEEP_NS << min(self._passes, 9), SECOND_NS)
         self._passes += 1
@@ -233,9 +240,16 @@ class Job:
         """When `on_time` wants to be called next."""
         if self.outside.is_ending:
             return self.outside.next_at_ns
-        times = [self._sweep_at_ns] if self.is_sweeping else [self._stop_at_ns, self._kill_at_ns]
+        times = [self._sweep_at_ns]
+        if not self.is_sweeping:
+            times = [self._stop_at_ns, self._kill_at_ns, self._look_at_ns]
         due = [at for at in times if at is not None]
         return min(due) if due else None
+
+    @property
+    def _look_at_ns(self) -> int | None:
+        """When its limits want to be looked after."""
+        return self._keeper.next_at_ns if self._keeper is not None else None
 
     def on_time(self, now_ns: int) -> None:
         """Does what is due: the time limit, the end of the grace period, the next pass."""
@@ -243,13 +257,15 @@ class Job:
             return
         if self._stop_at_ns is not None and now_ns >= self._stop_at_ns:
             self.stop("timeout", self.spec.grace_s)
+        if not self.is_sweeping and self._keeper is not None and self._keeper.is_over(now_ns):
+            self._kill_at_ns = now_ns
         deadline = self._sweep_at_ns if self.is_sweeping else self._kill_at_ns
         if deadline is not None and now_ns >= deadline:
             self.sweep()
 
     def exit_record(self) -> Record:
         """The content of exit.json; call it when the run's output is complete."""
-        self._leave_group()
+        self._leave_limits()
         if self.error is not None:
             reason, code, signum = "spawn_failed", None, None
         else:
@@ -263,15 +279,17 @@ class Job:
             "exit_code": code,
             "error": self.error and _told(self.error),
             "limits": self._mechanism,
+            "disk_full": self._is_disk_full,
         }
         if not self.spec.end_argv:  # of a container, what its client used says nothing
             values["user_cpu_s"] = round(self._user_cpu_s, 6)
             values["system_cpu_s"] = round(self._system_cpu_s, 6)
             values["max_rss_bytes"] = self._max_rss_bytes
-            values["oom"] = self._out_of_memory(signum)
+        values |= self.outside.result()
+        values["oom"] = values.get("oom") or self._out_of_memory(signum)
         return record.exit_record(
             self.spec.identity,
-            **(values | self.outside.result()),
+            **values,
             signal=signum,
             stopped_by=self.stopped_by,
             started_at_unix_ns=self.started_at_unix_ns,
@@ -283,15 +301,13 @@ class Job:
             order_bytes=spool.order_bytes if spool else 0,
         )
 
-    def _leave_group(self) -> None:
-        """Removes the control group, once nothing of the run is left, before its end is recorded:
-        after that nobody would look for it."""
-        if self._group is None:
-            return
-        self._mechanism = self._group.mechanism
-        self._is_over_limit = self._group.has_killed()
-        self._group.remove()
-        self._group = None
+    def _leave_limits(self) -> None:
+        """Removes control groups, once nothing of the run is left, before its end is recorded:
+        after that nobody would look for them."""
+        if self._keeper is not None:
+            self._mechanism = self._keeper.mechanism
+            self._is_over_limit = self._keeper.close()
+            self._keeper = None
 
     def _out_of_memory(self, signum: int | None) -> str | None:
         """Whose memory was short: the run's limit, or the host's.

@@ -79,11 +79,12 @@ class Outside:
         return process is not None and process.ppid == os.getpid() and not process.is_zombie
 
     def result(self) -> Record:
-        """How the container ended, for the exit record."""
+        """How the container ended and what it used, for the exit record."""
         found = record.read(self._bundle, CONTAINER) if self._argv else None
         if found is None:
             return {}
-        values: Record = {"oom": found.get("oom")}
+        used = found.get("used")
+        values: Record = {"oom": found.get("oom")} | (used if isinstance(used, dict) else {})
         error = found.get("error")
         if isinstance(error, dict):
             values |= {"reason": error.get("reason"), "error": error, "exit_code": None}

@@ -247,6 +247,7 @@ def exit_record(identity: Record, reason: str, **values: Any) -> Record:
         "survivors": 0,
         "oom": None,
         "limits": None,
+        "disk_full": None,
         "error": None,
     }
     content.update(values)

@@ -9,6 +9,7 @@ import socket
 
 from runyard_agent.supervisor import record
 from runyard_agent.supervisor.clock import boot_ns
+from runyard_agent.supervisor.disk import Reserve
 from runyard_agent.supervisor.job import SECOND_NS, Job
 from runyard_agent.supervisor.line import Line
 from runyard_agent.supervisor.reactor import READ, Reactor
@@ -45,6 +46,7 @@ class Slot:
         self._link = link
         self._links: set[socket.socket] = set()
         self._stash = stash
+        self._reserve = Reserve(listener.getsockname().removesuffix(".sock") + ".room")
         self._reactor = Reactor()
         self._null_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._agent = Line(self._reactor, listener, self._greet, self._obey)
@@ -74,6 +76,7 @@ class Slot:
             if self._job is not None:
                 self._job.note_running()
             self._on_time(boot_ns())
+        self._reserve.release()
         for listener in (self._listener, self._link):
             try:
                 os.unlink(listener.getsockname())
@@ -188,7 +191,7 @@ class Slot:
         while self._queue and self._job is None:
             bundle = self._queue.pop(0)
             try:
-                job = Job(bundle, record.read_spec(bundle))
+                job = Job(bundle, record.read_spec(bundle), self._number)
             except FileExistsError:
                 self._refuse("spawn", bundle, "this attempt was executed before")
                 continue
@@ -198,6 +201,7 @@ class Slot:
             self._job = job
             self._is_draining = False
             self._told, self._told_at_ns = (0, 0), 0
+            self._reserve.keep()
             job.start(self._stash, self._null_fd)
             if job.has_ended:
                 self._finish(job)
@@ -221,7 +225,8 @@ class Slot:
 
     def _drain(self, job: Job) -> None:
         self._is_draining = True
-        if job.spool is None or job.spool.drain():
+        spool = job.spool
+        if spool is None or spool.drain() or (self._reserve.release() and spool.drain()):
             self._finish(job)
 
     def _finish(self, job: Job) -> None:
@@ -248,7 +253,10 @@ class Slot:
             except FileNotFoundError:  # the bundle was removed: nobody is left to read it
                 fd = -1
             except OSError:
+                if self._reserve.release():
+                    continue
                 self._record_at_ns = boot_ns() + DISK_RETRY_NS
+                self._tell_disk_full(job)
                 return
             del self._unrecorded[0]
             message = {"event": "exited", "bundle": job.bundle}
@@ -360,7 +368,11 @@ class Slot:
             pids = [] if is_outside else [process.pid for process in job.processes()]
             self._agent.tell({"event": "stuck", "bundle": job.bundle, "pids": pids})
 
+    def _tell_disk_full(self, job: Job) -> None:
+        self._agent.tell({"event": "disk_full", "bundle": job.bundle})
+
     def _retry_disk(self, job: Job) -> None:
+        self._tell_disk_full(job)
         if self._is_draining:
             self._drain(job)
         elif job.spool is not None:

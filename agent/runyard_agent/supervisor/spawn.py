@@ -8,7 +8,7 @@ import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 _ALL_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _DEFAULT_PATH = os.fsencode(os.defpath)
@@ -29,13 +29,15 @@ def spawn(
     cwd: bytes,
     stdio: Sequence[int],
     groups: Sequence[int] = (),
+    cpus: Collection[int] = (),
 ) -> int:
     """Starts `argv` in `cwd` with `stdio` as its descriptors 0, 1 and 2; returns its pid.
 
     A name without a slash is looked up along the PATH in `env`; a relative path starts at
     `cwd`. This process changes its own directory for the moment of the spawn and is back in
     `/` afterwards, so a job that deletes its folder doesn't take ours. It joins the control
-    groups whose descriptors `groups` has before it is what it becomes.
+    groups whose descriptors `groups` has, and is bound to `cpus` if there are any, before it is
+    what it becomes.
     """
     try:
         os.chdir(cwd)
@@ -43,8 +45,8 @@ def spawn(
         raise _not_started(error, b"working folder " + cwd) from None
     try:
         program = _find(argv[0], env)
-        if groups:
-            return spawn_forked(program, argv, env, stdio, groups)
+        if groups or cpus:
+            return spawn_forked(program, argv, env, stdio, groups, cpus)
         try:
             return _spawn_posix(program, argv, env, stdio)
         except NotImplementedError:  # a Python built for a C library before glibc 2.26
@@ -103,12 +105,13 @@ def spawn_forked(
     env: Mapping[bytes, bytes],
     stdio: Sequence[int],
     groups: Sequence[int] = (),
+    cpus: Collection[int] = (),
 ) -> int:
-    """The same by fork and exec: into control groups, or where posix_spawn makes no session."""
+    """The same by fork and exec: where limits are to be kept, or posix_spawn makes no session."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _become(program, argv, env, stdio, groups, writer)
+        _become(program, argv, env, stdio, groups, cpus, writer)
     os.close(writer)
     try:
         failure = os.read(reader, 16)
@@ -127,6 +130,7 @@ def _become(
     env: Mapping[bytes, bytes],
     stdio: Sequence[int],
     groups: Sequence[int],
+    cpus: Collection[int],
     report_fd: int,
 ) -> None:
     try:
@@ -134,6 +138,8 @@ def _become(
         os.setsid()
         for fd in groups:
             os.write(fd, b"0")
+        if cpus:
+            os.sched_setaffinity(0, cpus)
         for target, fd in enumerate(stdio):
             os.dup2(fd, target)
         for signum in _ALL_SIGNALS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import TypeVar
 
 from runyard.conda_dependencies import CondaDependencies
 from runyard.environment import Environment
@@ -11,11 +12,13 @@ from runyard.requirements import Requirements
 from runyard_contract.docker_arguments import parse_docker_arguments
 from runyardpb.v1 import environments_pb2
 
+E = TypeVar("E", bound=Environment)
 
-def environment(message: environments_pb2.Environment) -> Environment:
-    """The environment in a message."""
+
+def environment(message: environments_pb2.Environment, kind: type[E]) -> E:
+    """The environment in a message, made as `kind`."""
     # workspaces/W/environments/E/versions/V
-    found = Environment(message.name.split("/")[3], str(message.version))
+    found = kind(message.name.split("/")[3], str(message.version))
     spec = message.spec
     found.environment_variables = {
         os.fsdecode(one.name): os.fsdecode(one.value) for one in spec.variables

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from runyard.conda_file import CondaFile, read_conda
+from runyard.conda_methods import SeldomMethods
+from runyard.package_names import pip_name, split_conda
 from runyard.requirements import Place, Requirements, parse_requirements, read_requirements
 from runyard.yaml_document import Node, YamlDocument, read_yaml
 from runyard_contract.environment_spec import (
@@ -19,6 +21,7 @@ from runyard_contract.environment_spec import (
 from runyard_contract.errors import SpecInvalid, Unsupported
 
 DEFAULT_NAME = "project_environment"
+DEFAULT_FILE = "conda_dependencies.yml"
 DEFAULT_CHANNEL = "conda-forge"
 """Where conda packages come from when no channel is named."""
 
@@ -26,15 +29,13 @@ DEFAULT_CHANNEL = "conda-forge"
 _FILLED_PYTHON = "3.6.2"
 _FILLED_PIP = "azureml-defaults"
 
-_CONDA_NAME = re.compile(r"(?:[\w./-]+::)?(?P<name>[\w.-]+)(?P<version>.*)\Z", re.DOTALL)
-_PIP_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _HANDLED = ("python", "pip")  # conda packages that a pip-only environment has by itself
 _PYTHON = re.compile(r"python(?:\s*[=\s]=?\s*(?P<version>[0-9.]+?)(?:\.\*)?)?")
 _RANGE = re.compile(r"[<>!~,|*]")
 _NO_DEFAULTS = "nodefaults"  # conda's word for: only the channels that are named here
 
 
-class CondaDependencies:
+class CondaDependencies(SeldomMethods):
     """Python version, pip packages and conda packages, as in a conda `environment.yml`.
 
     Args:
@@ -119,6 +120,13 @@ class CondaDependencies:
         return made
 
     @classmethod
+    def from_file_content(cls, found: CondaFile) -> Self:
+        """Makes dependencies of what a conda YAML file was read to say."""
+        made = cls()
+        made._take(found)
+        return made
+
+    @classmethod
     def from_node(cls, node: Node, source: str) -> Self:
         """Reads dependencies that stand inside another YAML file."""
         made = cls()
@@ -155,7 +163,7 @@ class CondaDependencies:
     def python_version(self) -> str | None:
         """The Python asked for, such as "3.11", or None. Azure ML's 3.6.2 is no wish."""
         for package in self._conda:
-            name, version = _split_conda(package)
+            name, version = split_conda(package)
             if name == "python":
                 return None if version == _FILLED_PYTHON else version
         return None
@@ -190,21 +198,27 @@ class CondaDependencies:
 
     def remove_conda_package(self, conda_package: str) -> None:
         """Removes the conda package of that name, whatever its version."""
-        name = _split_conda(conda_package)[0]
-        self._conda = [one for one in self._conda if _split_conda(one)[0] != name]
+        name = split_conda(conda_package)[0]
+        self._conda = [one for one in self._conda if split_conda(one)[0] != name]
 
     def add_pip_package(self, pip_package: str) -> None:
-        """Adds a pip requirement such as "torch>=2"; one of the same name is replaced."""
-        self.remove_pip_package(pip_package)
-        self._pip.append((self._place(), pip_package.strip()))
+        """Adds a pip requirement such as "torch>=2"; one of the same name is replaced.
+
+        Raises `SpecInvalid` for an editable one, which is on this machine only.
+        """
+        line = pip_package.strip()
+        if line.startswith(("-e", "--editable")):
+            parse_requirements([(self._place(), line)], self._folder)
+        self.remove_pip_package(line)
+        self._pip.append((self._place(), line))
 
     def remove_pip_package(self, pip_package: str) -> None:
         """Removes the pip requirement of that name, whatever its version."""
-        name = _pip_name(pip_package)
+        name = pip_name(pip_package)
         self._pip = [
             (place, line)
             for place, line in self._pip
-            if line.startswith("-") or _pip_name(line) != name
+            if line.startswith("-") or pip_name(line) != name
         ]
 
     def set_pip_index_url(self, index_url: str) -> None:
@@ -214,8 +228,20 @@ class CondaDependencies:
         self.set_pip_option(f"--index-url {url}")
 
     def set_pip_option(self, pip_option: str) -> None:
-        """Adds a pip option such as `--extra-index-url https://…`."""
-        self._pip.append((self._place(), pip_option.strip()))
+        """Adds a pip option: `--index-url URL`, `--extra-index-url URL`, `--find-links URL`,
+        `--pre` or `--no-index`.
+
+        Raises `SpecInvalid` for what is no option; one that is not served is refused at submit.
+        """
+        line = pip_option.strip()
+        if not line.startswith("-"):
+            raise SpecInvalid(
+                f"{line[:100]!r} is no option of pip",
+                hint="write it as pip does, such as --extra-index-url https://…; packages are"
+                " added with add_pip_package",
+                option=line[:100],
+            )
+        self._pip.append((self._place(), line))
 
     def remove_pip_option(self, pip_option: str) -> None:
         """Removes the pip options of that name."""
@@ -223,6 +249,23 @@ class CondaDependencies:
         self._pip = [
             (place, line) for place, line in self._pip if re.split(r"[=\s]", line)[0] != name
         ]
+
+    def self_contained(self) -> Self:
+        """The same dependencies without a reference to a file or folder beside their own file:
+        what these say stands in them. Raises `SpecInvalid` as `to_requirements`."""
+        if any(
+            line.startswith(("-r", "-c", "--requirement", "--constraint"))
+            for _, line in self._pip + self._constraints
+        ):
+            made = self.from_requirements(self.to_requirements(), None, self._conda)
+        else:
+            made = self.from_requirements(Requirements(), None, self._conda)
+            made._pip, made._constraints = list(self._pip), list(self._constraints)
+        made._channels = [
+            one if one == _NO_DEFAULTS else self._channel(one) for one in self._channels
+        ]
+        made._name, made._variables = self._name, dict(self._variables)
+        return made
 
     @property
     def needs_conda(self) -> bool:
@@ -303,10 +346,14 @@ class CondaDependencies:
     def serialize_to_string(self) -> str:
         """The dependencies as conda's YAML."""
         document = YamlDocument("conda dependencies")
-        document.update(self.to_plain() or {"name": self._name, "dependencies": []}, {})
+        document.update(self.as_dict(), {})
         return document.dump()
 
-    def save(self, path: str | os.PathLike[str]) -> str:
+    def as_dict(self) -> dict[str, Any]:
+        """The content of the YAML file as lists and dicts."""
+        return dict(self.to_plain() or {"name": self._name, "dependencies": []})
+
+    def save(self, path: str | os.PathLike[str] = DEFAULT_FILE) -> str:
         """Writes the YAML file and gives back its path."""
         Path(path).write_text(self.serialize_to_string(), encoding="utf-8")
         return os.fspath(path)
@@ -315,7 +362,7 @@ class CondaDependencies:
         self, base_directory: str | os.PathLike[str], conda_file_path: str | None = None
     ) -> str:
         """Writes the file below a folder; gives back its path relative to the folder."""
-        relative = conda_file_path or "conda_dependencies.yml"
+        relative = conda_file_path or DEFAULT_FILE
         self.save(Path(base_directory) / relative)
         return relative
 
@@ -338,10 +385,10 @@ class CondaDependencies:
         return Place("pip packages", len(self._pip) + 1)
 
     def _other_conda(self) -> list[str]:
-        return [one for one in self._conda if _split_conda(one)[0] not in _HANDLED]
+        return [one for one in self._conda if split_conda(one)[0] not in _HANDLED]
 
     def _wanted_pip(self) -> list[tuple[Place, str]]:
-        return [(place, line) for place, line in self._pip if _pip_name(line) != _FILLED_PIP]
+        return [(place, line) for place, line in self._pip if pip_name(line) != _FILLED_PIP]
 
     def _take(self, found: CondaFile) -> None:
         """Takes over what a file says."""
@@ -351,19 +398,3 @@ class CondaDependencies:
         self._pip = found.pip
         self._constraints = found.constraints
         self._variables = found.variables
-
-
-def _split_conda(package: str) -> tuple[str, str | None]:
-    """(name, version wish in pip's terms) of conda's `channel::name=1.2=build`."""
-    match = _CONDA_NAME.match(package.strip())
-    if match is None:
-        return package.strip(), None
-    version = match["version"].strip()
-    if not version.startswith((">", "<", "!", "~")):
-        version = version.lstrip("=").split("=")[0]
-    return match["name"].lower(), version.strip().removesuffix(".*") or None
-
-
-def _pip_name(line: str) -> str:
-    match = _PIP_NAME.match(line.strip())
-    return re.sub(r"[-_.]+", "-", match[0]).lower() if match else line.strip()

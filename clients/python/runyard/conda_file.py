@@ -33,7 +33,7 @@ def read_conda(node: Node, source: str) -> CondaFile:
     found = CondaFile()
     for key, value in node.entries.items():
         if key == "name" and isinstance(value, Text):
-            found.name = value.value
+            found.name = "" if value.is_null else value.value
         elif key == "channels" and isinstance(value, Items):
             found.channels = [_text(one, source, "a channel") for one in value.items]
         elif key == "dependencies" and isinstance(value, Items):

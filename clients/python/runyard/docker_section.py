@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 from runyard.schema import seldom
 from runyard_contract.errors import SpecInvalid
@@ -11,6 +12,7 @@ from runyard_contract.errors import SpecInvalid
 DEFAULT_CPU_IMAGE = "mcr.microsoft.com/azureml/base:intelmpi2018.3-ubuntu16.04"
 DEFAULT_GPU_IMAGE = "mcr.microsoft.com/azureml/base-gpu:intelmpi2018.3-cuda9.0-cudnn7-ubuntu16.04"
 ALL_GPUS = "--gpus=all"
+_PLATFORM = {"architecture": "amd64", "os": "Linux"}  # what Azure ML writes into each file
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class ContainerRegistry:
     address: str | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    registry_identity: Any = field(default=None, metadata=seldom())
 
 
 @dataclass(slots=True)
@@ -56,6 +59,8 @@ class DockerSection:
     shm_size: str | None = "1g"
     arguments: list[str] = field(default_factory=list)
     base_image_registry: ContainerRegistry = field(default_factory=ContainerRegistry)
+    platform: Any = field(default=None, metadata=seldom())
+    build_context: Any = field(default=None, metadata=seldom())
 
     def unserved(self) -> list[tuple[str, str]]:
         """(key, why) of each setting that is not served."""
@@ -64,7 +69,18 @@ class DockerSection:
             found.append(
                 ("docker.baseImage", "Azure ML's own image of 2019 has no registry any more")
             )
-        if self.base_image_registry.username or self.base_image_registry.password:
+        if self.platform not in (None, _PLATFORM):
+            found.append(("docker.platform", "an image is taken for the platform of the node"))
+        if self.build_context:
+            found.append(
+                (
+                    "docker.buildContext",
+                    "the run's snapshot is the context: set docker.base_dockerfile, and put what"
+                    " it copies into the source directory",
+                )
+            )
+        registry = self.base_image_registry
+        if registry.username or registry.password or registry.registry_identity:
             found.append(
                 (
                     "docker.baseImageRegistry",
@@ -92,7 +108,7 @@ class DockerSection:
         extra = (ALL_GPUS,) if self.gpu_support and ALL_GPUS not in self.arguments else ()
         return DockerSpecification(
             image="" if self.base_dockerfile else self._image(),
-            dockerfile=self._dockerfile(self.base_dockerfile) if self.base_dockerfile else "",
+            dockerfile=self.dockerfile_text(),
             shm_bytes=int(options.host.get("ShmSize", shm_bytes)),
             network=str(options.host.get("NetworkMode", "")),
             arguments=(*self.arguments, *extra),
@@ -109,11 +125,16 @@ class DockerSection:
             raise _invalid("the Docker image", fault)
         return named
 
-    def _dockerfile(self, given: str) -> str:
-        """The text of the Dockerfile, which may be given by its path."""
+    def dockerfile_text(self) -> str:
+        """The text of the Dockerfile, which may be given by its path; empty where there is none.
+
+        Raises `SpecInvalid` for a file that can't be read, and a text that is no Dockerfile.
+        """
         from runyard_contract.docker_image import dockerfile_fault
 
-        text = given
+        given = text = self.base_dockerfile or ""
+        if not given:
+            return ""
         if "\n" not in given and not given.upper().startswith("FROM "):
             try:
                 with open(given, encoding="utf-8") as file:

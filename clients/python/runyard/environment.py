@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import builtins
+import copy
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from runyard.conda_dependencies import CondaDependencies
-from runyard.docker_section import DockerSection, DockerSpecification
+from runyard.docker_section import ContainerRegistry, DockerSection, DockerSpecification
+from runyard.environment_refusals import RefusedMethods
+from runyard.environment_sections import (
+    DEFAULT_INTERPRETER,
+    DatabricksSection,
+    PythonSection,
+    SparkSection,
+)
 from runyard.schema import seldom
 from runyard_contract.errors import SpecInvalid, Unsupported
 
-DEFAULT_INTERPRETER = "python"
+if TYPE_CHECKING:
+    from runyard.run import Run
+    from runyard.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,60 +58,7 @@ class EnvironmentSpecification:
 
 
 @dataclass(slots=True)
-class PythonSection:
-    """Python and its packages.
-
-    With `user_managed_dependencies` the interpreter at `interpreter_path` is taken as it is
-    ("python", the default, means the caller's); else `conda_dependencies` are installed.
-    """
-
-    user_managed_dependencies: bool = False
-    interpreter_path: str = DEFAULT_INTERPRETER
-    conda_dependencies_file: str | None = None
-    base_conda_environment: str | None = None
-    conda_dependencies: CondaDependencies = field(
-        default_factory=CondaDependencies, metadata=seldom()
-    )
-
-
-@dataclass(slots=True)
-class SparkPackage:
-    """One Maven package of a Spark job."""
-
-    group: str | None = None
-    artifact: str | None = None
-    version: str | None = None
-
-
-def _default_spark_packages() -> list[SparkPackage]:
-    return [SparkPackage("com.microsoft.ml.spark", "mmlspark_2.11", "0.12")]
-
-
-@dataclass(slots=True)
-class SparkSection:
-    """Spark packages: read and kept, they mean nothing to a Python run."""
-
-    repositories: list[str] = field(
-        default_factory=lambda: ["https://mmlspark.azureedge.net/maven"]
-    )
-    packages: list[SparkPackage] = field(default_factory=_default_spark_packages)
-    precache_packages: bool = True
-
-
-@dataclass(slots=True)
-class DatabricksSection:
-    """Databricks libraries: read and kept, they mean nothing to a Python run."""
-
-    maven_libraries: list[Any] = field(default_factory=list)
-    pypi_libraries: list[Any] = field(default_factory=list)
-    rcran_libraries: list[Any] = field(default_factory=list)
-    jar_libraries: list[Any] = field(default_factory=list)
-    egg_libraries: list[Any] = field(default_factory=list)
-    cluster: Any = field(default=None, metadata=seldom())
-
-
-@dataclass(slots=True)
-class Environment:
+class Environment(RefusedMethods):
     """What a script needs: an interpreter or packages, and environment variables.
 
         Environment.from_pip_requirements("iris", "requirements.txt")
@@ -110,6 +68,8 @@ class Environment:
         env.python.interpreter_path = "/opt/conda/envs/torch/bin/python"
 
     An environment that asks for nothing counts as unset: the run gets the caller's Python.
+    `inferencing_stack_version`, `spark` and `databricks` are kept in files and mean nothing to a
+    run; `r` is refused where it is set.
     """
 
     name: str | None = None
@@ -120,6 +80,7 @@ class Environment:
     spark: SparkSection = field(default_factory=SparkSection)
     databricks: DatabricksSection = field(default_factory=DatabricksSection)
     inferencing_stack_version: str | None = field(default=None, metadata=seldom())
+    r: Any = field(default=None, metadata=seldom())
 
     @classmethod
     def from_pip_requirements(cls, name: str, file_path: str | os.PathLike[str]) -> Self:
@@ -145,10 +106,33 @@ class Environment:
         return made
 
     @classmethod
+    def from_existing_conda_environment(
+        cls, name: str, conda_environment_name: str | os.PathLike[str]
+    ) -> Self:
+        """An environment with what is installed in a conda environment on this machine: packages
+        and versions without builds, so that another machine can have them, too.
+
+        Args:
+            conda_environment_name: its name, or the path of its folder. The conda, mamba or
+                micromamba of CONDA_EXE, MAMBA_EXE or PATH is asked.
+
+        Raises `EnvironmentNotFound`, with the nearest name, for one that there is not, and
+        `SpecInvalid` without such a program, or where it fails, with its last words.
+        """
+        from runyard.conda_export import export_environment
+
+        found = export_environment(os.fspath(conda_environment_name), os.environ)
+        made = cls(name)
+        made.python.conda_dependencies = CondaDependencies.from_file_content(found)
+        made.environment_variables = made.python.conda_dependencies.variables
+        return made
+
+    @classmethod
     def from_docker_image(
         cls,
         name: str,
         image: str,
+        container_registry: ContainerRegistry | None = None,
         conda_specification: str | os.PathLike[str] | None = None,
         pip_requirements: str | os.PathLike[str] | None = None,
     ) -> Self:
@@ -156,10 +140,13 @@ class Environment:
         engine knows or finds it.
 
         With a conda YAML file or a requirements.txt their packages are put on top, once; else the
-        image is taken as it is. Raises `SpecInvalid` for both at once, and as the readers of files.
+        image is taken as it is. Of `container_registry` only the address is served. Raises
+        `SpecInvalid` for both at once, and as the readers of files.
         """
         made = cls(name)
         made.docker.base_image = image
+        if container_registry is not None:
+            made.docker.base_image_registry = container_registry
         made._put_on_image(conda_specification, pip_requirements)
         return made
 
@@ -203,6 +190,122 @@ class Environment:
         else:
             self.python.user_managed_dependencies = True
 
+    def clone(self, new_name: str) -> Self:
+        """A copy under another name, which has no version until it is registered."""
+        made = copy.deepcopy(self)
+        made.name, made.version = new_name, None
+        return made
+
+    def register(self, workspace: Workspace) -> Self:
+        """Stores the environment in the workspace under its name, and gives back what is stored.
+
+        The same content is the same version, other content the next one. Raises `SpecInvalid`,
+        `Unsupported` as `to_specification`, and `NameInvalid`.
+        """
+        from runyard._environments import environment
+        from runyard.environment_store import store_environment
+
+        stored = store_environment(workspace, self.name or "", self, _interpreter())
+        return environment(stored, type(self))
+
+    @classmethod
+    def get(
+        cls,
+        workspace: Workspace,
+        name: str,
+        version: str | int | None = None,
+        label: str | None = None,
+    ) -> Self:
+        """A stored environment, the newest version unless one is named.
+
+        Args:
+            label: "latest", the newest version, is the only one that there is.
+
+        Raises `EnvironmentNotFound`, with the nearest name.
+        """
+        from runyard._environments import environment
+        from runyard.environment_store import get_environment
+
+        if label is not None and (label != "latest" or version is not None):
+            raise Unsupported(
+                f"label {label!r} is not served: stored environments have versions, and the newest"
+                ' is "latest"',
+                hint="name a version, or no label",
+                option="label",
+            )
+        found = get_environment(workspace, name, version)
+        return environment(found, cls)
+
+    @classmethod
+    def list(cls, workspace: Workspace) -> dict[str, Self]:
+        """The stored environments by name, in their newest versions."""
+        from runyard._environments import environment
+        from runyard.environment_store import list_environments
+
+        found = (environment(one, cls) for one in list_environments(workspace))
+        return {one.name or "": one for one in found}
+
+    def build(self, workspace: Workspace, image_build_compute: str | None = None) -> Run:
+        """Submits the run that builds the environment ahead on a target, and gives it back.
+
+        Args:
+            image_build_compute: the target. Default: "local".
+
+        `wait_for_completion(show_output=True)` of the run shows the build. Raises `SpecInvalid`
+        for an environment that asks for nothing.
+        """
+        from runyard._convert import run_record
+        from runyard.environment_store import BUILD_EXPERIMENT, submit_build
+        from runyard.experiment import Experiment
+        from runyard.run import Run
+        from runyard.run_spec import LOCAL
+        from runyardpb.v1 import runs_pb2
+
+        spec = runs_pb2.RunSpec(
+            kind=runs_pb2.RunSpec.KIND_ENVIRONMENT_BUILD,
+            compute_target=image_build_compute or LOCAL,
+        )
+        made = submit_build(workspace, spec, self, _interpreter())
+        return Run.from_record(Experiment(workspace, BUILD_EXPERIMENT), run_record(made))
+
+    def build_local(
+        self, workspace: Workspace, platform: str | None = None, **options: object
+    ) -> Run:
+        """Builds the environment on this machine, shows it live, and gives back the run that did.
+
+        Raises `RunFailed` where it can't be built. `platform` and other options of Azure ML are
+        refused: whether there is an image is the environment's to say.
+        """
+        given = [name for name, value in {"platform": platform, **options}.items() if value]
+        if given:
+            raise Unsupported(
+                f"build_local has no {', '.join(given)} here",
+                hint="leave it out; where docker.enabled is set, an image is built",
+                option=given[0],
+            )
+        run = self.build(workspace)
+        run.wait_for_completion(show_output=True)
+        return run
+
+    def save_to_directory(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Writes the environment into a folder, to be edited: `azureml_environment.json`, and
+        beside it `conda_dependencies.yml` and `BaseDockerfile` where there are such.
+
+        Files that its packages include are written out. Raises `SpecInvalid` for a folder with
+        something in it, unless it is to `overwrite` these files.
+        """
+        from runyard.environment_folder import save_environment
+
+        save_environment(self, path, is_overwriting=overwrite)
+
+    @classmethod
+    def load_from_directory(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads what `save_to_directory` wrote, also Azure ML's. Raises `SpecInvalid` with file
+        and line."""
+        from runyard.environment_folder import load_environment
+
+        return load_environment(cls, path)
+
     @property
     def is_unset(self) -> bool:
         """Whether nothing is asked for, so that the run gets the caller's Python."""
@@ -211,13 +314,15 @@ class Environment:
             return False
         return not (python.user_managed_dependencies or python.conda_dependencies.has_packages)
 
-    def unserved(self) -> list[tuple[str, str]]:
+    def unserved(self) -> builtins.list[tuple[str, str]]:
         """(key, why) of each setting that would change the run and is not served yet."""
         found = self.docker.unserved() if self.docker.enabled else []
         if self.python.base_conda_environment:
             found.append(
                 ("python.baseCondaEnvironment", "an environment is built from packages alone")
             )
+        if self.r is not None:
+            found.append(("r", "R comes with an image that has it: set docker.base_image"))
         return found
 
     def to_specification(self) -> EnvironmentSpecification:
@@ -283,3 +388,10 @@ def _checked_variable(name: str, value: str) -> str:
             variable=name[:100],
         )
     return value
+
+
+def _interpreter() -> bytes:
+    """The caller's Python, which pip packages are for where no version is named."""
+    from runyard.interpreter import submitting_interpreter
+
+    return os.fsencode(submitting_interpreter().path)

@@ -78,8 +78,10 @@ class Usage:
     """What a run used, over all its attempts that have ended.
 
     cpu_time_s: user and system time of all its processes. peak_memory_bytes: the largest resident
-    set that any one process had. wall_time_s: how long the program ran. log_bytes: its logs.
-    output_bytes: its files; None in listings. workdir_bytes: what it left in its working folder.
+    set that any one process had; of a container the most it had as a whole, files that it read
+    among it. Both are 0 where they are not known. wall_time_s: how long the program ran.
+    log_bytes: its logs. output_bytes: its files; None in listings. workdir_bytes: what it left in
+    its working folder.
     """
 
     cpu_time_s: float

@@ -135,7 +135,10 @@ class _Collector:
             as_constraint = is_constraint or option in ("-c", "--constraint")
             self.file(folder / value, is_constraint=as_constraint, included_at=place)
         elif option in _INDEX_OPTIONS and value:
-            _check_url(place, value, option)
+            if _INDEX_OPTIONS[option] == "--find-links" and _is_folder(value):
+                value = _folder_url(value, folder)
+            else:
+                _check_url(place, value, option)
             self.index_options[f"{_INDEX_OPTIONS[option]} {value}"] = None
         elif option in _SWITCHES and not value:
             self.index_options[option] = None
@@ -157,6 +160,16 @@ def _split_option(line: str) -> tuple[str, str]:
         option, _, value = re.sub(r"[=\s]", " ", line, count=1).partition(" ")
         return option, value.strip()
     return line[:2], line[2:].strip()
+
+
+def _is_folder(value: str) -> bool:
+    """Whether wheels lie there on the disk of the node that builds."""
+    return value.startswith("file:///") or "://" not in value
+
+
+def _folder_url(value: str, folder: Path) -> str:
+    """A folder of wheels as a URL; a relative one is below that of the file that names it."""
+    return value if "://" in value else (folder / Path(value).expanduser()).resolve().as_uri()
 
 
 def _requirement(place: Place, line: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.duration_pb2 import Duration
 
 from runyard import quantities
+from runyard.environment_names import specified_name
 from runyard.script_run_config import ScriptRunConfig, as_bytes
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.ids import check_compute_name
@@ -63,7 +64,7 @@ def run_spec(
         kind=runs_pb2.RunSpec.KIND_PROGRAM,
         compute_target=wanted.target,
         snapshot=snapshot,
-        environment_name=wanted.environment_name,
+        environment_name=_stored_name(wanted.environment_name, snapshot),
         environment_variables=_variables(wanted.variables),
         resources=common_pb2.Resources(
             cpu_millicores=0 if config.cpus is None else quantities.cpu_millicores(config.cpus),
@@ -97,6 +98,11 @@ def run_spec(
         if message is not None:
             spec.environment.CopyFrom(message)
     return spec
+
+
+def _stored_name(named: str, snapshot: str) -> str:
+    """How a stored environment is named, which is in the snapshot's workspace."""
+    return specified_name(snapshot.split("/")[1], named) if named else ""
 
 
 def environment_message(

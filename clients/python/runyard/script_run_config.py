@@ -32,7 +32,7 @@ class ScriptRunConfig:
         arguments: words for the script; numbers become text, bytes pass unchanged.
         run_config: target, environment and limits; the other arguments come before it.
         compute_target: a target or its name. Default "local".
-        environment: an Environment, or the name of a stored one.
+        environment: an Environment, or a stored one by name: "iris", or "iris:2" for version 2.
         max_run_duration_seconds: the run is stopped after so many seconds.
         command: a program and its arguments instead of a script, started without a shell.
         cpus, memory, gpus: what the run needs of a node: cores, bytes (or "2GiB"), whole GPUs.

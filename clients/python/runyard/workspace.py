@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from runyard.address import resolve
 from runyard.channel import Connection
 from runyard_contract.ids import check_workspace_name
-from runyard_contract.limits import PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
     from runyard.compute import ComputeTarget
     from runyard.environment import Environment
+    from runyard.environment_prune import PrunedNode
     from runyard.experiment import Experiment
 
 DEFAULT_WORKSPACE = "default"
@@ -81,23 +81,33 @@ class Workspace:
     @property
     def environments(self) -> dict[str, Environment]:
         """The stored environments by name, in their newest versions, read now."""
-        return {environment.name or "": environment for environment in self._environments()}
+        from runyard.environment import Environment
 
-    def _environments(self) -> Iterator[Environment]:
-        """The stored environments, page by page."""
-        from runyard._environments import environment
-        from runyardpb.v1 import environments_pb2, environments_pb2_grpc
+        return Environment.list(self)
 
-        request = environments_pb2.ListEnvironmentsRequest(
-            parent=f"workspaces/{self._name}", page_size=PAGE_SIZE_MAX
+    def prune_environments(
+        self,
+        compute_target: str | None = None,
+        older_than: float | None = None,
+        max_size: int | None = None,
+        dry_run: bool = False,
+    ) -> list[PrunedNode]:
+        """Removes built environments that no run has or waits for from nodes; gives their answers.
+
+        What is removed is built again when a run asks for it. Of each node first those go that were
+        last used longer ago than `older_than`, then the least recently used until the rest has at
+        most `max_size`. With neither all go.
+
+        Args:
+            compute_target: whose nodes. Default: all that are connected; others are named.
+            older_than: seconds.
+            max_size: bytes.
+            dry_run: only says what would go.
+
+        Raises `ComputeNotFound`, and `SpecInvalid` for a negative number.
+        """
+        from runyard.environment_prune import prune_environments
+
+        return list(
+            prune_environments(self, compute_target, older_than, max_size, is_dry_run=dry_run)
         )
-        while True:
-            answer = self._connection.unary(
-                environments_pb2_grpc.EnvironmentServiceStub,
-                lambda stub: stub.ListEnvironments,
-                request,
-            )
-            yield from map(environment, answer.environments)
-            if not answer.next_page_token:
-                return
-            request.page_token = answer.next_page_token

@@ -91,15 +91,20 @@ class YamlDocument:
 
 def read_yaml(path: Path) -> YamlDocument:
     """Reads a YAML file of at most 128 KiB; `SpecInvalid` says what is wrong with it."""
+    return YamlDocument(str(path), read_text(path))
+
+
+def read_text(path: Path, limit_bytes: int = FILE_MAX_BYTES) -> str:
+    """The text of a file in UTF-8. Raises `SpecInvalid` for one that is larger or none."""
     try:
         with path.open("rb") as file:
-            data = file.read(FILE_MAX_BYTES + 1)
+            data = file.read(limit_bytes + 1)
     except OSError as error:
         raise SpecInvalid(f"cannot read {path}: {error.strerror}", file=str(path)) from None
-    if len(data) > FILE_MAX_BYTES:
-        raise SpecInvalid(f"{path} is larger than {FILE_MAX_BYTES >> 10} KiB", file=str(path))
+    if len(data) > limit_bytes:
+        raise SpecInvalid(f"{path} is larger than {limit_bytes >> 10} KiB", file=str(path))
     try:
-        return YamlDocument(str(path), data.decode("utf-8-sig"))
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SpecInvalid(
             f"{path} is not UTF-8 text (byte {error.start})",

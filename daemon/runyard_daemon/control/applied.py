@@ -194,8 +194,8 @@ def _write(
         changes.update(end.changes)
     attempts.update(conn, report.ref, **facts)
     executed = {f"runyard.{name}": text for name, text in report.execution.items()}
-    if executed.keys() - run.properties.keys():
-        labels.add_properties(conn, run.run_id, executed)
+    if not executed.items() <= run.properties.items():
+        labels.set_properties(conn, run.run_id, executed)
     advance(conn, run, happened, AGENT, now_us, **changes)
 
 

@@ -1,24 +1,24 @@
-"""The file format of a backup: a tar of plain files in zstd, sealed by its last member.
+"""The file format of backups and exported environments: plain files in a tar, packed with zstd.
 
-`backup.json` comes first, then `runyard.db`, `blobs/<digest>` and
+A note comes first, such as `backup.json`; then, in a backup, `runyard.db`, `blobs/<digest>` and
 `runs/<experiment>/<run>/<attempt>/<file>`, and last `end.json`, which has the digest of all bytes
 of the tar before it. Any tar reads it. The reader here takes nothing but plain files whose names
-are of these forms, so that no archive, however it was made, writes anywhere else.
+are of the forms that its kind knows, so that no archive, however it was made, writes anywhere else.
 """
 
 from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
 import blake3
 import zstandard
 
 from runyard_contract.digest import is_digest
-from runyard_contract.errors import BackupInvalid, UnsafePath
+from runyard_contract.errors import BackupInvalid, RunyardError, UnsafePath
 from runyard_contract.limits import PATH_BYTES
 from runyard_contract.paths import shown, split_rel
 
@@ -31,6 +31,46 @@ _BLOCK: Final = 512
 _PIECE: Final = 1 << 20
 _SIZE_FIELD: Final = slice(124, 136)
 _CHECKSUM_FIELD: Final = slice(148, 156)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveKind:
+    """What an archive is of.
+
+    Args:
+        head: the name of its first member, a note with `format`.
+        format: the one that is written and read.
+        knows: whether a member may have a name of these parts.
+        fault: the error for a file where something is not as it must be.
+    """
+
+    head: str
+    format: int
+    knows: Callable[[tuple[str, ...]], bool]
+    fault: Callable[[str], RunyardError]
+
+
+def is_blob(parts: tuple[str, ...]) -> bool:
+    """Whether it is the name of a blob, `blobs/<digest>`."""
+    return len(parts) == 2 and parts[0] == "blobs" and is_digest(parts[1])
+
+
+def _no_backup(what: str) -> RunyardError:
+    return BackupInvalid(
+        f"the file is no whole backup: {what}",
+        hint="use another backup; nothing was changed",
+        what=what,
+    )
+
+
+BACKUP: Final = ArchiveKind(
+    HEAD,
+    FORMAT,
+    lambda parts: (
+        parts == (DATABASE,) or is_blob(parts) or (len(parts) == 5 and parts[0] == "runs")
+    ),
+    _no_backup,
+)
 
 
 class ArchiveWriter:
@@ -88,32 +128,41 @@ class Member:
     size_bytes: int
     pieces: Iterator[bytes]
     """Its bytes; to be used up before the next member."""
+    fault: Callable[[str], RunyardError] = field(repr=False)
 
     def read(self, max_bytes: int) -> bytes:
-        """All of it. Raises BackupInvalid for more than that."""
+        """All of it. Raises the archive's error for more than that."""
         if self.size_bytes > max_bytes:
-            raise _fault(f"{self.name} has {self.size_bytes} bytes, over {max_bytes}")
+            raise self.fault(f"{self.name} has {self.size_bytes} bytes, over {max_bytes}")
         return b"".join(self.pieces)
 
 
 class ArchiveReader:
-    """Reads an archive once, from its first byte to its last; checks every word of it."""
+    """Reads an archive once, from its first byte to its last; checks every word of it.
 
-    def __init__(self, file: IO[bytes]) -> None:
+    Every fault is raised as the error of its kind.
+    """
+
+    def __init__(self, file: IO[bytes], kind: ArchiveKind = BACKUP) -> None:
+        self._kind = kind
+        self.note: dict[str, Any] = {}
+        """What its first member says, once there is a member behind it."""
         self._stream = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file)
         self._digest = blake3.blake3()
 
     def members(self) -> Iterator[Member]:
-        """All members between `backup.json` and `end.json`; the latter is checked at the end.
+        """All members between the first note and `end.json`; the latter is checked at the end.
 
-        Raises BackupInvalid for whatever is not as `ArchiveWriter` writes it, cut off or changed.
+        Raises for whatever is not as `ArchiveWriter` writes it, cut off or changed.
         """
+        kind, fault = self._kind, self._kind.fault
         head = self._next()
-        if head.name != HEAD:
-            raise _fault(f"it begins with {shown(head.name)!r}")
-        note = _note(head)
-        if note.get("format") != FORMAT:
-            raise _fault(f"it is of format {note.get('format')!r}, this version reads {FORMAT}")
+        if head.name != kind.head:
+            raise fault(f"it begins with {shown(head.name)!r}")
+        self.note = _note(head)
+        found = self.note.get("format")
+        if found != kind.format:
+            raise fault(f"it is of format {found!r:.40}, this version reads {kind.format}")
         while True:
             so_far = self._digest.hexdigest()
             member = self._next()
@@ -121,19 +170,30 @@ class ArchiveReader:
                 break
             yield member
             for _ in member.pieces:
-                raise _fault(f"{member.name} was not read to its end")
+                raise fault(f"{member.name} was not read to its end")
         if _note(member).get("digest") != so_far:
-            raise _fault("its bytes do not have the digest that its end names")
+            raise fault("its bytes do not have the digest that its end names")
 
     def _next(self) -> Member:
         """The next member; the one before must be used up."""
         try:
             info = tarfile.TarInfo.frombuf(self._take(_BLOCK), "utf-8", "strict")
         except (tarfile.HeaderError, UnicodeDecodeError, ValueError) as error:
-            raise _fault(f"a member can't be read: {error}") from None
+            raise self._kind.fault(f"a member can't be read: {error}") from None
         if info.type not in {tarfile.REGTYPE, tarfile.AREGTYPE} or info.size < 0:
-            raise _fault(f"{shown(info.name[:PATH_BYTES])!r} is no plain file")
-        return Member(info.name, _checked(info.name), info.size, self._content(info.size))
+            raise self._kind.fault(f"{shown(info.name[:PATH_BYTES])!r} is no plain file")
+        parts = self._checked(info.name)
+        return Member(info.name, parts, info.size, self._content(info.size), self._kind.fault)
+
+    def _checked(self, name: str) -> tuple[str, ...]:
+        """The parts of a name of one of the known forms."""
+        try:
+            parts = split_rel(name)
+        except UnsafePath as error:
+            raise self._kind.fault(error.message) from None
+        if name not in {self._kind.head, END} and not self._kind.knows(parts):
+            raise self._kind.fault(f"{shown(name)!r} does not belong in it")
+        return parts
 
     def _content(self, size_bytes: int) -> Iterator[bytes]:
         left = size_bytes
@@ -151,30 +211,14 @@ class ArchiveReader:
             try:
                 piece = self._stream.read(left)
             except zstandard.ZstdError as error:
-                raise _fault(f"it can't be unpacked: {error}") from None
+                raise self._kind.fault(f"it can't be unpacked: {error}") from None
             if not piece:
-                raise _fault("it is cut off")
+                raise self._kind.fault("it is cut off")
             pieces.append(piece)
             left -= len(piece)
         data = b"".join(pieces)
         self._digest.update(data)
         return data
-
-
-def _checked(name: str) -> tuple[str, ...]:
-    """The parts of a name of one of the known forms."""
-    try:
-        parts = split_rel(name)
-    except UnsafePath as error:
-        raise _fault(error.message) from None
-    is_known = (
-        name in {HEAD, DATABASE, END}
-        or (len(parts) == 2 and parts[0] == "blobs" and is_digest(parts[1]))
-        or (len(parts) == 5 and parts[0] == "runs")
-    )
-    if not is_known:
-        raise _fault(f"{shown(name)!r} is no file of a backup")
-    return parts
 
 
 def _note(member: Member) -> dict[str, Any]:
@@ -183,13 +227,5 @@ def _note(member: Member) -> dict[str, Any]:
     except ValueError:
         note = None
     if not isinstance(note, dict):
-        raise _fault(f"{member.name} can't be read")
+        raise member.fault(f"{member.name} can't be read")
     return note
-
-
-def _fault(what: str) -> BackupInvalid:
-    return BackupInvalid(
-        f"the file is no whole backup: {what}",
-        hint="use another backup; nothing was changed",
-        what=what,
-    )

@@ -119,8 +119,9 @@ class _Contents:
         yield from archive.finish()
 
     def _pack_blobs(self, archive: ArchiveWriter) -> Iterator[bytes]:
-        read = self._store.read
-        for digest, data in needed_blobs(self._copy.snapshots(), self._copy.files(), read):
+        copy, read = self._copy, self._store.read
+        blobs = needed_blobs(copy.snapshots(), copy.files(), read, copy.sealed())
+        for digest, data in blobs:
             yield from archive.add(f"blobs/{digest}", len(data), [data])
             self.blobs += 1
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import secrets
 from dataclasses import dataclass
 
 from runyard_contract.errors import NodeUnreachable, RunFileNotFound, StateNotAllowed
 from runyard_contract.states import FINAL
 from runyard_daemon.control.live import Live, run_name
 from runyard_daemon.control.orders import Collect, RunRef
+from runyard_daemon.control.questions import Questions
 from runyard_daemon.core.types import NodeId
 from runyard_daemon.store import attempts
 from runyard_daemon.store.runs import RunRecord
@@ -27,12 +26,12 @@ class Collected:
 
 
 class Collector:
-    """Asks agents for working folders and matches their answers."""
+    """Asks agents for working folders."""
 
-    def __init__(self, live: Live, timeout_s: float) -> None:
+    def __init__(self, live: Live, questions: Questions, timeout_s: float) -> None:
         self._live = live
+        self._questions = questions
         self._timeout_s = timeout_s
-        self._pending: dict[str, tuple[NodeId, asyncio.Future[Collected]]] = {}
 
     async def collect(self, run: RunRecord) -> int:
         """Brings the working folder of an ended run into its record; gives the number of files.
@@ -51,7 +50,9 @@ class Collector:
             raise RunFileNotFound.named("workdir/")
         node = NodeId(record.node_id)
         target = RunRef(run_name(run.workspace, run.experiment, run.run_id), record.ref)
-        answer = await self._ask(node, target)
+        answer = await self._questions.ask(
+            node, lambda request_id: Collect(target, request_id), Collected, self._timeout_s
+        )
         if answer.is_gone:
             raise RunFileNotFound(
                 f"the working folder of {run.run_id} is no longer kept on {run.node}",
@@ -65,37 +66,3 @@ class Collector:
                 node=run.node,
             )
         return answer.file_count
-
-    async def _ask(self, node: NodeId, target: RunRef) -> Collected:
-        request_id = secrets.token_hex(8)
-        answer: asyncio.Future[Collected] = asyncio.get_running_loop().create_future()
-        self._pending[request_id] = (node, answer)
-        try:
-            if not self._live.order(node, Collect(target, request_id)):
-                raise _away(node)
-            async with asyncio.timeout(self._timeout_s):
-                return await answer
-        except TimeoutError:
-            raise _away(node) from None
-        finally:
-            del self._pending[request_id]
-
-    def answered(self, node: NodeId, request_id: str, collected: Collected) -> None:
-        """Takes an agent's answer; one that nobody waits for, or of another node, is dropped."""
-        asked, answer = self._pending.get(request_id, (None, None))
-        if answer is not None and asked == node and not answer.done():
-            answer.set_result(collected)
-
-    def lost(self, node: NodeId) -> None:
-        """Takes the end of a node's session: nobody is left to answer."""
-        for asked, answer in self._pending.values():
-            if asked == node and not answer.done():
-                answer.set_exception(_away(node))
-
-
-def _away(node: NodeId) -> NodeUnreachable:
-    return NodeUnreachable(
-        f"the node {node} does not answer",
-        hint="try again when it is connected: `runyard compute show` says so",
-        node=str(node),
-    )

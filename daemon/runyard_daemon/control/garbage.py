@@ -26,7 +26,7 @@ from runyard_contract.content.store import ContentStore
 from runyard_contract.errors import BlobCorrupt, BlobMissing, StateNotAllowed
 from runyard_daemon.content import Content
 from runyard_daemon.control.live import Live
-from runyard_daemon.control.needed import Reach, Reached
+from runyard_daemon.control.needed import Reach, Reached, whole_only
 from runyard_daemon.store import references
 from runyard_daemon.store.references import Roots, Unused
 
@@ -76,6 +76,8 @@ class Round:
             self._mark(f"the snapshot {digest}", self._reach.tree(digest))
         for digest in roots.chunk_lists:
             self._mark(f"a file of a run ({digest})", self._reach.file(digest, is_chunked=True))
+        for digest in roots.sealed:
+            self._needed.update(blob for blob, _ in whole_only(self._reach.tree(digest)))
 
     def _mark(self, what: str, reached: Iterable[Reached]) -> None:
         try:

@@ -10,7 +10,7 @@ from runyard_contract.record import record, replace
 from runyard_daemon.content import Content
 from runyard_daemon.control.advance import DAEMON, USER, advance
 from runyard_daemon.control.live import HeldAttempt, Live
-from runyard_daemon.control.orders import Lease, Lock
+from runyard_daemon.control.orders import Lease
 from runyard_daemon.control.snapshots import inline_manifests
 from runyard_daemon.core.lifecycle import Event, applies, next_state
 from runyard_daemon.core.types import AttemptRef, Grant
@@ -176,10 +176,7 @@ class Grants:
                 granted.spec.spec,
                 granted.spec.environment,
                 manifests,
-                tuple(
-                    Lock(lock.platform, lock.text, lock.hash, lock.create_time_us)
-                    for lock in granted.locks
-                ),
+                granted.locks,
                 granted.is_ahead,
             ),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from runyard_contract.states import RunState
@@ -212,7 +212,7 @@ class Greeter:
         spec = self._live.store.peek(lambda conn: runs.get_spec(conn, held.ref.run_id))
         return self._read_spec(spec).grace_s
 
-    def built(self, session: Session, builds: Mapping[str, EnvironmentBuild]) -> None:
+    def built(self, session: Session, builds: Mapping[str, Sequence[EnvironmentBuild]]) -> None:
         """Takes what is built on a node, all of it, by the hash of its lock."""
         if self._live.sessions.get(session.node) is session:
             self._live.builds[session.node] = builds

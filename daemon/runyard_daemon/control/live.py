@@ -6,7 +6,7 @@ All of it can be built again from the store (`startup`); it belongs to the event
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from runyard_daemon.control.background import Background
@@ -72,7 +72,7 @@ class Live:
     """What agents hold and the records don't know, as after a restore, by their last Hello."""
     nodes: dict[NodeId, Node] = field(default_factory=dict)
     """All that are known, connected or not."""
-    builds: dict[NodeId, Mapping[str, EnvironmentBuild]] = field(default_factory=dict)
+    builds: dict[NodeId, Mapping[str, Sequence[EnvironmentBuild]]] = field(default_factory=dict)
     """Environments that are built on nodes with a session, by the hash of their lock."""
     unseen: dict[NodeId, BootTime] = field(default_factory=dict)
     """Since when nodes without a session are out of touch, by this machine's boot clock."""
@@ -117,11 +117,11 @@ class Live:
         self.note_activity()
 
     def builds_of(self, lock_hash: str) -> list[tuple[str, EnvironmentBuild]]:
-        """Where the environment of a lock is built: names of nodes, in order, with the builds."""
+        """Where the environments of a lock are built: names of nodes, in order, with the builds."""
         found = [
-            (self.nodes[node].name, builds[lock_hash])
+            (self.nodes[node].name, build)
             for node, builds in self.builds.items()
-            if lock_hash in builds
+            for build in builds.get(lock_hash, ())
         ]
         return sorted(found, key=lambda one: one[0])
 

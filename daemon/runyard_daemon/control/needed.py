@@ -1,11 +1,13 @@
-"""The blobs that records need: trees of snapshots, files of runs, their chunks."""
+"""The blobs that records need: trees of snapshots and sealed environments, files of runs."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from runyard_contract import manifest
+from runyard_contract.errors import BlobCorrupt, BlobMissing
 from runyard_daemon.store.files import NeededFile
 
 Read = Callable[[str], bytes]
@@ -62,11 +64,15 @@ class Reach:
 
 
 def needed_blobs(
-    snapshots: Iterable[str], files: Iterable[NeededFile], read: Read
+    snapshots: Iterable[str],
+    files: Iterable[NeededFile],
+    read: Read,
+    sealed: Iterable[str] = (),
 ) -> Iterator[tuple[str, bytes]]:
-    """Digest and bytes of every blob below these snapshots and of these files, each once.
+    """Digest and bytes of every blob that these records lead to, each once.
 
-    Raises what `read` raises, and ManifestInvalid for what is no manifest.
+    What a sealed environment lacks is passed over: it can be made again. Else it raises what `read`
+    raises, and ManifestInvalid for what is no manifest.
     """
     reach = Reach(read)
     reached = chain(
@@ -78,3 +84,16 @@ def needed_blobs(
         if digest not in seen:
             seen.add(digest)
             yield digest, read(digest) if data is None else data
+    for root in sealed:
+        for digest, data in whole_only(reach.tree(root)):
+            if digest in seen:
+                continue
+            seen.add(digest)
+            with contextlib.suppress(BlobMissing, BlobCorrupt):
+                yield digest, read(digest) if data is None else data
+
+
+def whole_only(reached: Iterable[Reached]) -> Iterator[Reached]:
+    """The same up to what is missing or damaged."""
+    with contextlib.suppress(BlobMissing, BlobCorrupt):
+        yield from reached

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from runyard_contract.record import record
 from runyard_daemon.core.types import AttemptRef, NodeId
+from runyard_daemon.store.environments import LockRecord
 
 
 @record
@@ -15,16 +16,6 @@ class RunRef:
     name: str
     """`workspaces/{workspace}/experiments/{experiment}/runs/{run}`."""
     ref: AttemptRef
-
-
-@record
-class Lock:
-    """A resolved environment for one platform and Python."""
-
-    platform: str
-    text: str
-    hash: str
-    create_time_us: int
 
 
 @record
@@ -38,7 +29,7 @@ class Lease:
     """The serialized environment after names and defaults were resolved; empty: none."""
     manifests: tuple[tuple[str, bytes], ...]
     """(digest, bytes) of the snapshot's manifests; empty where they are too large together."""
-    locks: tuple[Lock, ...]
+    locks: tuple[LockRecord, ...]
     is_ahead: bool = False
     """Sent before the node has room: to be begun when it has, or given back."""
 
@@ -70,13 +61,23 @@ class Collect:
 
 
 @record
+class Prune:
+    """Remove built environments that no run has or waits for."""
+
+    request_id: str
+    older_than_s: float | None
+    max_size_bytes: int | None
+    is_dry_run: bool
+
+
+@record
 class Goodbye:
     """The daemon ends; with `is_stop` the agent ends too."""
 
     is_stop: bool
 
 
-Order = Lease | Cancel | Forget | Collect | Goodbye
+Order = Lease | Cancel | Forget | Collect | Prune | Goodbye
 
 
 class Session(Protocol):

@@ -56,9 +56,13 @@ class AttemptReport:
 
 @record
 class EnvironmentBuild:
-    """An environment as it is built on a node. `hits` are runs that got it without building it."""
+    """An environment as it is built on a node. `hits` are runs that got it without building it.
+
+    `key` names it there: there may be several of one lock.
+    """
 
     lock_hash: str
+    key: str
     size_bytes: int
     create_time_us: int
     last_use_time_us: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runyard_contract.content.store import ContentStore
@@ -16,6 +16,11 @@ from runyard_daemon.content import Content
 from runyard_daemon.control.attemptlogs import AttemptLogs
 from runyard_daemon.control.callers import caller, may_act_for
 from runyard_daemon.control.live import Live
+from runyard_daemon.control.runenvironment import (
+    ENVIRONMENT_PATHS,
+    Describe,
+    environment_files,
+)
 from runyard_daemon.core.types import AttemptRef
 from runyard_daemon.logs.layout import AttemptKey, LogFile
 from runyard_daemon.store import Connection, attempts, files
@@ -33,7 +38,7 @@ LOG_PATHS = {
 
 @dataclass(frozen=True, slots=True)
 class LogListing:
-    """A log among the files of a run."""
+    """A log among the files of a run, or another that is not there by content."""
 
     path: str
     size_bytes: int
@@ -42,8 +47,9 @@ class LogListing:
 class RunFiles:
     """Registers, lists and reads files of runs."""
 
-    def __init__(self, live: Live, content: Content, logs: AttemptLogs) -> None:
+    def __init__(self, live: Live, content: Content, logs: AttemptLogs, describe: Describe) -> None:
         self._live = live
+        self._describe = describe
         self._content = content
         self._logs = logs
 
@@ -97,6 +103,10 @@ class RunFiles:
                 raise SpecInvalid(
                     violations=[(f"files[{index}].path", f"{file.path} is a log of the run")]
                 )
+            if file.path in ENVIRONMENT_PATHS:
+                raise SpecInvalid(
+                    violations=[(f"files[{index}].path", f"{file.path} tells of its environment")]
+                )
             if len(file.digest) != 64 or file.size_bytes < 0:
                 raise SpecInvalid(violations=[(f"files[{index}].content", "needs digest and size")])
         await self._content.run(lambda store: _check_content(store, found))
@@ -111,9 +121,9 @@ class RunFiles:
             )
         )
         known += [
-            log
-            for log in self._log_listing(run)
-            if log.path.startswith(prefix) and log.path > after
+            made
+            for made in (*self._log_listing(run), *await self._environment_listing(run))
+            if made.path.startswith(prefix) and made.path > after
         ]
         return sorted(known, key=lambda file: file.path)[:limit]
 
@@ -122,6 +132,15 @@ class RunFiles:
             return []
         sizes = self._logs.reader.sizes(_key(run))
         return [LogListing(path, sizes[file]) for path, file in LOG_PATHS.items() if file in sizes]
+
+    async def _environment_listing(self, run: RunRecord) -> list[LogListing]:
+        files = await self._environment(run)
+        return [LogListing(path, len(data)) for path, data in files.items()]
+
+    async def _environment(self, run: RunRecord) -> Mapping[str, bytes]:
+        return await self._live.store.read(
+            lambda conn: environment_files(conn, run, self._describe)
+        )
 
     async def read(self, run: RunRecord, path: str, offset_bytes: int) -> AsyncIterator[bytes]:
         """The bytes of a file from an offset on, up to 1 MiB at a time; content is verified.
@@ -134,6 +153,10 @@ class RunFiles:
         if file is not None:
             async for data in self._read_content(file, offset_bytes):
                 yield data
+            return
+        if path in ENVIRONMENT_PATHS and path in (made := await self._environment(run)):
+            for start in range(offset_bytes, len(made[path]), LOG_CHUNK_BYTES):
+                yield made[path][start : start + LOG_CHUNK_BYTES]
             return
         log = LOG_PATHS.get(path)
         if log is None or not run.attempt or log not in self._logs.reader.sizes(_key(run)):
@@ -169,6 +192,7 @@ class RunFiles:
     async def _not_found(self, run: RunRecord, path: str) -> RunFileNotFound:
         known = await self._live.store.read(lambda conn: files.paths(conn, run.run_id))
         known += [log.path for log in self._log_listing(run)]
+        known += await self._environment(run)
         return RunFileNotFound.named(path, nearest(path, known))
 
 

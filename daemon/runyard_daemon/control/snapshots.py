@@ -36,6 +36,18 @@ FindKnown = Callable[[Sequence[DirectoryRecord]], Collection[str]]
 """Gives the digests of those directories that were found complete and safe before."""
 
 
+@dataclass(frozen=True, slots=True)
+class TreeLimits:
+    """How much a tree may be: files and links, bytes, and all entries of its folders."""
+
+    files: int = SNAPSHOT_MAX_FILES
+    size_bytes: int = SNAPSHOT_MAX_BYTES
+    entries: int = SNAPSHOT_MAX_ENTRIES
+
+
+OF_SNAPSHOTS = TreeLimits()
+
+
 @dataclass(slots=True)
 class Checked:
     """What a walk over a tree found."""
@@ -47,16 +59,18 @@ class Checked:
     no link in them leads out of them."""
 
 
-def check_tree(root: str, content: ContentStore, find_known: FindKnown) -> Checked:
+def check_tree(
+    root: str, content: ContentStore, find_known: FindKnown, limits: TreeLimits = OF_SNAPSHOTS
+) -> Checked:
     """Makes sure that a tree is safe, within the limits and complete; walks what is not known.
 
     Raises BlobMissing, ManifestInvalid, UnsafePath, PathCollision, SnapshotTooLarge, BlobCorrupt.
     """
     entries = manifest.read_directory(root, lambda digest: _read_held(content, digest))
     files, size_bytes = _totals(entries)
-    if files > SNAPSHOT_MAX_FILES or size_bytes > SNAPSHOT_MAX_BYTES:
+    if files > limits.files or size_bytes > limits.size_bytes:
         raise too_large(f"{files} files and {size_bytes} bytes")
-    walk = _Walk(content, find_known)
+    walk = _Walk(content, find_known, limits)
     walk.directory((), DirectoryRecord(root, files, size_bytes), entries)
     if walk.missing:
         raise BlobMissing.of(walk.missing)
@@ -66,9 +80,10 @@ def check_tree(root: str, content: ContentStore, find_known: FindKnown) -> Check
 class _Walk:
     """The state of one walk."""
 
-    def __init__(self, content: ContentStore, find_known: FindKnown) -> None:
+    def __init__(self, content: ContentStore, find_known: FindKnown, limits: TreeLimits) -> None:
         self._content = content
         self._find_known = find_known
+        self._limits = limits
         self._entries = 0
         self.missing: list[str] = []
         self.complete: dict[str, DirectoryRecord] = {}
@@ -85,8 +100,8 @@ class _Walk:
         the directory itself, its links are safe wherever the directory comes.
         """
         self._entries += len(entries)
-        if self._entries > SNAPSHOT_MAX_ENTRIES:
-            raise too_large(f"more than {SNAPSHOT_MAX_ENTRIES} files and folders")
+        if self._entries > self._limits.entries:
+            raise too_large(f"more than {self._limits.entries} files and folders")
         self._files([entry for entry in entries if isinstance(entry, manifest.FileEntry)])
         reach = len(path)
         below: list[tuple[tuple[str, ...], DirectoryRecord]] = []

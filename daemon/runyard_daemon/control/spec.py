@@ -60,6 +60,8 @@ class RunWish:
     """Of the whole specification."""
     definition_bytes: int
     caller_interpreter: bytes
+    is_refresh: bool = False
+    """Resolves the environment anew."""
 
 
 def violations(wish: RunWish) -> list[Violation]:
@@ -141,6 +143,8 @@ def _arguments(field: str, arguments: Sequence[bytes]) -> Iterator[Violation]:
 
 
 def _environment_choice(wish: RunWish) -> Iterator[Violation]:
+    if wish.is_refresh and not wish.is_build:
+        yield "spec.refresh_environment", "is for runs that only build an environment"
     if wish.has_empty_environment:
         yield "spec.environment", f"names no backend; set {BACKENDS}"
     if wish.environment is not None:

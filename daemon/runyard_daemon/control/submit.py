@@ -19,7 +19,8 @@ from runyard_daemon.control.hello import LOCAL
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.snapshots import find_file, nearest_file
 from runyard_daemon.control.spec import RunWish
-from runyard_daemon.core.types import QueuedRun
+from runyard_daemon.core.oversized import oversized
+from runyard_daemon.core.types import NO_RESOURCES, QueuedRun
 from runyard_daemon.store import Connection, experiments, requests, snapshots
 from runyard_daemon.store.environments import EnvironmentRecord
 from runyard_daemon.store.requests import RequestKey
@@ -116,6 +117,7 @@ class Submitter:
         resolved = self._live.store.peek(look)
         if isinstance(resolved, bytes):
             return resolved
+        self._refuse_oversized(asked, resolved)
         self._live.disk.check()
         for submission in asked:
             await self._check_script(submission)
@@ -174,6 +176,23 @@ class Submitter:
                 hint="name a target with -t; `runyard compute list` has them, and `runyard daemon "
                 "token create --role agent --compute NAME` lets machines join one",
                 target=compute,
+            )
+
+    def _refuse_oversized(self, asked: Sequence[Submission], resolved: Sequence[Resolved]) -> None:
+        """Raises SpecInvalid for limits that no node of their target could keep."""
+        found = [
+            (f"{submission.field}spec.limits.{name}", what)
+            for submission, names in zip(asked, resolved, strict=True)
+            if submission.wish.limits != NO_RESOURCES
+            for name, what in oversized(
+                submission.wish.limits, self._live.board.nodes_of(names.compute)
+            )
+        ]
+        if found:
+            raise SpecInvalid(
+                violations=found,
+                hint="give smaller limits or none (`--memory-limit`, `--cpu-limit`), or submit to "
+                "a target with a larger node",
             )
 
     def _refuse_when_full(self, count: int) -> None:

@@ -61,12 +61,22 @@ def obstacle_text(obstacle: Obstacle, node: Node, age_s: float | None) -> str:
         return (
             "its only slot is busy" if obstacle.total == 1 else f"all {obstacle.total} slots busy"
         )
-    text = next(d.text for d in DIMENSIONS if d.constraint is obstacle.constraint)
+    dimension = next(d for d in DIMENSIONS if d.constraint is obstacle.constraint)
     against = obstacle.total if obstacle.is_lasting else obstacle.free
-    if text(obstacle.need) == text(against):
-        text = _exact_bytes  # only memory is ever rounded
+    text = _text_apart(dimension, obstacle.need, against)
     needs = f"needs {text(obstacle.need)}, {node.name} has {text(obstacle.total)}"
     return needs if obstacle.is_lasting else f"{needs}, {text(obstacle.free)} free"
+
+
+def texts_apart(dimension: Dimension, need: int, has: int) -> tuple[str, str]:
+    """Gives two different amounts in words that differ, too."""
+    text = _text_apart(dimension, need, has)
+    return text(need), text(has)
+
+
+def _text_apart(dimension: Dimension, need: int, has: int) -> Callable[[int], str]:
+    """Only memory is ever rounded."""
+    return _exact_bytes if dimension.text(need) == dimension.text(has) else dimension.text
 
 
 def _exact_bytes(size_bytes: int) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from runyard_contract.logfile import open_log
 from runyard_daemon.instance import lock_holder
 from runyard_daemon.journal import Journal
-from runyard_daemon.settings import ENVIRONMENTS_MAX_BYTES
+from runyard_daemon.settings import ENVIRONMENTS_MAX_BYTES, SEAL_MODES
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 30.0
@@ -41,6 +41,12 @@ class AgentPlace:
     """Built environments that it keeps."""
     channel_mirrors: tuple[tuple[str, str], ...] = ()
     """Conda channels, and where it reads them instead."""
+    conda: str = "auto"
+    """Its own conda program: "auto", "builtin" or a path."""
+    is_offline: bool = False
+    """It builds no environments."""
+    seal: str = SEAL_MODES[0]
+    """Which built environments it seals."""
 
     @property
     def lock(self) -> Path:
@@ -63,7 +69,10 @@ class AgentPlace:
             str(self.home / "blobs"),
             "--environments-max-bytes",
             str(self.environments_max_bytes),
+            f"--conda={self.conda}",
             *(f"--channel-mirror={channel}={url}" for channel, url in self.channel_mirrors),
+            f"--seal={self.seal}",
+            *(["--offline"] if self.is_offline else []),
         ]
 
 

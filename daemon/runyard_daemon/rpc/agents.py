@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runyard_contract.digest import DIGEST_BYTES, is_digest
 from runyard_contract.environment_spec import lock_hash
 from runyard_contract.errors import DigestMismatch, PermissionDenied, SpecInvalid
 from runyard_contract.version import build_id
 from runyard_daemon.config import Config
 from runyard_daemon.control.attemptlogs import AttemptLogs
 from runyard_daemon.control.callers import caller
-from runyard_daemon.control.collect import Collector
 from runyard_daemon.control.hello import Greeter
 from runyard_daemon.control.live import Live
-from runyard_daemon.control.orders import Lock
+from runyard_daemon.control.questions import Questions
 from runyard_daemon.control.reported import Hello
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.control.runfiles import RunFiles
+from runyard_daemon.control.sealed import SealedKeeper
 from runyard_daemon.control.tags import JobTags
 from runyard_daemon.core.access import Role
 from runyard_daemon.rpc.appending import Appending
-from runyard_daemon.rpc.convert.agents import to_hello, to_lock, to_target
+from runyard_daemon.rpc.convert.agents import to_hello, to_target
+from runyard_daemon.rpc.convert.nouns import to_lock, to_sealed
 from runyard_daemon.rpc.convert.runs import from_file
 from runyard_daemon.rpc.convert.times import from_timestamp, to_duration
 from runyard_daemon.rpc.edge import Context, check_agent
@@ -48,8 +50,9 @@ class AgentParts:
     tags: JobTags
     reports: Reports
     greeter: Greeter
-    collector: Collector
+    questions: Questions
     files: RunFiles
+    sealed: SealedKeeper
     enrolment: Enrolment
 
 
@@ -72,7 +75,7 @@ class AgentService(AgentServiceServicer):
             context,
             parts.greeter,
             parts.reports,
-            parts.collector,
+            parts.questions,
             parts.live.journal,
             parts.config.out_of_touch_s,
         )
@@ -83,8 +86,17 @@ class AgentService(AgentServiceServicer):
         finally:
             session.is_open = False
             if parts.greeter.part(session):
-                parts.collector.lost(session.node)
+                parts.questions.lost(session.node)
             parts.live.journal.info("agent_session_ended", node=session.node)
+
+    def _sender(self, node_id: str) -> str:
+        """What people call the node that calls; the daemon's own user may say which it is."""
+        who = caller()
+        if who.role is not Role.OWNER:
+            return who.name
+        nodes = self._parts.live.nodes
+        found = next((one for one in nodes if one.rpartition("/")[2] == node_id), None)
+        return nodes[found].name if found is not None else ""
 
     def _welcome(self) -> pb.Welcome:
         return pb.Welcome(
@@ -125,7 +137,7 @@ class AgentService(AgentServiceServicer):
         return pb.RegisterFilesResponse()
 
     async def KeepLock(self, request: pb.KeepLockRequest, context: Context) -> pb.KeepLockResponse:
-        """The lock of an environment; the first one counts."""
+        """The lock of an environment: the first one counts, unless one was resolved anew."""
         lock = request.lock
         if not request.spec_hash or not lock.platform or len(lock.text) > LOCK_BYTES:
             raise SpecInvalid(
@@ -145,9 +157,26 @@ class AgentService(AgentServiceServicer):
             lock.text,
             from_timestamp(lock.create_time) or self._parts.live.now_us(),
         )
-        kept = await self._parts.live.store.write(lambda conn: environments.keep_lock(conn, asked))
-        shown = Lock(kept.platform, kept.text, kept.hash, kept.create_time_us)
-        return pb.KeepLockResponse(lock=to_lock(shown))
+        kept = await self._parts.live.store.write(
+            lambda conn: environments.keep_lock(conn, asked, is_refresh=request.is_refresh)
+        )
+        return pb.KeepLockResponse(lock=to_lock(kept))
+
+    async def KeepSealed(
+        self, request: pb.KeepSealedRequest, context: Context
+    ) -> pb.KeepSealedResponse:
+        """A built environment that other nodes fetch."""
+        faults = []
+        if not is_digest(request.lock_hash):
+            faults.append(("lock_hash", "is no hash of a lock"))
+        if len(request.root_digest) != DIGEST_BYTES:
+            faults.append(("root_digest", f"must have {DIGEST_BYTES} bytes"))
+        if faults:
+            raise SpecInvalid(violations=faults)
+        kept = await self._parts.sealed.keep(
+            request.lock_hash, request.root_digest.hex(), self._sender(request.node_id)
+        )
+        return pb.KeepSealedResponse(sealed=to_sealed(kept))
 
 
 def _check_name(hello: Hello) -> None:

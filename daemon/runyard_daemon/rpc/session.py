@@ -7,9 +7,10 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from runyard_contract.errors import RunyardError, SessionSuperseded, SpecInvalid
-from runyard_daemon.control.collect import Collected, Collector
+from runyard_daemon.control.collect import Collected
 from runyard_daemon.control.hello import Greeter
 from runyard_daemon.control.orders import Forget, Goodbye, Lease, Order
+from runyard_daemon.control.questions import Questions
 from runyard_daemon.control.reported import AttemptReport
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.core.types import NodeId
@@ -18,6 +19,7 @@ from runyard_daemon.rpc.convert.agents import (
     gather,
     to_builds,
     to_message,
+    to_pruned,
     to_report,
     to_target,
 )
@@ -65,7 +67,7 @@ class AgentSession:
         context: Context,
         greeter: Greeter,
         reports: Reports,
-        collector: Collector,
+        questions: Questions,
         journal: Journal,
         idle_s: float,
     ) -> None:
@@ -73,7 +75,7 @@ class AgentSession:
         self._context = context
         self._greeter = greeter
         self._reports = reports
-        self._collector = collector
+        self._questions = questions
         self._journal = journal
         self._idle_s = idle_s
         self._acknowledge_s = min(ACKNOWLEDGE_S, idle_s / 4)
@@ -175,15 +177,18 @@ class AgentSession:
                         ("sequence", f"{request.sequence} came instead of {self._received}")
                     ]
                 )
+            if request.HasField("environments"):  # before the answer that it comes with
+                self._take_builds(request.environments)
             kind = request.WhichOneof("message")
             if kind == "workdir_collected":
                 answer = request.workdir_collected
                 collected = Collected(answer.file_count, answer.error, answer.is_gone)
-                self._collector.answered(self._node, answer.request_id, collected)
+                self._questions.answered(self._node, answer.request_id, collected)
+            elif kind == "built_pruned":
+                pruned = request.built_pruned
+                self._questions.answered(self._node, pruned.request_id, to_pruned(pruned))
             elif kind is not None:
                 self._fault(f"a second {kind} in one session")
-            if request.HasField("environments"):
-                self._take_builds(request.environments)
             if request.reports or request.returned:
                 await self._turns.acquire()
                 group.create_task(self._take(request), name="session-reports")

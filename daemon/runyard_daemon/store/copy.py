@@ -47,6 +47,11 @@ class DatabaseCopy:
         for (digest,) in self._conn.execute("SELECT DISTINCT digest FROM snapshots"):
             yield digest
 
+    def sealed(self) -> Iterator[str]:
+        """The root of every sealed environment."""
+        for (digest,) in self._conn.execute("SELECT DISTINCT digest FROM sealed_environments"):
+            yield digest
+
     def files(self) -> Iterator[NeededFile]:
         """The content of every registered file."""
         rows = self._conn.execute("SELECT DISTINCT digest, is_chunked FROM run_files")

@@ -65,6 +65,19 @@ def add_properties(
     return tuple(key for key, value in properties.items() if before.get(key, value) != value)
 
 
+def set_properties(conn: sqlite3.Connection, run_id: str, properties: Mapping[str, str]) -> None:
+    """Sets properties that runyard itself knows of a run: its newest attempt's count.
+
+    Nothing is written where nothing changes. Raises RunNotFound.
+    """
+    sequence, before = _read(conn, run_id, PROPERTY)
+    after = before | dict(properties)
+    if after != before:
+        unindex(conn, sequence, PROPERTY, dict(before.items() - after.items()))
+        index(conn, sequence, PROPERTY, dict(after.items() - before.items()))
+        _write(conn, sequence, PROPERTY, after)
+
+
 def _read(conn: sqlite3.Connection, run_id: str, kind: int) -> tuple[int, dict[str, str]]:
     row = conn.execute(
         f"SELECT seq, {_COLUMN[kind]} FROM runs WHERE run_id = ?",

@@ -13,12 +13,25 @@ from runyard_contract.errors import DatabaseNewer, HomeUnusable
 from runyard_contract.paths import sync_dir
 from runyard_daemon.store.connection import INCREMENTAL
 from runyard_daemon.store.faults import is_damage
-from runyard_daemon.store.schema import APPLICATION_ID, FIRST_SCHEMA, SECOND_SCHEMA, THIRD_SCHEMA
+from runyard_daemon.store.schema import (
+    APPLICATION_ID,
+    FIFTH_SCHEMA,
+    FIRST_SCHEMA,
+    FOURTH_SCHEMA,
+    SECOND_SCHEMA,
+    THIRD_SCHEMA,
+)
 
 Migration = Sequence[str]
 """The statements of one step."""
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (FIRST_SCHEMA, SECOND_SCHEMA, THIRD_SCHEMA)
+MIGRATIONS: Final[tuple[Migration, ...]] = (
+    FIRST_SCHEMA,
+    SECOND_SCHEMA,
+    THIRD_SCHEMA,
+    FOURTH_SCHEMA,
+    FIFTH_SCHEMA,
+)
 """Step n brings a database of schema n to schema n + 1. Released steps never change."""
 
 COPIES_KEPT: Final = 2

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 _LATE_RUNS = 10_000
 _USED = "SELECT DISTINCT snapshot FROM runs WHERE snapshot <> '' AND seq > ?"
 _DECLARED = "SELECT digest, create_time_us FROM snapshots"
+_SEALED = "SELECT DISTINCT digest FROM sealed_environments"
 _FILES = "SELECT DISTINCT digest FROM run_files WHERE is_chunked = ?"
 
 
@@ -23,6 +24,9 @@ class Roots:
     """Of whole files of runs."""
     chunk_lists: frozenset[str] = frozenset()
     """Of the chunk lists of runs' large files."""
+    sealed: frozenset[str] = frozenset()
+    """Of the trees of sealed environments. One that is damaged keeps nobody from anything: it can
+    be made again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,8 @@ def roots(conn: sqlite3.Connection, unused: Unused) -> Roots:
 
     declared = frozenset(digest for digest, _ in conn.execute(_DECLARED))
     snapshots = (declared - unused.snapshots) | _used(conn, 0)
-    return Roots(snapshots, digests(False), digests(True))
+    sealed = frozenset(digest for (digest,) in conn.execute(_SEALED))
+    return Roots(snapshots, digests(False), digests(True), sealed)
 
 
 def _used(conn: sqlite3.Connection, after_sequence: int) -> frozenset[str]:

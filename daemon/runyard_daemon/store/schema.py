@@ -256,6 +256,34 @@ SECOND_SCHEMA: Final = (
 )
 
 THIRD_SCHEMA: Final = (
+    # Built environments that nodes fetch instead of building them, one for each lock.
+    """
+    CREATE TABLE sealed_environments (
+        lock_hash TEXT NOT NULL PRIMARY KEY,
+        digest TEXT NOT NULL,
+        file_count INTEGER NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        create_time_us INTEGER NOT NULL,
+        node TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+)
+
+FOURTH_SCHEMA: Final = (
+    "CREATE INDEX environment_locks_by_hash ON environment_locks (hash)",
+    # Locks that others took the place of: records of runs name them.
+    """
+    CREATE TABLE replaced_locks (
+        hash TEXT NOT NULL PRIMARY KEY,
+        spec_hash TEXT NOT NULL,
+        platform TEXT NOT NULL,
+        text TEXT NOT NULL,
+        create_time_us INTEGER NOT NULL
+    ) STRICT
+    """,
+)
+
+FIFTH_SCHEMA: Final = (
     # Of a token only a hash is kept. role: "READER", "CONTRIBUTOR", "ADMIN" or "AGENT".
     """
     CREATE TABLE tokens (

@@ -21,7 +21,7 @@ class UsageRecord:
     cpu_time_us: int
     """User and system, of all processes, over all attempts."""
     peak_memory_bytes: int
-    """The largest resident set that any one process had."""
+    """The largest resident set that any one process had; of a container the most as a whole."""
     wall_time_us: int
     """How long the program ran, over all attempts."""
     log_bytes: int

@@ -16,6 +16,10 @@ NAME_BYTES = 255  # one component of a path, in UTF-8 (NAME_MAX of Linux)
 PATH_BYTES = 4000  # a whole relative path: leaves room for a root below PATH_MAX
 PATH_COMPONENTS = 256
 
+# ---- sealed environments: the files of one, each counted as often as it comes
+SEALED_MAX_FILES = 1_000_000
+SEALED_MAX_BYTES = 256 << 30
+
 # ---- messages and uploads
 MESSAGE_BYTES = 16 << 20  # both directions of every gRPC channel
 # A request to RunService: its maps take many times their size in memory once they are read.

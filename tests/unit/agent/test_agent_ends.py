@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from runyard_agent.attempt import end_of, is_disk_full
+from runyard_agent.attempt import end_of
+from runyard_agent.supervisor.disk import is_disk_full
 from runyardpb.agent.v1 import agent_pb2 as pb
 from support import small_disk
 

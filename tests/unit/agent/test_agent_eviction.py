@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runyard_agent.core.eviction import Stored, to_evict
+from runyard_agent.core.eviction import Stored, to_evict, to_prune
 
 OLD = Stored("old", 40, 1_000)
 MIDDLE = Stored("middle", 30, 2_000)
@@ -78,3 +78,36 @@ def test_what_stays_unused_was_used_after_all_that_goes(stored: list[Stored], bo
 @given(STORED, st.integers(0, 400))
 def test_order_in_which_they_are_found_changes_nothing(stored: list[Stored], bound: int) -> None:
     assert to_evict(stored, bound) == to_evict(stored[::-1], bound)
+
+
+def test_all_that_is_unused_is_pruned_without_a_reason() -> None:
+    assert to_prune([NEW, in_use(MIDDLE), OLD], 9_000, None, None) == ["old", "new"]
+
+
+def test_those_are_pruned_that_were_last_used_longer_ago() -> None:
+    assert to_prune([NEW, MIDDLE, OLD], 3_500, 1_499, None) == ["old", "middle"]
+    assert to_prune([NEW, MIDDLE, OLD], 3_500, 1_500, None) == ["old"]
+    assert to_prune([NEW, MIDDLE, in_use(OLD)], 3_500, 1_000, None) == ["middle"]
+
+
+def test_then_the_least_recently_used_are_pruned_until_the_rest_fits() -> None:
+    assert to_prune([NEW, MIDDLE, OLD], 3_500, 2_000, 50) == ["old"]
+    assert to_prune([NEW, MIDDLE, OLD], 3_500, 2_000, 49) == ["old", "middle"]
+    assert to_prune([NEW, MIDDLE, OLD], 3_500, None, 50) == ["old"]
+
+
+@given(STORED, st.integers(0, 6), st.none() | st.integers(0, 6), st.none() | st.integers(0, 400))
+def test_nothing_in_use_is_pruned_and_no_reason_is_left_over(
+    stored: list[Stored], now: int, older_than: int | None, bound: int | None
+) -> None:
+    pruned = to_prune(stored, now, older_than, bound)
+
+    left = [one for one in stored if one.key not in pruned]
+    unused = [one for one in left if not one.is_in_use]
+    assert len(set(pruned)) == len(pruned)
+    assert not any(one.is_in_use for one in stored if one.key in pruned)
+    if older_than is not None:
+        assert all(now - one.last_used_unix_ns <= older_than for one in unused)
+    if bound is not None:
+        assert sum(one.size_bytes for one in left) <= bound or not unused
+    assert pruned == to_prune(stored[::-1], now, older_than, bound)

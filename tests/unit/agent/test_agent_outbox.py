@@ -1,10 +1,11 @@
 import asyncio
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 from runyard_agent.attempt import Attempt
 from runyard_agent.bundles import Bundle, Key
-from runyard_agent.environments.cache import Found, Record
+from runyard_agent.environments.records import Found, Record
 from runyard_agent.outbox import BUSY_REPORTS, Outbox
 from runyardpb.agent.v1 import agent_pb2 as pb
 
@@ -171,7 +172,7 @@ def test_outbox_denies_until_the_daemon_has_heard_of_it() -> None:
 
 def test_outbox_says_a_collected_folder_again_until_it_is_acknowledged() -> None:
     outbox = Outbox()
-    outbox.say_collected(pb.WorkdirCollected(request_id="r"))
+    outbox.answer(pb.WorkdirCollected(request_id="r"))
 
     first = said(outbox)
     outbox.new_session()
@@ -181,6 +182,17 @@ def test_outbox_says_a_collected_folder_again_until_it_is_acknowledged() -> None
 
     assert [m.workdir_collected.request_id for m in first + second] == ["r", "r"]
     assert said(outbox) == []
+
+
+def test_outbox_tells_what_is_built_no_later_than_what_was_pruned() -> None:
+    outbox = Outbox()
+    outbox.answer(pb.BuiltPruned(request_id="r", left_count=1))
+    outbox.say_built([])
+
+    (message,) = said(outbox)
+
+    assert message.built_pruned == pb.BuiltPruned(request_id="r", left_count=1)
+    assert message.HasField("environments")
 
 
 def test_outbox_wait_ends_without_news_when_the_time_is_over() -> None:
@@ -205,6 +217,16 @@ def test_attempt_keeps_a_bounded_number_of_warnings() -> None:
 
 
 BUILT = Found(Record("ab" * 32, "linux-64", 1_000, 42, "3.11.7", 2), 2_000, 3)
+
+
+def test_outbox_tells_the_lock_that_an_image_with_files_is_built_of() -> None:
+    outbox = Outbox()
+    record = replace(BUILT.record, of_lock="cd" * 32)
+
+    outbox.say_built([BUILT, replace(BUILT, record=record)])
+
+    builds = said(outbox)[0].environments.builds
+    assert [build.lock_hash for build in builds] == ["ab" * 32, "cd" * 32]
 
 
 def test_outbox_says_what_is_built_when_that_changes_and_in_each_session() -> None:

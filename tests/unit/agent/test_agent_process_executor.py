@@ -67,6 +67,12 @@ class Silent:
     def stuck(self, pids: tuple[int, ...]) -> None:
         """See Follower."""
 
+    def disk_full(self) -> None:
+        """See Follower."""
+
+    def held_up(self, why: str) -> None:
+        pass
+
     def exited(self, record: ExitRecord) -> None:
         """See Follower."""
 

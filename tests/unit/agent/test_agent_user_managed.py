@@ -143,3 +143,16 @@ def test_interpreter_that_is_none_is_refused(tmp_path: Path, make: object, why: 
 
     with pytest.raises(EnvironmentFailed, match=why):
         provide(UserManagedBuilder(b""), str(path))
+
+
+def test_interpreter_of_the_user_has_nothing_to_be_resolved_anew() -> None:
+    builder = UserManagedBuilder()
+
+    with pytest.raises(EnvironmentFailed) as caught:
+        asyncio.run(
+            builder.provide(
+                EnvironmentSpec(), [], log=Log(), progress=lambda _text: None, is_refresh=True
+            )
+        )
+
+    assert "without --refresh" in caught.value.advice

@@ -14,6 +14,7 @@ from runyard_agent.environments.docker_diagnosis import explain
 from runyard_agent.environments.docker_lock import (
     ContainerLock,
     Pin,
+    comes_again,
     pin_of,
     read_lock,
     repository_of,
@@ -109,6 +110,7 @@ def test_repository_of_a_reference(reference: str, repository: str) -> None:
             "the disk of the Docker engine is full",
             "docker system prune",
         ),
+        ("unexpected EOF", "did not come whole", "submit again"),
         ("something new", "image x/y:1 can't be fetched: something new", "environment.txt"),
         ("", "it said nothing", "environment.txt"),
     ],
@@ -143,3 +145,13 @@ def test_socket_of_the_variable_the_context_and_the_default(tmp_path: Path) -> N
     assert find_socket({**home, "DOCKER_HOST": "unix:///x.sock"}) == "/x.sock"
     (folder / "config.json").write_text("garbage")
     assert find_socket(home) == "/var/run/docker.sock"
+
+
+def test_only_a_registrys_image_of_a_tag_can_become_another() -> None:
+    found = {"Id": "sha256:1", "RepoDigests": ["ghcr.io/team/train@sha256:2"]}
+
+    assert comes_again("ghcr.io/team/train:1", found)
+    assert comes_again("ghcr.io/team/train", found)
+    assert not comes_again("ghcr.io/team/train@sha256:2", found)
+    assert not comes_again("train:local", found)
+    assert not comes_again("ghcr.io/team/train:1", {"Id": "sha256:1", "RepoDigests": None})

@@ -6,11 +6,13 @@ import json
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from runyard_agent.environments.cache import EnvironmentCache, Found, Record, folder_bytes
+from runyard_agent.environments.cache import EnvironmentCache
+from runyard_agent.environments.records import Found, Pruned, Record
 
 HASH = "0123456789abcdef" * 4
 RECORD = Record(HASH, "linux-x86_64-cp311", 1_764_000_000_000_000_000, 42, "3.11.7", 2)
@@ -23,7 +25,7 @@ def built(tmp_path: Path) -> EnvironmentCache:
     python = cache.python(HASH)
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
-    cache.seal(RECORD)
+    cache.finish(RECORD)
     return cache
 
 
@@ -72,7 +74,7 @@ def test_replaced_record_is_read_again(built: EnvironmentCache) -> None:
     built.ready(HASH)
     newer = dataclasses.replace(RECORD, size_bytes=43)
 
-    built.seal(newer)
+    built.finish(newer)
     os.utime(built.folder(HASH) / "ready.json", ns=(1, 1))
 
     assert built.ready(HASH) == newer
@@ -140,7 +142,7 @@ def store(cache: EnvironmentCache, lock_hash: str, *, last_used_s: int, size: in
     python = cache.python(lock_hash)
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
-    cache.seal(dataclasses.replace(RECORD, lock_hash=lock_hash, size_bytes=size))
+    cache.finish(dataclasses.replace(RECORD, lock_hash=lock_hash, size_bytes=size))
     cache.used(lock_hash)
     os.utime(cache.folder(lock_hash) / "last-used", (last_used_s, last_used_s))
     return lock_hash
@@ -291,10 +293,82 @@ def test_reservation_keeps_others_out_until_it_is_given_back(tmp_path: Path) -> 
     assert order == ["first", "second"]
 
 
-def test_folder_bytes_sums_files_and_counts_no_target_of_links(tmp_path: Path) -> None:
-    (tmp_path / "a/b").mkdir(parents=True)
-    (tmp_path / "a/b/one").write_bytes(b"x" * 1000)
-    (tmp_path / "two").write_bytes(b"x" * 10)
-    (tmp_path / "link").symlink_to("/usr/bin/python3")
+def test_sweep_removes_what_a_killed_build_needed_and_not_what_one_needs(
+    built: EnvironmentCache,
+) -> None:
+    async def sweep() -> bool:
+        async with built.reserved(HASH, lambda: None):
+            await built.sweep()
+            return built.scratch(HASH).exists()
 
-    assert folder_bytes(tmp_path) == 1010 + len("/usr/bin/python3")
+    built.scratch(HASH).mkdir()
+    assert asyncio.run(sweep())
+    asyncio.run(built.sweep())
+
+    assert not built.scratch(HASH).exists()
+    assert built.ready(HASH) == RECORD
+
+
+def test_condemned_environment_is_not_ready_until_it_is_built_again(
+    built: EnvironmentCache,
+) -> None:
+    built.condemn(HASH)
+    assert built.ready(HASH) is None
+    assert built.rebuilt == {HASH}
+
+    built.finish(RECORD)
+
+    assert built.ready(HASH) == RECORD
+    assert built.rebuilt == set()
+
+
+def test_prune_removes_what_no_run_has_and_frees_its_space(tmp_path: Path) -> None:
+    told: list[list[str]] = []
+    cache = EnvironmentCache(
+        tmp_path, None, lambda found: told.append([one.record.lock_hash for one in found])
+    )
+    old, has, waits = (
+        store(cache, digit * 64, last_used_s=at, size=at * 10)
+        for digit, at in (("a", 1), ("b", 2), ("c", 3))
+    )
+    cache.uses.has("run 1", has)
+    cache.uses.wait("run 2")
+    cache.uses.built(waits)
+
+    dry = asyncio.run(cache.prune(None, None, is_dry_run=True))
+    assert all(map(cache.ready, (old, has, waits)))
+    pruned = asyncio.run(cache.prune(None, None, is_dry_run=False))
+
+    assert dry == pruned
+    assert [one.record.lock_hash for one in pruned.removed] == [old]
+    assert {one.record.lock_hash for one in pruned.left} == {has, waits}
+    assert pruned.in_use == 2
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"b" * 16, "c" * 16}
+    assert sorted(told[-1]) == [has, waits]
+
+
+def test_prune_goes_by_last_use_and_by_size(tmp_path: Path) -> None:
+    cache = EnvironmentCache(tmp_path)
+    old, middle, new = (
+        store(cache, digit * 64, last_used_s=at)
+        for digit, at in (("a", 1_000), ("b", 2_000), ("c", int(time.time())))
+    )
+
+    by_size = asyncio.run(cache.prune(None, 20, is_dry_run=False))
+    by_age = asyncio.run(cache.prune(10**9 * 3600, None, is_dry_run=False))
+
+    assert [one.record.lock_hash for one in by_size.removed] == [old]
+    assert [one.record.lock_hash for one in by_age.removed] == [middle]
+    assert cache.ready(new)
+
+
+def test_prune_leaves_what_another_process_has(tmp_path: Path) -> None:
+    cache, other = EnvironmentCache(tmp_path), EnvironmentCache(tmp_path)
+    stored = store(cache, "a" * 64, last_used_s=1)
+
+    async def beside_it() -> Pruned:
+        async with other.reserved(stored, lambda: None):
+            return await cache.prune(None, None, is_dry_run=False)
+
+    assert asyncio.run(beside_it()).removed == ()
+    assert cache.ready(stored)

@@ -5,8 +5,9 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from runyard_agent.environments.cache import EnvironmentCache, Found, Record
+from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.inventory import tell_uses
+from runyard_agent.environments.records import Found, Record
 
 RECORD = Record("ab" * 32, "linux-64", 1_000, 42, "3.11.7", 2)
 
@@ -14,7 +15,7 @@ RECORD = Record("ab" * 32, "linux-64", 1_000, 42, "3.11.7", 2)
 def test_uses_are_told_and_again_after_more(tmp_path: Path) -> None:
     cache = EnvironmentCache(tmp_path)
     cache.folder(RECORD.lock_hash).mkdir()
-    cache.seal(RECORD)
+    cache.finish(RECORD)
     told: asyncio.Queue[Sequence[Found]] = asyncio.Queue()
 
     async def use_it() -> list[int]:

@@ -372,3 +372,18 @@ def test_package_of_the_real_index_is_installed(bench: Bench) -> None:
 
     code = "import six; print(six.__version__)"
     assert subprocess.check_output([provided.python, "-c", code], text=True) >= "1.16"
+
+
+def test_damaged_environment_is_built_again_without_the_damaged_files_of_the_cache(
+    bench: Bench,
+) -> None:
+    first = bench.provide(bench.spec("ryleaf"))
+    (module,) = bench.root.glob("*/lib/python*/site-packages/ryleaf.py")
+    os.truncate(module, 3)  # a link to the same file in uv's cache, where there are hard links
+    assert first.lock is not None
+
+    again = bench.provide(bench.spec("ryleaf"), [first.lock])
+
+    code = "import ryleaf; print(ryleaf.VERSION)"
+    said = subprocess.run([again.python, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "2.0\n"

@@ -20,11 +20,12 @@ def test_environment_that_is_built_nowhere_has_empty_cells() -> None:
 
 
 def test_row_sums_up_all_nodes() -> None:
-    nodes, size, last_use, hits = build_cells([ONE, TWO])
+    nodes, size, made, last_use, hits = build_cells([ONE, TWO])
 
     assert nodes == "local/host1, lab/host2"
     assert (size, hits) == ("8.0 MiB", "5")
-    assert last_use == build_cells([TWO])[2] != build_cells([ONE])[2]
+    assert made == build_cells([ONE])[2] == build_cells([TWO])[2] != ""
+    assert last_use == build_cells([TWO])[3] != build_cells([ONE])[3]
 
 
 def test_line_and_json_tell_all_of_one_build() -> None:
@@ -35,6 +36,7 @@ def test_line_and_json_tell_all_of_one_build() -> None:
     assert build_json(ONE) == {
         "node": "local/host1",
         "lock_hash": "ab" * 32,
+        "key": "ab" * 32,
         "size_bytes": 3 << 20,
         "create_time": "2025-11-24T16:00:00Z",
         "last_use_time": "2025-11-24T16:01:40Z",

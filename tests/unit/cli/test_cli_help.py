@@ -81,7 +81,7 @@ def test_without_a_command_the_help_is_shown_and_usage_is_wrong(command: Command
         ("runs list --status Runing", "--status: 'Runing' is no status of a run; did you mean"),
         ("run --priority", "--priority"),
         ("compute show xx y", "unexpected extra argument (y)"),
-        ("environment show a/b", "NAME:"),
+        ("environment show a/b", "NAME[:VERSION]:"),
     ],
 )
 def test_wrong_usage_is_named_with_the_next_step(

@@ -10,6 +10,7 @@ from runyard.cli.request import RunOptions, RunRequest, prepare
 from runyard.environment import Environment
 from runyard_contract.errors import (
     EnvironmentNotFound,
+    NameInvalid,
     RunyardError,
     SourceInvalid,
     SpecInvalid,
@@ -91,6 +92,20 @@ def test_environment_is_a_file_or_a_name(project: Path) -> None:
         assert isinstance(environment, Environment)
         assert environment.python.conda_dependencies.pip_packages == ["six==1.16.0"]
     assert prepared("train.py", env="six-env").config.environment == "six-env"
+    assert prepared("train.py", env="six-env:2").config.environment == "six-env:2"
+    with pytest.raises(NameInvalid, match="'six-env:new' has no number of a version"):
+        prepared("train.py", env="six-env:new")
+
+
+def test_downloaded_folder_is_meant_with_a_slash_and_the_stored_one_without(project: Path) -> None:
+    made = Environment.from_docker_image("six-env", "debian:12")
+    made.save_to_directory(project / "six-env")
+
+    assert prepared("train.py", env="six-env/").config.environment == made
+    assert prepared("train.py", env="six-env").config.environment == "six-env"
+    (project / "other").mkdir()
+    with pytest.raises(SpecInvalid, match=r"azureml_environment\.json is not there"):
+        prepared("train.py", env="other/")
 
 
 def test_environment_file_that_is_not_there_names_the_nearest(project: Path) -> None:

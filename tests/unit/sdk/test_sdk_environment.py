@@ -146,7 +146,8 @@ def test_stored_environment_reads_back_what_was_sent(tmp_path: Path) -> None:
     found = environment(
         environments_pb2.Environment(
             name="workspaces/w/environments/e/versions/3", spec=message, version=3
-        )
+        ),
+        Environment,
     )
 
     assert (found.name, found.version) == ("e", "3")
@@ -264,7 +265,8 @@ def test_stored_conda_environment_reads_back_what_was_sent(tmp_path: Path) -> No
     found = environment(
         environments_pb2.Environment(
             name="workspaces/w/environments/e/versions/3", spec=message, version=3
-        )
+        ),
+        Environment,
     )
 
     assert found.to_specification() == sent.to_specification()
@@ -325,7 +327,8 @@ def test_docker_image_is_sent_with_how_it_runs_and_comes_back_the_same() -> None
 
     sent = _sent(env)
     back = environment(
-        environments_pb2.Environment(name="workspaces/w/environments/e/versions/1", spec=sent)
+        environments_pb2.Environment(name="workspaces/w/environments/e/versions/1", spec=sent),
+        Environment,
     )
 
     assert sent.docker == environments_pb2.DockerImage(
@@ -349,7 +352,7 @@ def test_network_and_mounts_of_other_clients_are_options_here() -> None:
     )
     name = "workspaces/w/environments/e/versions/1"
 
-    back = environment(environments_pb2.Environment(name=name, spec=spec))
+    back = environment(environments_pb2.Environment(name=name, spec=spec), Environment)
 
     assert back.docker.arguments == ["--network=host", "--volume=/data:/in:ro"]
     assert _sent(back).docker.network == "host"
@@ -359,14 +362,14 @@ def test_packages_are_put_on_a_docker_image(tmp_path: Path) -> None:
     (tmp_path / "r.txt").write_text("six==1.16.0\n")
     (tmp_path / "env.yml").write_text("dependencies: [numpy]\n")
 
-    pip = _sent(Environment.from_docker_image("e", "python:3.12", None, tmp_path / "r.txt"))
-    conda = _sent(Environment.from_docker_image("e", "debian:12", tmp_path / "env.yml"))
+    pip = _sent(Environment.from_docker_image("e", "python:3.12", None, None, tmp_path / "r.txt"))
+    conda = _sent(Environment.from_docker_image("e", "debian:12", None, tmp_path / "env.yml"))
 
     assert list(pip.docker.pip.requirements) == ["six==1.16.0"]
     assert pip.docker.pip.base_interpreter_path == b""
     assert list(conda.docker.conda.packages) == ["numpy"]
     with pytest.raises(SpecInvalid, match="can't both be put on one image"):
-        Environment.from_docker_image("e", "x", tmp_path / "env.yml", tmp_path / "r.txt")
+        Environment.from_docker_image("e", "x", None, tmp_path / "env.yml", tmp_path / "r.txt")
 
 
 def test_dockerfile_is_given_as_text_or_by_its_path(tmp_path: Path) -> None:

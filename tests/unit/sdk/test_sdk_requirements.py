@@ -101,12 +101,21 @@ def test_index_options_are_kept_apart_in_long_form(tmp_path: Path) -> None:
         "lib/pkg",
         "file:///opt/pkg.whl",
         "pkg @ file:///opt/pkg.whl",
-        "-f ./wheels",
     ],
 )
 def test_what_is_on_this_machine_only_is_refused_by_line(line: str, tmp_path: Path) -> None:
     with pytest.raises(SpecInvalid, match=r"requirements\.txt:2: .* is on this machine only"):
         _read(tmp_path, f"numpy\n{line}\n")
+
+
+@pytest.mark.parametrize("folder", ["wheels", "./wheels", "{}/wheels", "file://{}/wheels"])
+def test_folder_of_wheels_is_one_of_the_node(folder: str, tmp_path: Path) -> None:
+    path = tmp_path / "requirements.txt"
+    path.write_text(f"--no-index\n-f {folder.format(tmp_path)}\nnumpy\n")
+
+    options = read_requirements(path).index_options
+
+    assert [*options] == ["--no-index", f"--find-links file://{tmp_path}/wheels"]
 
 
 @pytest.mark.parametrize(

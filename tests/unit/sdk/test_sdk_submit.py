@@ -200,6 +200,17 @@ def test_stored_environment_travels_by_name(
     assert not spec.HasField("environment")
 
 
+def test_version_of_a_stored_environment_travels_in_its_name(
+    control: FakeControl, workspace: Workspace, project: Path
+) -> None:
+    submit(workspace, ScriptRunConfig(script="train.py", environment="iris-env:2"))
+
+    name = control.state.created[0].spec.environment_name
+    assert name == "workspaces/default/environments/iris-env/versions/2"
+    with pytest.raises(NameInvalid, match="no number of a version"):
+        submit(workspace, ScriptRunConfig(script="train.py", environment="iris-env:new"))
+
+
 def test_registry_password_is_not_in_the_definition(
     control: FakeControl, workspace: Workspace, project: Path
 ) -> None:

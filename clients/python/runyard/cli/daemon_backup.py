@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from runyard.cli.options import option
 from runyard.cli.render.amounts import count_text, message_time, utc_time
 from runyard.cli.render.status_line import StatusLine
 from runyard.cli.session import connect
+from runyard.cli.whole_file import whole_file
 from runyard.daemon_end import server_info
 from runyard.home import home
 from runyard.snapshot.limits import size_text
@@ -53,11 +53,9 @@ def backup(ctx: click.Context, file: Path) -> None:
     its bytes are on the disk. It holds what runs read and wrote, so keep it as private as those.
     """
     output = output_of(ctx)
-    if file.exists():
-        raise UsageInvalid(f"{file} exists", hint="name a file that does not exist yet")
-    with StatusLine(output) as line:
+    with whole_file(file) as written, StatusLine(output) as line:
         line.show("backing up")
-        summary = _fetch(connect(can_start=True), file)
+        summary = _write(_pieces(connect(can_start=True)), written)
     if output.is_json:
         output.print_json(
             {
@@ -74,26 +72,6 @@ def backup(ctx: click.Context, file: Path) -> None:
         f"runyard: {file} holds {count_text(summary.run_count, 'run')} "
         f"({size_text(summary.size_bytes)}); restore it with `runyard daemon restore {file}`"
     )
-
-
-def _fetch(connection: Connection, file: Path) -> admin_pb2.BackupSummary:
-    """Writes the backup under another name, checks it and gives it its own."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise UsageInvalid(
-            f"{file} can't be written: {error.strerror}", hint="name a file in a folder of yours"
-        ) from None
-    try:
-        with os.fdopen(fd, "wb") as written:
-            summary = _write(_pieces(connection), written)
-            written.flush()
-            os.fsync(written.fileno())
-        partial.rename(file)
-    finally:
-        partial.unlink(missing_ok=True)
-    return summary
 
 
 def _pieces(connection: Connection) -> Iterator[admin_pb2.BackUpServerResponse]:

@@ -9,32 +9,46 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runyard.cli import parameters
-from runyard.cli.command_line import Group, json_option, output_of
+from runyard.cli.command_line import Entry, Group, json_option, output_of
+from runyard.cli.environment_files import export_command, import_command
+from runyard.cli.environment_prune import prune
 from runyard.cli.options import option
-from runyard.cli.output import STDOUT_FD, Output
+from runyard.cli.output import STDOUT_FD
 from runyard.cli.render.amounts import local_time, message_time, utc_time
-from runyard.cli.render.builds import BUILD_COLUMNS, build_cells, build_json, build_text
+from runyard.cli.render.builds import (
+    BUILD_COLUMNS,
+    build_cells,
+    build_json,
+    build_text,
+    sealed_json,
+    sealed_text,
+)
 from runyard.cli.render.table import print_table
 from runyard.cli.render.text import clean
 from runyard.cli.session import open_workspace
 from runyard_contract.errors import SpecInvalid, StateNotAllowed
-from runyard_contract.limits import PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
     from runyard.workspace import Workspace
-    from runyard_contract.ids import RunName
     from runyardpb.v1 import environments_pb2
 
 _COLUMNS = ("NAME", "VERSION", "KIND", "LOCKED FOR", "MADE", *BUILD_COLUMNS, "WHAT")
 _SHOWN_REQUIREMENTS = 4
 
 
+_EDITING = "runyard.cli.environment_editing"
+
+
 @click.group(
     cls=Group,
+    entries={
+        "create": Entry(_EDITING, "create", "Store an environment without building it."),
+        "download": Entry(_EDITING, "download", "Write a stored environment to a folder to edit."),
+    },
     examples=["runyard environment build --name iris requirements.txt", "runyard environment list"],
 )
 def environment() -> None:
-    """List, show, lock and build environments: what a script needs to run."""
+    """List, show, lock, build, prune, export and import environments: what a script needs."""
 
 
 @environment.command("list", examples=["runyard environment list"])
@@ -46,7 +60,7 @@ def list_command(ctx: click.Context) -> None:
     SIZE and HITS (runs that were given it without building it) are those of all nodes together.
     """
     output = output_of(ctx)
-    found = _environments(open_workspace())
+    found = stored_environments(open_workspace())
     if output.is_json:
         output.print_json([_environment_json(one) for one in found])
         return
@@ -61,17 +75,17 @@ def list_command(ctx: click.Context) -> None:
 @environment.command(
     examples=["runyard environment show iris", "runyard environment show iris --json"]
 )
-@click.argument("name", metavar="NAME", type=parameters.ENVIRONMENT)
+@click.argument("stored", metavar="NAME[:VERSION]", type=parameters.ENVIRONMENT_VERSION)
 @json_option
 @click.pass_context
-def show(ctx: click.Context, name: str) -> None:
+def show(ctx: click.Context, stored: tuple[str, int | None]) -> None:
     """Show a stored environment: what it asks for, where it is built, its exact versions."""
     output = output_of(ctx)
-    found = _get(open_workspace(), name)
+    found = _get(open_workspace(), *stored)
     if output.is_json:
         output.print_json(_environment_json(found))
         return
-    output.print(output.paint(_name(found), "bold", STDOUT_FD))
+    output.print(output.paint(environment_name(found), "bold", STDOUT_FD))
     for fact, value in (
         ("version", str(found.version)),
         ("kind", _kind(found)),
@@ -89,8 +103,8 @@ def show(ctx: click.Context, name: str) -> None:
         output.fact("requirement", requirement)
     for one in found.spec.variables:
         output.fact("variable", clean(f"{os.fsdecode(one.name)}={os.fsdecode(one.value)}"))
-    for built in found.builds:
-        output.fact("built on", build_text(built))
+    for fact, value in _where(found):
+        output.fact(fact, value)
     for lock in found.locks:
         output.fact("locked for", f"{lock.platform} ({lock.hash[:16]})")
         for line in _lock_lines(lock.text):
@@ -103,20 +117,22 @@ def show(ctx: click.Context, name: str) -> None:
         "runyard environment lock iris --platform linux-x86_64-cp311 --json",
     ]
 )
-@click.argument("name", metavar="NAME", type=parameters.ENVIRONMENT)
+@click.argument("stored", metavar="NAME[:VERSION]", type=parameters.ENVIRONMENT_VERSION)
 @option("--platform", metavar="PLATFORM", help="Of which lock, where there are several.")
 @json_option
 @click.pass_context
-def lock(ctx: click.Context, name: str, platform: str | None) -> None:
+def lock(ctx: click.Context, stored: tuple[str, int | None], platform: str | None) -> None:
     """Print the lock of a stored environment: exact versions with hashes, as nodes install them.
 
     It is made when the environment is first built, once for each platform and Python.
     """
     output = output_of(ctx)
-    found = _get(open_workspace(), name)
+    found = _get(open_workspace(), *stored)
     chosen = choose_lock(found, platform)
     if output.is_json:
-        output.print_json({"name": _name(found), "version": found.version, **_lock_json(chosen)})
+        output.print_json(
+            {"name": environment_name(found), "version": found.version, **_lock_json(chosen)}
+        )
         return
     for line in chosen.text.splitlines():
         output.print(clean(line))
@@ -129,7 +145,7 @@ def choose_lock(
 
     Raises `StateNotAllowed` where there is none yet, and `SpecInvalid` where several fit.
     """
-    name = f"environment {_name(found)} version {found.version}"
+    name = f"environment {environment_name(found)} version {found.version}"
     locked = ", ".join(one.platform for one in found.locks)
     chosen = [one for one in found.locks if platform in (None, one.platform)]
     if not chosen:
@@ -137,15 +153,15 @@ def choose_lock(
         raise StateNotAllowed(
             f"{name} has no lock{of_platform}"
             + (f"; it is locked for {locked}" if locked else " yet: it was never built"),
-            hint=f"make one with `runyard environment build {_name(found)} -t TARGET`",
-            environment=_name(found),
+            hint=f"make one with `runyard environment build {environment_name(found)} -t TARGET`",
+            environment=environment_name(found),
         )
     if len(chosen) > 1:
         raise SpecInvalid(
             f"{name} has {len(chosen)} locks: {locked}",
-            hint=f"choose one: `runyard environment lock {_name(found)}"
+            hint=f"choose one: `runyard environment lock {environment_name(found)}"
             f" --platform {chosen[0].platform}`",
-            environment=_name(found),
+            environment=environment_name(found),
         )
     return chosen[0]
 
@@ -155,19 +171,37 @@ def choose_lock(
         "runyard environment build requirements.txt",
         "runyard environment build --name iris env.yml",
         "runyard environment build iris -t local",
+        "runyard environment build iris -t local --seal",
+        "runyard environment build iris --refresh",
     ]
 )
-@click.argument("source", metavar="FILE|NAME")
+@click.argument("source", metavar="FILE|NAME[:VERSION]")
 @option("--name", type=parameters.ENVIRONMENT, help="Store it under this name first.")
 @option("-t", "--target", type=parameters.COMPUTE, help="Where to build it. [local]")
+@option("--seal", is_flag=True, help="Keep what is built in the daemon, for other nodes.")
+@option(
+    "--refresh",
+    is_flag=True,
+    help="Resolve anew; the lock that results counts from then on. Says what has changed.",
+)
 @json_option
 @click.pass_context
-def build(ctx: click.Context, source: str, name: str | None, target: str | None) -> int:
+def build(
+    ctx: click.Context,
+    source: str,
+    name: str | None,
+    target: str | None,
+    seal: bool,
+    refresh: bool,
+) -> int:
     """Build an environment ahead, from a file or a stored one, and show the build live.
+
+    Other nodes of the platform fetch a sealed environment instead of building it. Without --seal
+    that is done where building took longer than fetching would.
 
     The exit code is 0 when it is ready, 125 when it could not be built.
     """
-    from runyard.cli.environment_build import store_environment, submit_build
+    from runyard.cli.environment_build import follow_build, store_environment, submit_build
 
     output = output_of(ctx)
     workspace = open_workspace()
@@ -175,60 +209,30 @@ def build(ctx: click.Context, source: str, name: str | None, target: str | None)
         stored = store_environment(workspace, source, name)
         output.say(f"runyard: stored {name} version {stored.version}")
         source = name
-    run = submit_build(workspace, source, target)
-    return _follow_build(output, workspace, run)
+    run = submit_build(workspace, source, target, seals=seal, is_refresh=refresh)
+    return follow_build(output, workspace, run, is_refresh=refresh)
 
 
-def _follow_build(output: Output, workspace: Workspace, run: RunName) -> int:
-    from runyard.cli.following import Follower
-    from runyard.cli.render.ending import say_end
-    from runyard.cli.render.run import run_json
-    from runyard.follow import STDOUT
-
-    output.say(f"runyard: {output.paint(run.run, 'bold')} builds the environment")
-    follower = Follower(workspace.connection, run, output, environment_stream=STDOUT)
-    final = follower.follow(cancels=True)
-    exit_code = say_end(output, final, was_interrupted=follower.was_interrupted)
-    if output.is_json:
-        output.print_json({**run_json(final), "outcome": exit_code})
-    return exit_code
+environment.add_command(export_command)
+environment.add_command(import_command)
+environment.add_command(prune)
 
 
-def _get(workspace: Workspace, name: str) -> environments_pb2.Environment:
-    """The newest version of a stored environment. Raises EnvironmentNotFound with the nearest."""
-    from runyardpb.v1 import environments_pb2, environments_pb2_grpc
+def _get(workspace: Workspace, name: str, version: int | None) -> environments_pb2.Environment:
+    """A stored environment. Raises EnvironmentNotFound with the nearest."""
+    from runyard.environment_store import get_environment
 
-    answer = workspace.connection.unary(
-        environments_pb2_grpc.EnvironmentServiceStub,
-        lambda stub: stub.GetEnvironment,
-        environments_pb2.GetEnvironmentRequest(
-            name=f"workspaces/{workspace.name}/environments/{name}"
-        ),
-    )
-    return answer.environment
+    return get_environment(workspace, name, version)
 
 
-def _environments(workspace: Workspace) -> list[environments_pb2.Environment]:
+def stored_environments(workspace: Workspace) -> list[environments_pb2.Environment]:
     """All stored environments in their newest versions."""
-    from runyardpb.v1 import environments_pb2, environments_pb2_grpc
+    from runyard.environment_store import list_environments
 
-    request = environments_pb2.ListEnvironmentsRequest(
-        parent=f"workspaces/{workspace.name}", page_size=PAGE_SIZE_MAX
-    )
-    found: list[environments_pb2.Environment] = []
-    while True:
-        answer = workspace.connection.unary(
-            environments_pb2_grpc.EnvironmentServiceStub,
-            lambda stub: stub.ListEnvironments,
-            request,
-        )
-        found += answer.environments
-        if not answer.next_page_token:
-            return found
-        request.page_token = answer.next_page_token
+    return list(list_environments(workspace))
 
 
-def _name(found: environments_pb2.Environment) -> str:
+def environment_name(found: environments_pb2.Environment) -> str:
     """The name in `workspaces/W/environments/E/versions/V`."""
     parts = found.name.split("/")
     return parts[3] if len(parts) > 3 else found.name
@@ -257,6 +261,15 @@ def _image_facts(docker: environments_pb2.DockerImage) -> Iterator[tuple[str, st
         yield "option", argument
 
 
+def _where(found: environments_pb2.Environment) -> Iterator[tuple[str, str]]:
+    """Where it is built, and what is sealed of it."""
+    for built in found.builds:
+        yield "built on", build_text(built)
+    for lock in found.locks:
+        if lock.HasField("sealed"):
+            yield "sealed for", sealed_text(lock)
+
+
 def _lock_lines(text: str) -> Iterator[str]:
     """The packages of a lock, without their hashes."""
     is_conda = "\n@EXPLICIT\n" in text  # conda's explicit list, pip packages in its comments
@@ -280,7 +293,7 @@ def _row(found: environments_pb2.Environment) -> tuple[str, ...]:
     if _kind(found) == "user-managed":
         asked = os.fsdecode(spec.user_managed.interpreter_path) or "python3"
     return (
-        _name(found),
+        environment_name(found),
         str(found.version),
         _kind(found),
         ", ".join(lock.platform for lock in found.locks),
@@ -295,7 +308,7 @@ def _environment_json(found: environments_pb2.Environment) -> dict[str, Any]:
     docker = found.spec.docker
     interpreter = found.spec.user_managed.interpreter_path
     return {
-        "name": _name(found),
+        "name": environment_name(found),
         "version": found.version,
         "kind": _kind(found),
         "create_time": utc_time(message_time(found, "create_time")),
@@ -326,4 +339,5 @@ def _lock_json(lock: environments_pb2.EnvironmentLock) -> dict[str, Any]:
         "text": lock.text,
         "hash": lock.hash,
         "create_time": utc_time(message_time(lock, "create_time")),
+        "sealed": sealed_json(lock),
     }

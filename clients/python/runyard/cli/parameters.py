@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runyard import quantities
+from runyard.environment_names import name_and_version
 from runyard_contract import ids
 from runyard_contract.errors import NameInvalid, SpecInvalid
 from runyard_contract.limits import TAG_VALUE_BYTES
@@ -156,5 +157,7 @@ STATUS = Kind("status", _status)
 EXPERIMENT = Kind("experiment", ids.check_experiment_name)
 COMPUTE = Kind("target", ids.check_compute_name)
 ENVIRONMENT = Kind("name", ids.check_environment_name)
+ENVIRONMENT_VERSION = Kind("name[:version]", name_and_version)
+"""Name and number of a version, None for the newest."""
 FILE = PathKind()
 FOLDER = PathKind(is_folder=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runyard.cli.failure import ScriptNotFound, UsageInvalid
+from runyard.environment_names import name_and_version
 from runyard_contract.errors import (
     EnvironmentNotFound,
     RunyardError,
@@ -15,7 +16,7 @@ from runyard_contract.errors import (
     SpecInvalid,
     Unsupported,
 )
-from runyard_contract.ids import check_environment_name, experiment_from_folder
+from runyard_contract.ids import experiment_from_folder
 from runyard_contract.nearest import nearest
 from runyard_contract.paths import shown
 from runyard_contract.value import value_class
@@ -235,25 +236,33 @@ def _environment(options: RunOptions, source: str) -> Environment | str | None:
 
 
 def named_environment(named: str, source: str) -> Environment | str:
-    """The environment that a text names: read from a file, or the name of a stored one.
+    """The environment that a text names: read from a file or folder, or the name of a stored one.
 
     Files are looked up from the current folder, then from the source directory. Raises
     EnvironmentNotFound for a file that is not there, NameInvalid for what is no name either.
     """
     path = next((p for p in (named, os.path.join(source, named)) if os.path.isfile(p)), None)
     if path is not None:
-        return _from_file(path)
+        return read_environment(path)
+    if os.path.sep in named and os.path.isdir(named):
+        return read_environment(named)
     endings = (*_REQUIREMENTS_ENDINGS, *_YAML_ENDINGS)
     if os.path.sep in named or named.endswith(endings) or _is_dockerfile(named):
         raise _no_environment_file(named)
-    return check_environment_name(named)
+    name_and_version(named)
+    return named
 
 
-def _from_file(path: str) -> Environment:
-    """The environment of a requirements.txt, a conda YAML file or a Dockerfile."""
+def read_environment(path: str) -> Environment:
+    """The environment of a requirements.txt, a conda YAML file, a Dockerfile, or a folder as
+    `runyard environment download` makes it."""
     from runyard.environment import Environment
 
+    if os.path.isdir(path):
+        return Environment.load_from_directory(path)
     name = os.path.basename(path)
+    if not os.path.exists(path):
+        raise _no_environment_file(path)
     if _is_dockerfile(name):
         return Environment.from_dockerfile(name, path)
     if name.endswith(_YAML_ENDINGS):
@@ -298,7 +307,7 @@ def _environment_words(options: RunOptions, base: RunConfiguration | None) -> st
         return " on ".join(filter(None, (options.env, options.docker_image)))
     if base is None or base.environment.is_unset:
         return ""
-    from runyard.environment import DEFAULT_INTERPRETER
+    from runyard.environment_sections import DEFAULT_INTERPRETER
 
     python = base.environment.python
     if base.environment.docker.enabled:

@@ -81,7 +81,7 @@ class RunCommand(Command):
 )
 @option(
     "--env",
-    metavar="NAME|FILE",
+    metavar="NAME[:VERSION]|FILE",
     help="Environment: a stored one's name, a requirements.txt, a conda YAML file or a Dockerfile. "
     "[your Python]",
 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from runyard.cli import parameters
 from runyard.cli.command_line import Command, json_option, output_of
+from runyard.cli.confirm import confirm
 from runyard.cli.failure import UsageInvalid
 from runyard.cli.options import option
 from runyard.cli.render.amounts import count_text
@@ -17,7 +17,6 @@ from runyard.cli.session import complete_run, find_run, open_workspace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runyard.cli.output import Output
     from runyard.workspace import Workspace
     from runyard_contract.states import RunState
     from runyardpb.v1 import runs_pb2
@@ -46,7 +45,8 @@ def delete(ctx: click.Context, references: tuple[str, ...], yes: bool) -> None:
     output = output_of(ctx)
     workspace = open_workspace()
     found = list(dict.fromkeys(find_run(workspace, reference).id for reference in references))
-    _confirm(output, f"remove {', '.join(found[:_SHOWN])}{' …' * (len(found) > _SHOWN)}", yes)
+    what = f"remove {', '.join(found[:_SHOWN])}{' …' * (len(found) > _SHOWN)}"
+    confirm(output, what, yes, is_for_good=True)
     removed = []
     try:
         for run_id in found:
@@ -125,7 +125,7 @@ def prune(
     what = f"{count_text(look.chosen_runs, 'run')} ({size_text(look.chosen_bytes)})"
     removed = 0
     if look.chosen_runs and not dry_run:
-        _confirm(output, f"remove {what}", yes)
+        confirm(output, f"remove {what}", yes, is_for_good=True)
         request.dry_run = False
         for progress in _prune(workspace, request):
             removed = progress.removed_runs
@@ -178,12 +178,3 @@ def _prune(
         runs_pb2_grpc.RunServiceStub, lambda stub: stub.PruneRuns, request
     ) as answers:
         yield from answers
-
-
-def _confirm(output: Output, what: str, is_agreed: bool) -> None:
-    """Asks a person; a program must have said yes before. Raises UsageInvalid, click.Abort."""
-    if is_agreed:
-        return
-    if not sys.stdin.isatty() or output.is_json:
-        raise UsageInvalid(f"this would {what}, for good", hint="add --yes to do so")
-    click.confirm(f"runyard: {what}, for good?", abort=True, err=True)

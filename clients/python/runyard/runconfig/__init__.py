@@ -8,12 +8,8 @@ from runyard.docker_section import (
     ContainerRegistry,
     DockerSection,
 )
-from runyard.environment import (
-    Environment,
-    PythonSection,
-    SparkPackage,
-    SparkSection,
-)
+from runyard.environment import Environment
+from runyard.environment_sections import PythonSection, SparkPackage, SparkSection
 from runyard.runconfig.configuration import RunConfiguration
 from runyard.runconfig.files import LOCAL_RUNCONFIG_NAME
 from runyard.runconfig.sections import (

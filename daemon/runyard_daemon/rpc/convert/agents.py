@@ -14,6 +14,7 @@ from runyard_contract.limits import BUILT_ENVIRONMENTS_MAX
 from runyard_contract.paths import shown
 from runyard_daemon.control import orders
 from runyard_daemon.control.orders import RunRef
+from runyard_daemon.control.pruning import BuiltPruned
 from runyard_daemon.control.reported import (
     AttemptReport,
     EnvironmentBuild,
@@ -25,12 +26,12 @@ from runyard_daemon.core.end import EndReason
 from runyard_daemon.core.phases import Phase
 from runyard_daemon.core.types import AttemptRef, Resources
 from runyard_daemon.logs.layout import LogFile
+from runyard_daemon.rpc.convert.nouns import to_lock
 from runyard_daemon.rpc.convert.specs import to_resources
 from runyard_daemon.rpc.convert.times import (
     from_duration,
     from_timestamp,
     to_duration,
-    to_timestamp,
 )
 from runyard_daemon.store.details import (
     AttemptEndRecord,
@@ -42,7 +43,7 @@ from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.v1 import environments_pb2, runs_pb2
 
 TEXT_CHARS = 2000
-EXECUTION = ("limits", "output", "container")
+EXECUTION = ("limits", "output", "container", "lock", "lock_before")
 """What agents tell of how a run is executed."""
 LISTED_MAX = 50
 ATTEMPTS_MAX = 10_000
@@ -249,31 +250,51 @@ def to_hello(hello: pb.Hello) -> Hello:
     )
 
 
-def to_builds(message: pb.BuiltEnvironments) -> dict[str, EnvironmentBuild]:
+def to_builds(message: pb.BuiltEnvironments) -> dict[str, list[EnvironmentBuild]]:
     """What is built on a node, by the hash of its lock. Raises SpecInvalid for too many."""
     count = len(message.builds)
     if count > BUILT_ENVIRONMENTS_MAX:
         raise SpecInvalid(
             violations=[("environments", f"{count} builds are over {BUILT_ENVIRONMENTS_MAX}")]
         )
-    return {
-        build.lock_hash: EnvironmentBuild(
-            lock_hash=build.lock_hash,
-            size_bytes=_amount(build.size_bytes),
-            create_time_us=from_timestamp(build.create_time),
-            last_use_time_us=from_timestamp(build.last_use_time),
-            hits=_amount(build.hits),
-        )
-        for build in message.builds
-        if is_digest(build.lock_hash)
-    }
+    of_lock: dict[str, dict[str, EnvironmentBuild]] = {}
+    for message_of_one in message.builds:
+        build = _to_build(message_of_one)
+        if is_digest(build.lock_hash) and is_digest(build.key):
+            of_lock.setdefault(build.lock_hash, {})[build.key] = build
+    return {lock_hash: [*builds.values()] for lock_hash, builds in of_lock.items()}
+
+
+def to_pruned(message: pb.BuiltPruned) -> BuiltPruned:
+    """What was removed on a node, as far as it makes sense."""
+    builds = zip(message.builds, range(BUILT_ENVIRONMENTS_MAX), strict=False)
+    return BuiltPruned(
+        builds=tuple(_to_build(build) for build, _ in builds if is_digest(build.lock_hash)),
+        left_bytes=_amount(message.left_bytes),
+        left_count=_amount(message.left_count),
+        in_use_count=_amount(message.in_use_count),
+        error=_cut(message.error),
+    )
+
+
+def _to_build(build: environments_pb2.EnvironmentBuild) -> EnvironmentBuild:
+    return EnvironmentBuild(
+        lock_hash=build.lock_hash,
+        key=build.key or build.lock_hash,
+        size_bytes=_amount(build.size_bytes),
+        create_time_us=from_timestamp(build.create_time),
+        last_use_time_us=from_timestamp(build.last_use_time),
+        hits=_amount(build.hits),
+    )
 
 
 def _within(amount: int, limit: int) -> int:
     return min(max(0, amount), limit)
 
 
-def to_message(order: orders.Cancel | orders.Collect | orders.Goodbye) -> pb.SessionResponse:
+def to_message(
+    order: orders.Cancel | orders.Collect | orders.Prune | orders.Goodbye,
+) -> pb.SessionResponse:
     """An order that has a message of its own."""
     match order:
         case orders.Cancel(target, grace_s, is_superseded):
@@ -290,6 +311,14 @@ def to_message(order: orders.Cancel | orders.Collect | orders.Goodbye) -> pb.Ses
                     ref=from_target(target), request_id=request_id
                 )
             )
+        case orders.Prune(request_id, older_than_s, max_size_bytes, is_dry_run):
+            prune = pb.PruneBuilt(
+                request_id=request_id,
+                older_than=to_duration(older_than_s) if older_than_s is not None else None,
+                max_size_bytes=max_size_bytes,
+                is_dry_run=is_dry_run,
+            )
+            return pb.SessionResponse(prune_built=prune)
         case orders.Goodbye(is_stop):
             return pb.SessionResponse(goodbye=pb.Goodbye(is_stop=is_stop))
 
@@ -320,14 +349,4 @@ def _to_lease(lease: orders.Lease, resolve: ResolveEnvironment) -> pb.Lease:
         locks=[to_lock(lock) for lock in lease.locks],
         environment=resolve(spec, lease.environment),
         is_ahead=lease.is_ahead,
-    )
-
-
-def to_lock(lock: orders.Lock) -> environments_pb2.EnvironmentLock:
-    """A resolved environment."""
-    return environments_pb2.EnvironmentLock(
-        platform=lock.platform,
-        text=lock.text,
-        hash=lock.hash,
-        create_time=to_timestamp(lock.create_time_us),
     )

@@ -10,7 +10,7 @@ from runyard_daemon.core.types import NO_RESOURCES, NodeId
 from runyard_daemon.rpc.convert.specs import from_resources
 from runyard_daemon.rpc.convert.times import to_timestamp
 from runyard_daemon.store.computes import ComputeRecord, NodeRecord
-from runyard_daemon.store.environments import EnvironmentRecord, LockRecord
+from runyard_daemon.store.environments import EnvironmentRecord, LockRecord, SealedRecord
 from runyard_daemon.store.experiments import ExperimentRecord
 from runyard_daemon.store.workspaces import WorkspaceRecord
 from runyardpb.v1 import compute_pb2, environments_pb2, experiments_pb2, workspaces_pb2
@@ -37,7 +37,7 @@ def to_environment_message(
     record: EnvironmentRecord, locks: Sequence[LockRecord], live: Live
 ) -> environments_pb2.Environment:
     """A version of an environment with its locks, and where they are built now."""
-    builds = [_to_build(*found) for lock in locks for found in live.builds_of(lock.hash)]
+    builds = [to_build_message(*found) for lock in locks for found in live.builds_of(lock.hash)]
     return environments_pb2.Environment(
         name=(
             f"workspaces/{record.workspace}/environments/{record.name}/versions/{record.version}"
@@ -45,23 +45,39 @@ def to_environment_message(
         spec=environments_pb2.EnvironmentSpec.FromString(record.spec),
         create_time=to_timestamp(record.create_time_us),
         spec_hash=record.spec_hash,
-        locks=[
-            environments_pb2.EnvironmentLock(
-                platform=lock.platform,
-                text=lock.text,
-                hash=lock.hash,
-                create_time=to_timestamp(lock.create_time_us),
-            )
-            for lock in locks
-        ],
+        locks=[to_lock(lock) for lock in locks],
         version=record.version,
-        builds=sorted(builds, key=lambda build: (build.node, build.lock_hash)),
+        builds=sorted(builds, key=lambda build: (build.node, build.lock_hash, build.key)),
     )
 
 
-def _to_build(node: str, build: EnvironmentBuild) -> environments_pb2.EnvironmentBuild:
+def to_lock(lock: LockRecord) -> environments_pb2.EnvironmentLock:
+    """What an environment was resolved to, and what is sealed of it."""
+    return environments_pb2.EnvironmentLock(
+        platform=lock.platform,
+        text=lock.text,
+        hash=lock.hash,
+        create_time=to_timestamp(lock.create_time_us),
+        sealed=to_sealed(lock.sealed) if lock.sealed is not None else None,
+    )
+
+
+def to_sealed(record: SealedRecord) -> environments_pb2.SealedEnvironment:
+    """A built environment as nodes fetch it."""
+    return environments_pb2.SealedEnvironment(
+        root_digest=bytes.fromhex(record.digest),
+        file_count=record.file_count,
+        size_bytes=record.size_bytes,
+        create_time=to_timestamp(record.create_time_us),
+        node=record.node,
+    )
+
+
+def to_build_message(node: str, build: EnvironmentBuild) -> environments_pb2.EnvironmentBuild:
+    """An environment as it is built on a node."""
     return environments_pb2.EnvironmentBuild(
         lock_hash=build.lock_hash,
+        key=build.key,
         node=node,
         size_bytes=build.size_bytes,
         create_time=to_timestamp(build.create_time_us),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping
 
+from runyard_contract.conda_specification import conda_specification
 from runyard_contract.digest import is_digest
 from runyard_contract.environment_spec import packages_hash
 from runyard_contract.errors import EnvironmentNotFound, NameInvalid, SpecInvalid
@@ -27,6 +29,8 @@ from runyard_daemon.store.runs import SpecRecord
 from runyardpb.v1 import common_pb2, environments_pb2, runs_pb2
 
 DEFAULT_COMPUTE = "local"
+_PYTHON_TAG = re.compile(r"-cp(\d)(\d+)$")
+"""Of the platform of a lock of pip packages, such as "linux-x86_64-cp311"."""
 _SPECS_READ = 16
 """Specifications whose facts are kept: runs of a sweep mostly have the same."""
 
@@ -63,6 +67,7 @@ def to_wish(spec: runs_pb2.RunSpec, workspace: str) -> RunWish:
         size_bytes=spec.ByteSize(),
         definition_bytes=len(spec.run_definition_json.encode()),
         caller_interpreter=spec.caller_interpreter,
+        is_refresh=spec.refresh_environment,
     )
 
 
@@ -194,6 +199,21 @@ def environment_hash(environment: bytes) -> str:
     if spec.WhichOneof("backend") in (None, "user_managed"):
         return ""
     return packages_hash(spec)
+
+
+def describe_environment(kept: SpecRecord, platform: str) -> str:
+    """The packages of a run's environment as conda YAML; empty where none are installed for it.
+
+    `platform` is that of its lock, which may tell the Python.
+    """
+    if not kept.environment:
+        return ""
+    environment = environments_pb2.EnvironmentSpec.FromString(kept.environment)
+    name = runs_pb2.RunSpec.FromString(kept.spec).environment_name
+    if "/" in name:
+        name = parse_environment_name(name)[1]
+    python = _PYTHON_TAG.search(platform)
+    return conda_specification(environment, name, f"{python[1]}.{python[2]}" if python else "")
 
 
 def resolve_environment(

@@ -15,6 +15,7 @@ The tree (class, reason)::
     │   ├── RequestIdInvalid        REQUEST_ID_INVALID
     │   ├── PageTokenMismatch       PAGE_TOKEN_MISMATCH
     │   ├── ManifestInvalid         MANIFEST_INVALID
+    │   ├── SealedInvalid           SEALED_INVALID
     │   ├── SnapshotTooLarge        SNAPSHOT_TOO_LARGE
     │   ├── SourceInvalid           SOURCE_INVALID, local
     │   ├── FileUnreadable          FILE_UNREADABLE, local
@@ -113,6 +114,7 @@ from runyard_contract.errors.request import (
     RequestIdReused,
     RunFileNotFound,
     RunNotFound,
+    SealedInvalid,
     SnapshotNotFound,
     SnapshotTooLarge,
     SourceInvalid,
@@ -208,6 +210,7 @@ __all__ = [
     "RunFileNotFound",
     "RunNotFound",
     "RunyardError",
+    "SealedInvalid",
     "SessionSuperseded",
     "SnapshotNotFound",
     "SnapshotTooLarge",

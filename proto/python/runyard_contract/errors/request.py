@@ -116,6 +116,21 @@ class ManifestInvalid(Invalid):
     reason = "MANIFEST_INVALID"
 
 
+class SealedInvalid(Invalid):
+    """A file or a tree is no whole sealed environment. Metadata: `what`."""
+
+    reason = "SEALED_INVALID"
+
+    @classmethod
+    def because(cls, what: str) -> SealedInvalid:
+        """The error where `what` is wrong with it."""
+        return cls(
+            f"this is no whole sealed environment: {what}",
+            hint="export it again with `runyard environment export`; nothing was kept of it",
+            what=what,
+        )
+
+
 class SnapshotTooLarge(Invalid):
     """A source directory is over the limit of bytes or files."""
 

@@ -12,47 +12,68 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from runyardpb.v1 import common_pb2 as runyardpb_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frunyardpb/v1/environments.proto\x12\x0crunyardpb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19runyardpb/v1/common.proto\"\x90\x02\n\x0f\x45nvironmentSpec\x12\x37\n\x0cuser_managed\x18\x01 \x01(\x0b\x32\x1f.runyardpb.v1.UserManagedPythonH\x00\x12(\n\x03pip\x18\x02 \x01(\x0b\x32\x19.runyardpb.v1.PipPackagesH\x00\x12,\n\x05\x63onda\x18\x03 \x01(\x0b\x32\x1b.runyardpb.v1.CondaPackagesH\x00\x12+\n\x06\x64ocker\x18\x04 \x01(\x0b\x32\x19.runyardpb.v1.DockerImageH\x00\x12\x34\n\tvariables\x18\x05 \x03(\x0b\x32!.runyardpb.v1.EnvironmentVariableB\t\n\x07\x62\x61\x63kend\"-\n\x11UserManagedPython\x12\x18\n\x10interpreter_path\x18\x01 \x01(\x0c\"\x86\x01\n\x0bPipPackages\x12\x16\n\x0epython_version\x18\x01 \x01(\t\x12\x14\n\x0crequirements\x18\x02 \x03(\t\x12\x13\n\x0b\x63onstraints\x18\x03 \x03(\t\x12\x15\n\rindex_options\x18\x04 \x03(\t\x12\x1d\n\x15\x62\x61se_interpreter_path\x18\x05 \x01(\x0c\"\x99\x01\n\rCondaPackages\x12\x16\n\x0epython_version\x18\x01 \x01(\t\x12\x10\n\x08packages\x18\x02 \x03(\t\x12\x10\n\x08\x63hannels\x18\x03 \x03(\t\x12\x18\n\x10pip_requirements\x18\x04 \x03(\t\x12\x17\n\x0fpip_constraints\x18\x05 \x03(\t\x12\x19\n\x11pip_index_options\x18\x06 \x03(\t\"\x8e\x02\n\x0b\x44ockerImage\x12\r\n\x05image\x18\x01 \x01(\t\x12\x12\n\ndockerfile\x18\x02 \x01(\t\x12(\n\x03pip\x18\x03 \x01(\x0b\x32\x19.runyardpb.v1.PipPackagesH\x00\x12,\n\x05\x63onda\x18\x04 \x01(\x0b\x32\x1b.runyardpb.v1.CondaPackagesH\x00\x12\x18\n\x10interpreter_path\x18\x05 \x01(\t\x12\x11\n\tshm_bytes\x18\x06 \x01(\x03\x12\x0f\n\x07network\x18\x07 \x01(\t\x12\'\n\x06mounts\x18\x08 \x03(\x0b\x32\x17.runyardpb.v1.BindMount\x12\x11\n\targuments\x18\t \x03(\tB\n\n\x08packages\"A\n\tBindMount\x12\x0e\n\x06source\x18\x01 \x01(\x0c\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x14\n\x0cis_read_only\x18\x03 \x01(\x08\"p\n\x0f\x45nvironmentLock\x12\x10\n\x08platform\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfb\x01\n\x0b\x45nvironment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.runyardpb.v1.EnvironmentSpec\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tspec_hash\x18\x04 \x01(\t\x12,\n\x05locks\x18\x05 \x03(\x0b\x32\x1d.runyardpb.v1.EnvironmentLock\x12\x0f\n\x07version\x18\x06 \x01(\x05\x12.\n\x06\x62uilds\x18\x07 \x03(\x0b\x32\x1e.runyardpb.v1.EnvironmentBuild\"\xb9\x01\n\x10\x45nvironmentBuild\x12\x11\n\tlock_hash\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04hits\x18\x06 \x01(\x03\"\x83\x01\n\x18\x43reateEnvironmentRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0e\x65nvironment_id\x18\x02 \x01(\t\x12+\n\x04spec\x18\x03 \x01(\x0b\x32\x1d.runyardpb.v1.EnvironmentSpec\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"K\n\x19\x43reateEnvironmentResponse\x12.\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\x19.runyardpb.v1.Environment\"%\n\x15GetEnvironmentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x16GetEnvironmentResponse\x12.\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\x19.runyardpb.v1.Environment\"P\n\x17ListEnvironmentsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x18ListEnvironmentsResponse\x12/\n\x0c\x65nvironments\x18\x01 \x03(\x0b\x32\x19.runyardpb.v1.Environment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xba\x02\n\x12\x45nvironmentService\x12\x64\n\x11\x43reateEnvironment\x12&.runyardpb.v1.CreateEnvironmentRequest\x1a\'.runyardpb.v1.CreateEnvironmentResponse\x12[\n\x0eGetEnvironment\x12#.runyardpb.v1.GetEnvironmentRequest\x1a$.runyardpb.v1.GetEnvironmentResponse\x12\x61\n\x10ListEnvironments\x12%.runyardpb.v1.ListEnvironmentsRequest\x1a&.runyardpb.v1.ListEnvironmentsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frunyardpb/v1/environments.proto\x12\x0crunyardpb.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19runyardpb/v1/common.proto\"\x90\x02\n\x0f\x45nvironmentSpec\x12\x37\n\x0cuser_managed\x18\x01 \x01(\x0b\x32\x1f.runyardpb.v1.UserManagedPythonH\x00\x12(\n\x03pip\x18\x02 \x01(\x0b\x32\x19.runyardpb.v1.PipPackagesH\x00\x12,\n\x05\x63onda\x18\x03 \x01(\x0b\x32\x1b.runyardpb.v1.CondaPackagesH\x00\x12+\n\x06\x64ocker\x18\x04 \x01(\x0b\x32\x19.runyardpb.v1.DockerImageH\x00\x12\x34\n\tvariables\x18\x05 \x03(\x0b\x32!.runyardpb.v1.EnvironmentVariableB\t\n\x07\x62\x61\x63kend\"-\n\x11UserManagedPython\x12\x18\n\x10interpreter_path\x18\x01 \x01(\x0c\"\x86\x01\n\x0bPipPackages\x12\x16\n\x0epython_version\x18\x01 \x01(\t\x12\x14\n\x0crequirements\x18\x02 \x03(\t\x12\x13\n\x0b\x63onstraints\x18\x03 \x03(\t\x12\x15\n\rindex_options\x18\x04 \x03(\t\x12\x1d\n\x15\x62\x61se_interpreter_path\x18\x05 \x01(\x0c\"\x99\x01\n\rCondaPackages\x12\x16\n\x0epython_version\x18\x01 \x01(\t\x12\x10\n\x08packages\x18\x02 \x03(\t\x12\x10\n\x08\x63hannels\x18\x03 \x03(\t\x12\x18\n\x10pip_requirements\x18\x04 \x03(\t\x12\x17\n\x0fpip_constraints\x18\x05 \x03(\t\x12\x19\n\x11pip_index_options\x18\x06 \x03(\t\"\x8e\x02\n\x0b\x44ockerImage\x12\r\n\x05image\x18\x01 \x01(\t\x12\x12\n\ndockerfile\x18\x02 \x01(\t\x12(\n\x03pip\x18\x03 \x01(\x0b\x32\x19.runyardpb.v1.PipPackagesH\x00\x12,\n\x05\x63onda\x18\x04 \x01(\x0b\x32\x1b.runyardpb.v1.CondaPackagesH\x00\x12\x18\n\x10interpreter_path\x18\x05 \x01(\t\x12\x11\n\tshm_bytes\x18\x06 \x01(\x03\x12\x0f\n\x07network\x18\x07 \x01(\t\x12\'\n\x06mounts\x18\x08 \x03(\x0b\x32\x17.runyardpb.v1.BindMount\x12\x11\n\targuments\x18\t \x03(\tB\n\n\x08packages\"A\n\tBindMount\x12\x0e\n\x06source\x18\x01 \x01(\x0c\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x14\n\x0cis_read_only\x18\x03 \x01(\x08\"\xa1\x01\n\x0f\x45nvironmentLock\x12\x10\n\x08platform\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x06sealed\x18\x05 \x01(\x0b\x32\x1f.runyardpb.v1.SealedEnvironment\"\x8f\x01\n\x11SealedEnvironment\x12\x13\n\x0broot_digest\x18\x01 \x01(\x0c\x12\x12\n\nfile_count\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04node\x18\x05 \x01(\t\"\xfb\x01\n\x0b\x45nvironment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.runyardpb.v1.EnvironmentSpec\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tspec_hash\x18\x04 \x01(\t\x12,\n\x05locks\x18\x05 \x03(\x0b\x32\x1d.runyardpb.v1.EnvironmentLock\x12\x0f\n\x07version\x18\x06 \x01(\x05\x12.\n\x06\x62uilds\x18\x07 \x03(\x0b\x32\x1e.runyardpb.v1.EnvironmentBuild\"\xc6\x01\n\x10\x45nvironmentBuild\x12\x11\n\tlock_hash\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04hits\x18\x06 \x01(\x03\x12\x0b\n\x03key\x18\x07 \x01(\t\"\x83\x01\n\x18\x43reateEnvironmentRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0e\x65nvironment_id\x18\x02 \x01(\t\x12+\n\x04spec\x18\x03 \x01(\x0b\x32\x1d.runyardpb.v1.EnvironmentSpec\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"K\n\x19\x43reateEnvironmentResponse\x12.\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\x19.runyardpb.v1.Environment\"%\n\x15GetEnvironmentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x16GetEnvironmentResponse\x12.\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\x19.runyardpb.v1.Environment\")\n\x19GetEnvironmentLockRequest\x12\x0c\n\x04hash\x18\x01 \x01(\t\"I\n\x1aGetEnvironmentLockResponse\x12+\n\x04lock\x18\x01 \x01(\x0b\x32\x1d.runyardpb.v1.EnvironmentLock\"\xb2\x01\n\x18PruneEnvironmentsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0e\x63ompute_target\x18\x02 \x01(\t\x12-\n\nolder_than\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x0emax_size_bytes\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x42\x11\n\x0f_max_size_bytes\"\xb7\x01\n\x19PruneEnvironmentsResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12.\n\x06\x62uilds\x18\x02 \x03(\x0b\x32\x1e.runyardpb.v1.EnvironmentBuild\x12\x12\n\nleft_bytes\x18\x03 \x01(\x03\x12\x12\n\nleft_count\x18\x04 \x01(\x05\x12\x14\n\x0cin_use_count\x18\x05 \x01(\x05\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x0f\n\x07is_away\x18\x07 \x01(\x08\"P\n\x17ListEnvironmentsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x18ListEnvironmentsResponse\x12/\n\x0c\x65nvironments\x18\x01 \x03(\x0b\x32\x19.runyardpb.v1.Environment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x18\x45xportEnvironmentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08platform\x18\x02 \x01(\t\"`\n\x19\x45xportEnvironmentResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x35\n\x07summary\x18\x02 \x01(\x0b\x32$.runyardpb.v1.EnvironmentFileSummary\"l\n\x16\x45nvironmentFileSummary\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12.\n\x0b\x65nvironment\x18\x03 \x01(\x0b\x32\x19.runyardpb.v1.Environment\"P\n\x18ImportEnvironmentRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0e\x65nvironment_id\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"g\n\x19ImportEnvironmentResponse\x12.\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\x19.runyardpb.v1.Environment\x12\x1a\n\x12replaced_platforms\x18\x02 \x03(\t2\xdb\x05\n\x12\x45nvironmentService\x12\x64\n\x11\x43reateEnvironment\x12&.runyardpb.v1.CreateEnvironmentRequest\x1a\'.runyardpb.v1.CreateEnvironmentResponse\x12[\n\x0eGetEnvironment\x12#.runyardpb.v1.GetEnvironmentRequest\x1a$.runyardpb.v1.GetEnvironmentResponse\x12\x61\n\x10ListEnvironments\x12%.runyardpb.v1.ListEnvironmentsRequest\x1a&.runyardpb.v1.ListEnvironmentsResponse\x12\x66\n\x11\x45xportEnvironment\x12&.runyardpb.v1.ExportEnvironmentRequest\x1a\'.runyardpb.v1.ExportEnvironmentResponse0\x01\x12\x66\n\x11ImportEnvironment\x12&.runyardpb.v1.ImportEnvironmentRequest\x1a\'.runyardpb.v1.ImportEnvironmentResponse(\x01\x12g\n\x12GetEnvironmentLock\x12\'.runyardpb.v1.GetEnvironmentLockRequest\x1a(.runyardpb.v1.GetEnvironmentLockResponse\x12\x66\n\x11PruneEnvironments\x12&.runyardpb.v1.PruneEnvironmentsRequest\x1a\'.runyardpb.v1.PruneEnvironmentsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runyardpb.v1.environments_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_ENVIRONMENTSPEC']._serialized_start=110
-  _globals['_ENVIRONMENTSPEC']._serialized_end=382
-  _globals['_USERMANAGEDPYTHON']._serialized_start=384
-  _globals['_USERMANAGEDPYTHON']._serialized_end=429
-  _globals['_PIPPACKAGES']._serialized_start=432
-  _globals['_PIPPACKAGES']._serialized_end=566
-  _globals['_CONDAPACKAGES']._serialized_start=569
-  _globals['_CONDAPACKAGES']._serialized_end=722
-  _globals['_DOCKERIMAGE']._serialized_start=725
-  _globals['_DOCKERIMAGE']._serialized_end=995
-  _globals['_BINDMOUNT']._serialized_start=997
-  _globals['_BINDMOUNT']._serialized_end=1062
-  _globals['_ENVIRONMENTLOCK']._serialized_start=1064
-  _globals['_ENVIRONMENTLOCK']._serialized_end=1176
-  _globals['_ENVIRONMENT']._serialized_start=1179
-  _globals['_ENVIRONMENT']._serialized_end=1430
-  _globals['_ENVIRONMENTBUILD']._serialized_start=1433
-  _globals['_ENVIRONMENTBUILD']._serialized_end=1618
-  _globals['_CREATEENVIRONMENTREQUEST']._serialized_start=1621
-  _globals['_CREATEENVIRONMENTREQUEST']._serialized_end=1752
-  _globals['_CREATEENVIRONMENTRESPONSE']._serialized_start=1754
-  _globals['_CREATEENVIRONMENTRESPONSE']._serialized_end=1829
-  _globals['_GETENVIRONMENTREQUEST']._serialized_start=1831
-  _globals['_GETENVIRONMENTREQUEST']._serialized_end=1868
-  _globals['_GETENVIRONMENTRESPONSE']._serialized_start=1870
-  _globals['_GETENVIRONMENTRESPONSE']._serialized_end=1942
-  _globals['_LISTENVIRONMENTSREQUEST']._serialized_start=1944
-  _globals['_LISTENVIRONMENTSREQUEST']._serialized_end=2024
-  _globals['_LISTENVIRONMENTSRESPONSE']._serialized_start=2026
-  _globals['_LISTENVIRONMENTSRESPONSE']._serialized_end=2126
-  _globals['_ENVIRONMENTSERVICE']._serialized_start=2129
-  _globals['_ENVIRONMENTSERVICE']._serialized_end=2443
+  _globals['_ENVIRONMENTSPEC']._serialized_start=142
+  _globals['_ENVIRONMENTSPEC']._serialized_end=414
+  _globals['_USERMANAGEDPYTHON']._serialized_start=416
+  _globals['_USERMANAGEDPYTHON']._serialized_end=461
+  _globals['_PIPPACKAGES']._serialized_start=464
+  _globals['_PIPPACKAGES']._serialized_end=598
+  _globals['_CONDAPACKAGES']._serialized_start=601
+  _globals['_CONDAPACKAGES']._serialized_end=754
+  _globals['_DOCKERIMAGE']._serialized_start=757
+  _globals['_DOCKERIMAGE']._serialized_end=1027
+  _globals['_BINDMOUNT']._serialized_start=1029
+  _globals['_BINDMOUNT']._serialized_end=1094
+  _globals['_ENVIRONMENTLOCK']._serialized_start=1097
+  _globals['_ENVIRONMENTLOCK']._serialized_end=1258
+  _globals['_SEALEDENVIRONMENT']._serialized_start=1261
+  _globals['_SEALEDENVIRONMENT']._serialized_end=1404
+  _globals['_ENVIRONMENT']._serialized_start=1407
+  _globals['_ENVIRONMENT']._serialized_end=1658
+  _globals['_ENVIRONMENTBUILD']._serialized_start=1661
+  _globals['_ENVIRONMENTBUILD']._serialized_end=1859
+  _globals['_CREATEENVIRONMENTREQUEST']._serialized_start=1862
+  _globals['_CREATEENVIRONMENTREQUEST']._serialized_end=1993
+  _globals['_CREATEENVIRONMENTRESPONSE']._serialized_start=1995
+  _globals['_CREATEENVIRONMENTRESPONSE']._serialized_end=2070
+  _globals['_GETENVIRONMENTREQUEST']._serialized_start=2072
+  _globals['_GETENVIRONMENTREQUEST']._serialized_end=2109
+  _globals['_GETENVIRONMENTRESPONSE']._serialized_start=2111
+  _globals['_GETENVIRONMENTRESPONSE']._serialized_end=2183
+  _globals['_GETENVIRONMENTLOCKREQUEST']._serialized_start=2185
+  _globals['_GETENVIRONMENTLOCKREQUEST']._serialized_end=2226
+  _globals['_GETENVIRONMENTLOCKRESPONSE']._serialized_start=2228
+  _globals['_GETENVIRONMENTLOCKRESPONSE']._serialized_end=2301
+  _globals['_PRUNEENVIRONMENTSREQUEST']._serialized_start=2304
+  _globals['_PRUNEENVIRONMENTSREQUEST']._serialized_end=2482
+  _globals['_PRUNEENVIRONMENTSRESPONSE']._serialized_start=2485
+  _globals['_PRUNEENVIRONMENTSRESPONSE']._serialized_end=2668
+  _globals['_LISTENVIRONMENTSREQUEST']._serialized_start=2670
+  _globals['_LISTENVIRONMENTSREQUEST']._serialized_end=2750
+  _globals['_LISTENVIRONMENTSRESPONSE']._serialized_start=2752
+  _globals['_LISTENVIRONMENTSRESPONSE']._serialized_end=2852
+  _globals['_EXPORTENVIRONMENTREQUEST']._serialized_start=2854
+  _globals['_EXPORTENVIRONMENTREQUEST']._serialized_end=2912
+  _globals['_EXPORTENVIRONMENTRESPONSE']._serialized_start=2914
+  _globals['_EXPORTENVIRONMENTRESPONSE']._serialized_end=3010
+  _globals['_ENVIRONMENTFILESUMMARY']._serialized_start=3012
+  _globals['_ENVIRONMENTFILESUMMARY']._serialized_end=3120
+  _globals['_IMPORTENVIRONMENTREQUEST']._serialized_start=3122
+  _globals['_IMPORTENVIRONMENTREQUEST']._serialized_end=3202
+  _globals['_IMPORTENVIRONMENTRESPONSE']._serialized_start=3204
+  _globals['_IMPORTENVIRONMENTRESPONSE']._serialized_end=3307
+  _globals['_ENVIRONMENTSERVICE']._serialized_start=3310
+  _globals['_ENVIRONMENTSERVICE']._serialized_end=4041
 # @@protoc_insertion_point(module_scope)

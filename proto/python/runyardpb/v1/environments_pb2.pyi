@@ -6,6 +6,7 @@ Environments: what a script needs to run."""
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
@@ -268,6 +269,7 @@ class EnvironmentLock(google.protobuf.message.Message):
     TEXT_FIELD_NUMBER: builtins.int
     HASH_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    SEALED_FIELD_NUMBER: builtins.int
     platform: builtins.str
     """Such as "linux-x86_64-cp311"; of conda packages conda's own name, such as "linux-64"."""
     text: builtins.str
@@ -280,6 +282,10 @@ class EnvironmentLock(google.protobuf.message.Message):
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was resolved."""
 
+    @property
+    def sealed(self) -> global___SealedEnvironment:
+        """What nodes fetch instead of building it; absent: it is not sealed. Output only."""
+
     def __init__(
         self,
         *,
@@ -287,11 +293,49 @@ class EnvironmentLock(google.protobuf.message.Message):
         text: builtins.str = ...,
         hash: builtins.str = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        sealed: global___SealedEnvironment | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "hash", b"hash", "platform", b"platform", "text", b"text"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "sealed", b"sealed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "hash", b"hash", "platform", b"platform", "sealed", b"sealed", "text", b"text"]) -> None: ...
 
 global___EnvironmentLock = EnvironmentLock
+
+@typing.final
+class SealedEnvironment(google.protobuf.message.Message):
+    """A built environment as the daemon keeps it for other nodes of its platform."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROOT_DIGEST_FIELD_NUMBER: builtins.int
+    FILE_COUNT_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    NODE_FIELD_NUMBER: builtins.int
+    root_digest: builtins.bytes
+    """Digest of the tree that holds its files and says where they belong, 32 bytes."""
+    file_count: builtins.int
+    """Number of different files."""
+    size_bytes: builtins.int
+    """Sum of their sizes in bytes. What other environments have too is stored once."""
+    node: builtins.str
+    """Target and node that built it, such as `local/gpu1`; empty: it was imported."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was sealed."""
+
+    def __init__(
+        self,
+        *,
+        root_digest: builtins.bytes = ...,
+        file_count: builtins.int = ...,
+        size_bytes: builtins.int = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        node: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "file_count", b"file_count", "node", b"node", "root_digest", b"root_digest", "size_bytes", b"size_bytes"]) -> None: ...
+
+global___SealedEnvironment = SealedEnvironment
 
 @typing.final
 class Environment(google.protobuf.message.Message):
@@ -356,6 +400,7 @@ class EnvironmentBuild(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     LAST_USE_TIME_FIELD_NUMBER: builtins.int
     HITS_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
     lock_hash: builtins.str
     """As in `EnvironmentLock.hash`."""
     node: builtins.str
@@ -364,6 +409,10 @@ class EnvironmentBuild(google.protobuf.message.Message):
     """Sum of the lengths of its files, those that it shares with others on the disk included. In bytes."""
     hits: builtins.int
     """Runs that were given it since without building it."""
+    key: builtins.str
+    """Names it among what is built on the node; hexadecimal. Another one than the lock's for an image with files of a
+    snapshot, of which there may be several of one lock. Empty: as `lock_hash`.
+    """
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was built."""
@@ -381,9 +430,10 @@ class EnvironmentBuild(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         last_use_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         hits: builtins.int = ...,
+        key: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "last_use_time", b"last_use_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "hits", b"hits", "last_use_time", b"last_use_time", "lock_hash", b"lock_hash", "node", b"node", "size_bytes", b"size_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "hits", b"hits", "key", b"key", "last_use_time", b"last_use_time", "lock_hash", b"lock_hash", "node", b"node", "size_bytes", b"size_bytes"]) -> None: ...
 
 global___EnvironmentBuild = EnvironmentBuild
 
@@ -481,6 +531,129 @@ class GetEnvironmentResponse(google.protobuf.message.Message):
 global___GetEnvironmentResponse = GetEnvironmentResponse
 
 @typing.final
+class GetEnvironmentLockRequest(google.protobuf.message.Message):
+    """Asks for a lock."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HASH_FIELD_NUMBER: builtins.int
+    hash: builtins.str
+    """As in `EnvironmentLock.hash`."""
+    def __init__(
+        self,
+        *,
+        hash: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["hash", b"hash"]) -> None: ...
+
+global___GetEnvironmentLockRequest = GetEnvironmentLockRequest
+
+@typing.final
+class GetEnvironmentLockResponse(google.protobuf.message.Message):
+    """Answers GetEnvironmentLock."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOCK_FIELD_NUMBER: builtins.int
+    @property
+    def lock(self) -> global___EnvironmentLock:
+        """The lock."""
+
+    def __init__(
+        self,
+        *,
+        lock: global___EnvironmentLock | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lock", b"lock"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lock", b"lock"]) -> None: ...
+
+global___GetEnvironmentLockResponse = GetEnvironmentLockResponse
+
+@typing.final
+class PruneEnvironmentsRequest(google.protobuf.message.Message):
+    """Asks to remove built environments."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    COMPUTE_TARGET_FIELD_NUMBER: builtins.int
+    OLDER_THAN_FIELD_NUMBER: builtins.int
+    MAX_SIZE_BYTES_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """`workspaces/{workspace}`."""
+    compute_target: builtins.str
+    """Name of the target whose nodes are asked. Empty: all nodes."""
+    max_size_bytes: builtins.int
+    """Then, on each node, those that were used longest ago go until the rest has at most so many bytes, 0 or more. Not set: size is
+    no reason. With neither all go.
+    """
+    dry_run: builtins.bool
+    """Only says what would go."""
+    @property
+    def older_than(self) -> google.protobuf.duration_pb2.Duration:
+        """Those go that were last used longer ago than this, 0 or more. Not set: age is no reason."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        compute_target: builtins.str = ...,
+        older_than: google.protobuf.duration_pb2.Duration | None = ...,
+        max_size_bytes: builtins.int | None = ...,
+        dry_run: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_size_bytes", b"_max_size_bytes", "max_size_bytes", b"max_size_bytes", "older_than", b"older_than"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_size_bytes", b"_max_size_bytes", "compute_target", b"compute_target", "dry_run", b"dry_run", "max_size_bytes", b"max_size_bytes", "older_than", b"older_than", "parent", b"parent"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_max_size_bytes", b"_max_size_bytes"]) -> typing.Literal["max_size_bytes"] | None: ...
+
+global___PruneEnvironmentsRequest = PruneEnvironmentsRequest
+
+@typing.final
+class PruneEnvironmentsResponse(google.protobuf.message.Message):
+    """One node's answer to PruneEnvironments."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    BUILDS_FIELD_NUMBER: builtins.int
+    LEFT_BYTES_FIELD_NUMBER: builtins.int
+    LEFT_COUNT_FIELD_NUMBER: builtins.int
+    IN_USE_COUNT_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    IS_AWAY_FIELD_NUMBER: builtins.int
+    node: builtins.str
+    """The node, as in `Run.node`."""
+    left_bytes: builtins.int
+    """What is left, or would be, in bytes."""
+    left_count: builtins.int
+    """How many are left, or would be."""
+    in_use_count: builtins.int
+    """How many of those runs have or wait for."""
+    error: builtins.str
+    """Why the node has not answered, for people; empty: it has."""
+    is_away: builtins.bool
+    """The node is not connected, so that it was not asked."""
+    @property
+    def builds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EnvironmentBuild]:
+        """What was removed, or would be; those that were used longest ago first."""
+
+    def __init__(
+        self,
+        *,
+        node: builtins.str = ...,
+        builds: collections.abc.Iterable[global___EnvironmentBuild] | None = ...,
+        left_bytes: builtins.int = ...,
+        left_count: builtins.int = ...,
+        in_use_count: builtins.int = ...,
+        error: builtins.str = ...,
+        is_away: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["builds", b"builds", "error", b"error", "in_use_count", b"in_use_count", "is_away", b"is_away", "left_bytes", b"left_bytes", "left_count", b"left_count", "node", b"node"]) -> None: ...
+
+global___PruneEnvironmentsResponse = PruneEnvironmentsResponse
+
+@typing.final
 class ListEnvironmentsRequest(google.protobuf.message.Message):
     """Asks for a page of environments."""
 
@@ -529,3 +702,132 @@ class ListEnvironmentsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["environments", b"environments", "next_page_token", b"next_page_token"]) -> None: ...
 
 global___ListEnvironmentsResponse = ListEnvironmentsResponse
+
+@typing.final
+class ExportEnvironmentRequest(google.protobuf.message.Message):
+    """Asks for a stored environment as a file."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    PLATFORM_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """`workspaces/{workspace}/environments/{environment}` for the newest version, or with `/versions/{version}`."""
+    platform: builtins.str
+    """Only of this platform, as in `EnvironmentLock.platform`. Empty: of all that are sealed."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        platform: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "platform", b"platform"]) -> None: ...
+
+global___ExportEnvironmentRequest = ExportEnvironmentRequest
+
+@typing.final
+class ExportEnvironmentResponse(google.protobuf.message.Message):
+    """A piece of such a file."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """The next bytes of the file."""
+    @property
+    def summary(self) -> global___EnvironmentFileSummary:
+        """In the last message only."""
+
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+        summary: global___EnvironmentFileSummary | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["summary", b"summary"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "summary", b"summary"]) -> None: ...
+
+global___ExportEnvironmentResponse = ExportEnvironmentResponse
+
+@typing.final
+class EnvironmentFileSummary(google.protobuf.message.Message):
+    """What a file of an environment holds."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    ENVIRONMENT_FIELD_NUMBER: builtins.int
+    digest: builtins.str
+    """BLAKE3 of the file, hexadecimal."""
+    size_bytes: builtins.int
+    """Size of the file in bytes."""
+    @property
+    def environment(self) -> global___Environment:
+        """The environment, with the locks that are in the file."""
+
+    def __init__(
+        self,
+        *,
+        digest: builtins.str = ...,
+        size_bytes: builtins.int = ...,
+        environment: global___Environment | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["environment", b"environment"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "environment", b"environment", "size_bytes", b"size_bytes"]) -> None: ...
+
+global___EnvironmentFileSummary = EnvironmentFileSummary
+
+@typing.final
+class ImportEnvironmentRequest(google.protobuf.message.Message):
+    """A piece of a file of an environment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    ENVIRONMENT_ID_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """`workspaces/{workspace}`, in the first message."""
+    environment_id: builtins.str
+    """The name to keep it under, in the first message. Empty: the one that it was exported with."""
+    data: builtins.bytes
+    """The next bytes of the file, about 1 MiB."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        environment_id: builtins.str = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "environment_id", b"environment_id", "parent", b"parent"]) -> None: ...
+
+global___ImportEnvironmentRequest = ImportEnvironmentRequest
+
+@typing.final
+class ImportEnvironmentResponse(google.protobuf.message.Message):
+    """Answers ImportEnvironment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENVIRONMENT_FIELD_NUMBER: builtins.int
+    REPLACED_PLATFORMS_FIELD_NUMBER: builtins.int
+    @property
+    def environment(self) -> global___Environment:
+        """The version that holds it, with its locks."""
+
+    @property
+    def replaced_platforms(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Platforms whose kept lock was replaced by another one."""
+
+    def __init__(
+        self,
+        *,
+        environment: global___Environment | None = ...,
+        replaced_platforms: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["environment", b"environment"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["environment", b"environment", "replaced_platforms", b"replaced_platforms"]) -> None: ...
+
+global___ImportEnvironmentResponse = ImportEnvironmentResponse

@@ -30,6 +30,26 @@ class EnvironmentServiceStub(object):
                 request_serializer=runyardpb_dot_v1_dot_environments__pb2.ListEnvironmentsRequest.SerializeToString,
                 response_deserializer=runyardpb_dot_v1_dot_environments__pb2.ListEnvironmentsResponse.FromString,
                 )
+        self.ExportEnvironment = channel.unary_stream(
+                '/runyardpb.v1.EnvironmentService/ExportEnvironment',
+                request_serializer=runyardpb_dot_v1_dot_environments__pb2.ExportEnvironmentRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_v1_dot_environments__pb2.ExportEnvironmentResponse.FromString,
+                )
+        self.ImportEnvironment = channel.stream_unary(
+                '/runyardpb.v1.EnvironmentService/ImportEnvironment',
+                request_serializer=runyardpb_dot_v1_dot_environments__pb2.ImportEnvironmentRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_v1_dot_environments__pb2.ImportEnvironmentResponse.FromString,
+                )
+        self.GetEnvironmentLock = channel.unary_unary(
+                '/runyardpb.v1.EnvironmentService/GetEnvironmentLock',
+                request_serializer=runyardpb_dot_v1_dot_environments__pb2.GetEnvironmentLockRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_v1_dot_environments__pb2.GetEnvironmentLockResponse.FromString,
+                )
+        self.PruneEnvironments = channel.unary_stream(
+                '/runyardpb.v1.EnvironmentService/PruneEnvironments',
+                request_serializer=runyardpb_dot_v1_dot_environments__pb2.PruneEnvironmentsRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_v1_dot_environments__pb2.PruneEnvironmentsResponse.FromString,
+                )
 
 
 class EnvironmentServiceServicer(object):
@@ -58,6 +78,43 @@ class EnvironmentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportEnvironment(self, request, context):
+        """Streams a stored environment as one file: its specification, its locks and what is sealed of them. The pieces make the
+        file; the last message has its digest and no data. A stream that ends without it brought no whole file. Idempotent.
+        Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND (metadata "nearest"), FAILED_PRECONDITION/STATE_NOT_ALLOWED (nothing is sealed,
+        or what is sealed is damaged).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportEnvironment(self, request_iterator, context):
+        """Keeps an environment from such a file, all of it or nothing, after verifying every byte. The same specification is the
+        same version; its locks replace those that are kept for it. Idempotent. A stream that is cut off leaves nothing.
+        Errors: INVALID_ARGUMENT/SEALED_INVALID (not such a file, damaged or cut off), NOT_FOUND/WORKSPACE_NOT_FOUND,
+        INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID, RESOURCE_EXHAUSTED/DISK_FULL.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEnvironmentLock(self, request, context):
+        """Returns a lock by its hash, as the property `runyard.lock` of a run names it, also where another has taken its place since.
+        Idempotent. Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PruneEnvironments(self, request, context):
+        """Has nodes remove built environments that no run has or waits for; one answer a node, as they come. What is removed is
+        built again when a run asks for it: specifications and locks stay. Errors: INVALID_ARGUMENT/SPEC_INVALID,
+        NOT_FOUND/COMPUTE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnvironmentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +132,26 @@ def add_EnvironmentServiceServicer_to_server(servicer, server):
                     servicer.ListEnvironments,
                     request_deserializer=runyardpb_dot_v1_dot_environments__pb2.ListEnvironmentsRequest.FromString,
                     response_serializer=runyardpb_dot_v1_dot_environments__pb2.ListEnvironmentsResponse.SerializeToString,
+            ),
+            'ExportEnvironment': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportEnvironment,
+                    request_deserializer=runyardpb_dot_v1_dot_environments__pb2.ExportEnvironmentRequest.FromString,
+                    response_serializer=runyardpb_dot_v1_dot_environments__pb2.ExportEnvironmentResponse.SerializeToString,
+            ),
+            'ImportEnvironment': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportEnvironment,
+                    request_deserializer=runyardpb_dot_v1_dot_environments__pb2.ImportEnvironmentRequest.FromString,
+                    response_serializer=runyardpb_dot_v1_dot_environments__pb2.ImportEnvironmentResponse.SerializeToString,
+            ),
+            'GetEnvironmentLock': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEnvironmentLock,
+                    request_deserializer=runyardpb_dot_v1_dot_environments__pb2.GetEnvironmentLockRequest.FromString,
+                    response_serializer=runyardpb_dot_v1_dot_environments__pb2.GetEnvironmentLockResponse.SerializeToString,
+            ),
+            'PruneEnvironments': grpc.unary_stream_rpc_method_handler(
+                    servicer.PruneEnvironments,
+                    request_deserializer=runyardpb_dot_v1_dot_environments__pb2.PruneEnvironmentsRequest.FromString,
+                    response_serializer=runyardpb_dot_v1_dot_environments__pb2.PruneEnvironmentsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,5 +212,73 @@ class EnvironmentService(object):
         return grpc.experimental.unary_unary(request, target, '/runyardpb.v1.EnvironmentService/ListEnvironments',
             runyardpb_dot_v1_dot_environments__pb2.ListEnvironmentsRequest.SerializeToString,
             runyardpb_dot_v1_dot_environments__pb2.ListEnvironmentsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ExportEnvironment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/runyardpb.v1.EnvironmentService/ExportEnvironment',
+            runyardpb_dot_v1_dot_environments__pb2.ExportEnvironmentRequest.SerializeToString,
+            runyardpb_dot_v1_dot_environments__pb2.ExportEnvironmentResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ImportEnvironment(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(request_iterator, target, '/runyardpb.v1.EnvironmentService/ImportEnvironment',
+            runyardpb_dot_v1_dot_environments__pb2.ImportEnvironmentRequest.SerializeToString,
+            runyardpb_dot_v1_dot_environments__pb2.ImportEnvironmentResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetEnvironmentLock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/runyardpb.v1.EnvironmentService/GetEnvironmentLock',
+            runyardpb_dot_v1_dot_environments__pb2.GetEnvironmentLockRequest.SerializeToString,
+            runyardpb_dot_v1_dot_environments__pb2.GetEnvironmentLockResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def PruneEnvironments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/runyardpb.v1.EnvironmentService/PruneEnvironments',
+            runyardpb_dot_v1_dot_environments__pb2.PruneEnvironmentsRequest.SerializeToString,
+            runyardpb_dot_v1_dot_environments__pb2.PruneEnvironmentsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -41,6 +41,43 @@ class EnvironmentServiceStub:
     ]
     """Lists environments, newest version of each name, by name. Idempotent. Errors: INVALID_ARGUMENT/PAGE_TOKEN_MISMATCH."""
 
+    ExportEnvironment: grpc.UnaryStreamMultiCallable[
+        runyardpb.v1.environments_pb2.ExportEnvironmentRequest,
+        runyardpb.v1.environments_pb2.ExportEnvironmentResponse,
+    ]
+    """Streams a stored environment as one file: its specification, its locks and what is sealed of them. The pieces make the
+    file; the last message has its digest and no data. A stream that ends without it brought no whole file. Idempotent.
+    Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND (metadata "nearest"), FAILED_PRECONDITION/STATE_NOT_ALLOWED (nothing is sealed,
+    or what is sealed is damaged).
+    """
+
+    ImportEnvironment: grpc.StreamUnaryMultiCallable[
+        runyardpb.v1.environments_pb2.ImportEnvironmentRequest,
+        runyardpb.v1.environments_pb2.ImportEnvironmentResponse,
+    ]
+    """Keeps an environment from such a file, all of it or nothing, after verifying every byte. The same specification is the
+    same version; its locks replace those that are kept for it. Idempotent. A stream that is cut off leaves nothing.
+    Errors: INVALID_ARGUMENT/SEALED_INVALID (not such a file, damaged or cut off), NOT_FOUND/WORKSPACE_NOT_FOUND,
+    INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID, RESOURCE_EXHAUSTED/DISK_FULL.
+    """
+
+    GetEnvironmentLock: grpc.UnaryUnaryMultiCallable[
+        runyardpb.v1.environments_pb2.GetEnvironmentLockRequest,
+        runyardpb.v1.environments_pb2.GetEnvironmentLockResponse,
+    ]
+    """Returns a lock by its hash, as the property `runyard.lock` of a run names it, also where another has taken its place since.
+    Idempotent. Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND.
+    """
+
+    PruneEnvironments: grpc.UnaryStreamMultiCallable[
+        runyardpb.v1.environments_pb2.PruneEnvironmentsRequest,
+        runyardpb.v1.environments_pb2.PruneEnvironmentsResponse,
+    ]
+    """Has nodes remove built environments that no run has or waits for; one answer a node, as they come. What is removed is
+    built again when a run asks for it: specifications and locks stay. Errors: INVALID_ARGUMENT/SPEC_INVALID,
+    NOT_FOUND/COMPUTE_NOT_FOUND.
+    """
+
 class EnvironmentServiceAsyncStub:
     """Keeps named, versioned environments. One is built by a run of kind ENVIRONMENT_BUILD (RunService.CreateRun)."""
 
@@ -63,6 +100,43 @@ class EnvironmentServiceAsyncStub:
         runyardpb.v1.environments_pb2.ListEnvironmentsResponse,
     ]
     """Lists environments, newest version of each name, by name. Idempotent. Errors: INVALID_ARGUMENT/PAGE_TOKEN_MISMATCH."""
+
+    ExportEnvironment: grpc.aio.UnaryStreamMultiCallable[
+        runyardpb.v1.environments_pb2.ExportEnvironmentRequest,
+        runyardpb.v1.environments_pb2.ExportEnvironmentResponse,
+    ]
+    """Streams a stored environment as one file: its specification, its locks and what is sealed of them. The pieces make the
+    file; the last message has its digest and no data. A stream that ends without it brought no whole file. Idempotent.
+    Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND (metadata "nearest"), FAILED_PRECONDITION/STATE_NOT_ALLOWED (nothing is sealed,
+    or what is sealed is damaged).
+    """
+
+    ImportEnvironment: grpc.aio.StreamUnaryMultiCallable[
+        runyardpb.v1.environments_pb2.ImportEnvironmentRequest,
+        runyardpb.v1.environments_pb2.ImportEnvironmentResponse,
+    ]
+    """Keeps an environment from such a file, all of it or nothing, after verifying every byte. The same specification is the
+    same version; its locks replace those that are kept for it. Idempotent. A stream that is cut off leaves nothing.
+    Errors: INVALID_ARGUMENT/SEALED_INVALID (not such a file, damaged or cut off), NOT_FOUND/WORKSPACE_NOT_FOUND,
+    INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID, RESOURCE_EXHAUSTED/DISK_FULL.
+    """
+
+    GetEnvironmentLock: grpc.aio.UnaryUnaryMultiCallable[
+        runyardpb.v1.environments_pb2.GetEnvironmentLockRequest,
+        runyardpb.v1.environments_pb2.GetEnvironmentLockResponse,
+    ]
+    """Returns a lock by its hash, as the property `runyard.lock` of a run names it, also where another has taken its place since.
+    Idempotent. Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND.
+    """
+
+    PruneEnvironments: grpc.aio.UnaryStreamMultiCallable[
+        runyardpb.v1.environments_pb2.PruneEnvironmentsRequest,
+        runyardpb.v1.environments_pb2.PruneEnvironmentsResponse,
+    ]
+    """Has nodes remove built environments that no run has or waits for; one answer a node, as they come. What is removed is
+    built again when a run asks for it: specifications and locks stay. Errors: INVALID_ARGUMENT/SPEC_INVALID,
+    NOT_FOUND/COMPUTE_NOT_FOUND.
+    """
 
 class EnvironmentServiceServicer(metaclass=abc.ABCMeta):
     """Keeps named, versioned environments. One is built by a run of kind ENVIRONMENT_BUILD (RunService.CreateRun)."""
@@ -92,5 +166,50 @@ class EnvironmentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[runyardpb.v1.environments_pb2.ListEnvironmentsResponse, collections.abc.Awaitable[runyardpb.v1.environments_pb2.ListEnvironmentsResponse]]:
         """Lists environments, newest version of each name, by name. Idempotent. Errors: INVALID_ARGUMENT/PAGE_TOKEN_MISMATCH."""
+
+    @abc.abstractmethod
+    def ExportEnvironment(
+        self,
+        request: runyardpb.v1.environments_pb2.ExportEnvironmentRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[runyardpb.v1.environments_pb2.ExportEnvironmentResponse], collections.abc.AsyncIterator[runyardpb.v1.environments_pb2.ExportEnvironmentResponse]]:
+        """Streams a stored environment as one file: its specification, its locks and what is sealed of them. The pieces make the
+        file; the last message has its digest and no data. A stream that ends without it brought no whole file. Idempotent.
+        Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND (metadata "nearest"), FAILED_PRECONDITION/STATE_NOT_ALLOWED (nothing is sealed,
+        or what is sealed is damaged).
+        """
+
+    @abc.abstractmethod
+    def ImportEnvironment(
+        self,
+        request_iterator: _MaybeAsyncIterator[runyardpb.v1.environments_pb2.ImportEnvironmentRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.v1.environments_pb2.ImportEnvironmentResponse, collections.abc.Awaitable[runyardpb.v1.environments_pb2.ImportEnvironmentResponse]]:
+        """Keeps an environment from such a file, all of it or nothing, after verifying every byte. The same specification is the
+        same version; its locks replace those that are kept for it. Idempotent. A stream that is cut off leaves nothing.
+        Errors: INVALID_ARGUMENT/SEALED_INVALID (not such a file, damaged or cut off), NOT_FOUND/WORKSPACE_NOT_FOUND,
+        INVALID_ARGUMENT/SPEC_INVALID, INVALID_ARGUMENT/NAME_INVALID, RESOURCE_EXHAUSTED/DISK_FULL.
+        """
+
+    @abc.abstractmethod
+    def GetEnvironmentLock(
+        self,
+        request: runyardpb.v1.environments_pb2.GetEnvironmentLockRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.v1.environments_pb2.GetEnvironmentLockResponse, collections.abc.Awaitable[runyardpb.v1.environments_pb2.GetEnvironmentLockResponse]]:
+        """Returns a lock by its hash, as the property `runyard.lock` of a run names it, also where another has taken its place since.
+        Idempotent. Errors: NOT_FOUND/ENVIRONMENT_NOT_FOUND.
+        """
+
+    @abc.abstractmethod
+    def PruneEnvironments(
+        self,
+        request: runyardpb.v1.environments_pb2.PruneEnvironmentsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[runyardpb.v1.environments_pb2.PruneEnvironmentsResponse], collections.abc.AsyncIterator[runyardpb.v1.environments_pb2.PruneEnvironmentsResponse]]:
+        """Has nodes remove built environments that no run has or waits for; one answer a node, as they come. What is removed is
+        built again when a run asks for it: specifications and locks stay. Errors: INVALID_ARGUMENT/SPEC_INVALID,
+        NOT_FOUND/COMPUTE_NOT_FOUND.
+        """
 
 def add_EnvironmentServiceServicer_to_server(servicer: EnvironmentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -240,7 +240,9 @@ global___Run = Run
 
 @typing.final
 class Limits(google.protobuf.message.Message):
-    """What a run may use at most. Not what it needs: that is `Resources`."""
+    """What a run may use at most. Not what it needs: that is `Resources`. SPEC_INVALID for more than any node of its target
+    has, while one of them is connected.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -273,7 +275,9 @@ class Usage(google.protobuf.message.Message):
     OUTPUT_BYTES_FIELD_NUMBER: builtins.int
     WORKDIR_BYTES_FIELD_NUMBER: builtins.int
     peak_memory_bytes: builtins.int
-    """Largest resident set that any one process had, in bytes; not the sum over processes, which the kernel does not keep."""
+    """Largest resident set that any one process had, in bytes; not the sum over processes, which the kernel does not keep.
+    Of a container the most that it had as a whole, files that it read among it. 0: not known.
+    """
     log_bytes: builtins.int
     """Length of the newest attempt's stdout, stderr and environment log."""
     output_bytes: builtins.int
@@ -284,7 +288,7 @@ class Usage(google.protobuf.message.Message):
     """What the newest attempt's script left in its working folder outside outputs/ and logs/, kept on the node."""
     @property
     def cpu_time(self) -> google.protobuf.duration_pb2.Duration:
-        """CPU time of all processes, user and system, of those too that outlived their parent."""
+        """CPU time of all processes, user and system, of those too that outlived their parent. 0 with a peak of 0: not known."""
 
     @property
     def wall_time(self) -> google.protobuf.duration_pb2.Duration:
@@ -352,6 +356,8 @@ class RunSpec(google.protobuf.message.Message):
     RUN_DEFINITION_JSON_FIELD_NUMBER: builtins.int
     CALLER_INTERPRETER_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
+    SEALS_ENVIRONMENT_FIELD_NUMBER: builtins.int
+    REFRESH_ENVIRONMENT_FIELD_NUMBER: builtins.int
     kind: global___RunSpec.Kind.ValueType
     """What it is for."""
     compute_target: builtins.str
@@ -368,6 +374,12 @@ class RunSpec(google.protobuf.message.Message):
     """The run configuration as the client knows it, JSON of up to 256 KiB; shown, never read."""
     caller_interpreter: builtins.bytes
     """The interpreter of the caller, for the local target."""
+    seals_environment: builtins.bool
+    """Seal the environment before anything else, so that other nodes fetch it instead of building it; where it can't be, the run
+    fails. Default false: it is sealed in the background where building it took longer than fetching it would.
+    """
+    refresh_environment: builtins.bool
+    """Of ENVIRONMENT_BUILD: resolves anew instead of taking the lock that is kept. The new lock then counts for later runs."""
     @property
     def script(self) -> global___Script:
         """A Python script, started with the environment's interpreter."""
@@ -424,9 +436,11 @@ class RunSpec(google.protobuf.message.Message):
         run_definition_json: builtins.str = ...,
         caller_interpreter: builtins.bytes = ...,
         limits: global___Limits | None = ...,
+        seals_environment: builtins.bool = ...,
+        refresh_environment: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["cancel_grace", b"cancel_grace", "command", b"command", "environment", b"environment", "limits", b"limits", "max_duration", b"max_duration", "program", b"program", "resources", b"resources", "script", b"script"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["caller_environment", b"caller_environment", "caller_interpreter", b"caller_interpreter", "cancel_grace", b"cancel_grace", "command", b"command", "compute_target", b"compute_target", "environment", b"environment", "environment_name", b"environment_name", "environment_variables", b"environment_variables", "kind", b"kind", "limits", b"limits", "max_duration", b"max_duration", "merge_stderr", b"merge_stderr", "priority", b"priority", "program", b"program", "resources", b"resources", "run_definition_json", b"run_definition_json", "script", b"script", "snapshot", b"snapshot"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["caller_environment", b"caller_environment", "caller_interpreter", b"caller_interpreter", "cancel_grace", b"cancel_grace", "command", b"command", "compute_target", b"compute_target", "environment", b"environment", "environment_name", b"environment_name", "environment_variables", b"environment_variables", "kind", b"kind", "limits", b"limits", "max_duration", b"max_duration", "merge_stderr", b"merge_stderr", "priority", b"priority", "program", b"program", "refresh_environment", b"refresh_environment", "resources", b"resources", "run_definition_json", b"run_definition_json", "script", b"script", "seals_environment", b"seals_environment", "snapshot", b"snapshot"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["program", b"program"]) -> typing.Literal["script", "command"] | None: ...
 
 global___RunSpec = RunSpec

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runyard_agent import config
 from runyard_daemon.instance import lock_holder
 from runyard_daemon.loops.local_agent import (
     LONGEST_PAUSE_S,
@@ -52,7 +53,24 @@ def test_the_agent_is_started_isolated_from_the_callers_folder() -> None:
         "--daemon-socket", "/home/d/daemon.sock",
         "--blobs", "/home/d/blobs",
         "--environments-max-bytes", "7516192768",
+        "--seal=auto",
     ]  # fmt: skip
+
+
+def test_the_agent_is_told_how_it_provides_environments() -> None:
+    place = AgentPlace(
+        Path("/home/d"),
+        Path("/home/d/daemon.sock"),
+        channel_mirrors=(("conda-forge", "file:///srv/mirror"),),
+        is_offline=True,
+        seal="never",
+    )
+
+    settings = config.parse(place.command()[4:])
+
+    assert settings.channel_mirrors == {"conda-forge": ["file:///srv/mirror"]}
+    assert settings.is_offline
+    assert settings.seal == "never"
 
 
 def test_a_lock_names_its_holder_only_while_it_is_held(folder: Path) -> None:

@@ -93,6 +93,26 @@ def test_lock_that_was_kept_first_counts(conn: sqlite3.Connection) -> None:
     assert environments.locks(conn, "h1") == [first]
 
 
+def test_lock_that_was_resolved_anew_takes_the_place_of_the_other(
+    conn: sqlite3.Connection,
+) -> None:
+    first = LockRecord("h1", "linux-x86_64-cp311", "l1", "numpy==1", NOW_US)
+    elsewhere = replace(first, platform="linux-x86_64-cp312", hash="l0")
+    newer = replace(first, hash="l2", text="numpy==2", create_time_us=NOW_US + 1)
+    for lock in (first, elsewhere):
+        environments.keep_lock(conn, lock)
+
+    assert environments.keep_lock(conn, newer, is_refresh=True) == newer
+    assert environments.keep_lock(conn, newer, is_refresh=True) == newer
+    assert environments.keep_lock(conn, first) == newer
+    assert environments.locks(conn, "h1") == [newer, elsewhere]
+    assert environments.lock_of_hash(conn, "l1") == first
+    assert environments.lock_of_hash(conn, "l2") == newer
+    assert environments.lock_of_hash(conn, "l3") is None
+    assert environments.keep_lock(conn, first, is_refresh=True) == first
+    assert environments.lock_of_hash(conn, "l2") == newer
+
+
 def test_snapshot_that_was_declared_first_stays(conn: sqlite3.Connection) -> None:
     first = SnapshotRecord(WORKSPACE, "ab" * 32, 3, 100, NOW_US)
 

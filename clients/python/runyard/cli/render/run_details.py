@@ -64,9 +64,12 @@ def _used(run: RunRecord) -> str:
     usage = run.usage
     if usage is None:
         return ""
+    whose = "container" if "runyard.container" in run.properties else "largest process"
+    peak = f"{size_text(usage.peak_memory_bytes)} of memory in its {whose}"
+    is_known = usage.peak_memory_bytes > 0
     parts = [
-        f"{duration_text(usage.cpu_time_s)} of CPU",
-        f"{size_text(usage.peak_memory_bytes)} of memory in its largest process",
+        f"{duration_text(usage.cpu_time_s)} of CPU" if is_known else "",
+        peak if is_known else "",
         f"{size_text(usage.log_bytes)} of logs",
         f"{size_text(usage.output_bytes or 0)} of files",
         f"{size_text(usage.workdir_bytes)} left behind" if usage.workdir_bytes else "",

@@ -60,6 +60,7 @@ class SessionRequest(google.protobuf.message.Message):
     ACKNOWLEDGED_FIELD_NUMBER: builtins.int
     HELLO_FIELD_NUMBER: builtins.int
     WORKDIR_COLLECTED_FIELD_NUMBER: builtins.int
+    BUILT_PRUNED_FIELD_NUMBER: builtins.int
     REPORTS_FIELD_NUMBER: builtins.int
     RETURNED_FIELD_NUMBER: builtins.int
     ENVIRONMENTS_FIELD_NUMBER: builtins.int
@@ -74,6 +75,10 @@ class SessionRequest(google.protobuf.message.Message):
     @property
     def workdir_collected(self) -> global___WorkdirCollected:
         """A working folder was collected."""
+
+    @property
+    def built_pruned(self) -> global___BuiltPruned:
+        """Built environments were removed."""
 
     @property
     def reports(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AttemptReport]:
@@ -96,13 +101,14 @@ class SessionRequest(google.protobuf.message.Message):
         acknowledged: builtins.int = ...,
         hello: global___Hello | None = ...,
         workdir_collected: global___WorkdirCollected | None = ...,
+        built_pruned: global___BuiltPruned | None = ...,
         reports: collections.abc.Iterable[global___AttemptReport] | None = ...,
         returned: collections.abc.Iterable[global___AttemptRef] | None = ...,
         environments: global___BuiltEnvironments | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["environments", b"environments", "hello", b"hello", "message", b"message", "workdir_collected", b"workdir_collected"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "environments", b"environments", "hello", b"hello", "message", b"message", "reports", b"reports", "returned", b"returned", "sequence", b"sequence", "workdir_collected", b"workdir_collected"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "workdir_collected"] | None: ...
+    def HasField(self, field_name: typing.Literal["built_pruned", b"built_pruned", "environments", b"environments", "hello", b"hello", "message", b"message", "workdir_collected", b"workdir_collected"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "built_pruned", b"built_pruned", "environments", b"environments", "hello", b"hello", "message", b"message", "reports", b"reports", "returned", b"returned", "sequence", b"sequence", "workdir_collected", b"workdir_collected"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "workdir_collected", "built_pruned"] | None: ...
 
 global___SessionRequest = SessionRequest
 
@@ -118,6 +124,7 @@ class SessionResponse(google.protobuf.message.Message):
     CANCEL_FIELD_NUMBER: builtins.int
     COLLECT_WORKDIR_FIELD_NUMBER: builtins.int
     GOODBYE_FIELD_NUMBER: builtins.int
+    PRUNE_BUILT_FIELD_NUMBER: builtins.int
     LEASES_FIELD_NUMBER: builtins.int
     FORGETS_FIELD_NUMBER: builtins.int
     sequence: builtins.int
@@ -141,6 +148,10 @@ class SessionResponse(google.protobuf.message.Message):
         """The daemon ends; come back."""
 
     @property
+    def prune_built(self) -> global___PruneBuilt:
+        """Remove built environments."""
+
+    @property
     def leases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Lease]:
         """Execute these, in the order in which they are to begin."""
 
@@ -157,12 +168,13 @@ class SessionResponse(google.protobuf.message.Message):
         cancel: global___CancelAttempt | None = ...,
         collect_workdir: global___CollectAttemptWorkdir | None = ...,
         goodbye: global___Goodbye | None = ...,
+        prune_built: global___PruneBuilt | None = ...,
         leases: collections.abc.Iterable[global___Lease] | None = ...,
         forgets: collections.abc.Iterable[global___ForgetAttempt] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["cancel", b"cancel", "collect_workdir", b"collect_workdir", "goodbye", b"goodbye", "message", b"message", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "collect_workdir", b"collect_workdir", "forgets", b"forgets", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "sequence", b"sequence", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "cancel", "collect_workdir", "goodbye"] | None: ...
+    def HasField(self, field_name: typing.Literal["cancel", b"cancel", "collect_workdir", b"collect_workdir", "goodbye", b"goodbye", "message", b"message", "prune_built", b"prune_built", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "collect_workdir", b"collect_workdir", "forgets", b"forgets", "goodbye", b"goodbye", "leases", b"leases", "message", b"message", "prune_built", b"prune_built", "sequence", b"sequence", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "cancel", "collect_workdir", "goodbye", "prune_built"] | None: ...
 
 global___SessionResponse = SessionResponse
 
@@ -175,7 +187,9 @@ class BuiltEnvironments(google.protobuf.message.Message):
     BUILDS_FIELD_NUMBER: builtins.int
     @property
     def builds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyardpb.v1.environments_pb2.EnvironmentBuild]:
-        """One for each lock, without `node`; up to 10,000, those that were used longest ago left out."""
+        """One for each lock, or, of an image that copies files, for each lock and snapshot; without `node`. Up to 10,000, those that were
+        used longest ago left out.
+        """
 
     def __init__(
         self,
@@ -628,7 +642,7 @@ class AttemptEnd(google.protobuf.message.Message):
     advice: builtins.str
     """For failures: what to try."""
     peak_memory_bytes: builtins.int
-    """Largest resident set that any one of its processes had, in bytes."""
+    """Largest resident set that any one of its processes had, in bytes; of a container what it had as a whole. 0: not known."""
     working_directory: builtins.bytes
     """Folder that the program was started in, as bytes of the node's file system."""
     out_of_memory: global___AttemptEnd.OutOfMemory.ValueType
@@ -707,7 +721,9 @@ class Lease(google.protobuf.message.Message):
 
     @property
     def lock(self) -> runyardpb.v1.environments_pb2.EnvironmentLock:
-        """Lock of the environment, if one was kept for this node's platform."""
+        """Lock of the environment, if one was kept for this node's platform. With `spec.refresh_environment` this and `locks` only
+        tell what counted until now.
+        """
 
     @property
     def environment(self) -> runyardpb.v1.environments_pb2.EnvironmentSpec:
@@ -867,6 +883,82 @@ class WorkdirCollected(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["error", b"error", "file_count", b"file_count", "is_gone", b"is_gone", "request_id", b"request_id"]) -> None: ...
 
 global___WorkdirCollected = WorkdirCollected
+
+@typing.final
+class PruneBuilt(google.protobuf.message.Message):
+    """Asks to remove built environments that no run has or waits for."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    OLDER_THAN_FIELD_NUMBER: builtins.int
+    MAX_SIZE_BYTES_FIELD_NUMBER: builtins.int
+    IS_DRY_RUN_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """To match the answer."""
+    max_size_bytes: builtins.int
+    """Then those that were used longest ago go until the rest has at most so many bytes. Not set: size is no reason. With neither
+    all go.
+    """
+    is_dry_run: builtins.bool
+    """Only says what would go."""
+    @property
+    def older_than(self) -> google.protobuf.duration_pb2.Duration:
+        """Those go that were last used longer ago. Not set: age is no reason."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        older_than: google.protobuf.duration_pb2.Duration | None = ...,
+        max_size_bytes: builtins.int | None = ...,
+        is_dry_run: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_size_bytes", b"_max_size_bytes", "max_size_bytes", b"max_size_bytes", "older_than", b"older_than"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_size_bytes", b"_max_size_bytes", "is_dry_run", b"is_dry_run", "max_size_bytes", b"max_size_bytes", "older_than", b"older_than", "request_id", b"request_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_max_size_bytes", b"_max_size_bytes"]) -> typing.Literal["max_size_bytes"] | None: ...
+
+global___PruneBuilt = PruneBuilt
+
+@typing.final
+class BuiltPruned(google.protobuf.message.Message):
+    """Answers PruneBuilt, after `SessionRequest.environments` and when the disk has their space back."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    BUILDS_FIELD_NUMBER: builtins.int
+    LEFT_BYTES_FIELD_NUMBER: builtins.int
+    LEFT_COUNT_FIELD_NUMBER: builtins.int
+    IN_USE_COUNT_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """As asked."""
+    left_bytes: builtins.int
+    """What is left, or would be, in bytes."""
+    left_count: builtins.int
+    """How many are left, or would be."""
+    in_use_count: builtins.int
+    """How many of those runs have or wait for."""
+    error: builtins.str
+    """Why not; empty: it worked."""
+    @property
+    def builds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runyardpb.v1.environments_pb2.EnvironmentBuild]:
+        """What was removed, or would be, without `node`; those that were used longest ago first."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        builds: collections.abc.Iterable[runyardpb.v1.environments_pb2.EnvironmentBuild] | None = ...,
+        left_bytes: builtins.int = ...,
+        left_count: builtins.int = ...,
+        in_use_count: builtins.int = ...,
+        error: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["builds", b"builds", "error", b"error", "in_use_count", b"in_use_count", "left_bytes", b"left_bytes", "left_count", b"left_count", "request_id", b"request_id"]) -> None: ...
+
+global___BuiltPruned = BuiltPruned
 
 @typing.final
 class Goodbye(google.protobuf.message.Message):
@@ -1032,8 +1124,11 @@ class KeepLockRequest(google.protobuf.message.Message):
 
     SPEC_HASH_FIELD_NUMBER: builtins.int
     LOCK_FIELD_NUMBER: builtins.int
+    IS_REFRESH_FIELD_NUMBER: builtins.int
     spec_hash: builtins.str
     """Hash of what of the specification a lock depends on, hexadecimal."""
+    is_refresh: builtins.bool
+    """It was resolved anew, as somebody asked: it counts from now on, whatever was kept before."""
     @property
     def lock(self) -> runyardpb.v1.environments_pb2.EnvironmentLock:
         """The lock."""
@@ -1043,9 +1138,10 @@ class KeepLockRequest(google.protobuf.message.Message):
         *,
         spec_hash: builtins.str = ...,
         lock: runyardpb.v1.environments_pb2.EnvironmentLock | None = ...,
+        is_refresh: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lock", b"lock"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["lock", b"lock", "spec_hash", b"spec_hash"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["is_refresh", b"is_refresh", "lock", b"lock", "spec_hash", b"spec_hash"]) -> None: ...
 
 global___KeepLockRequest = KeepLockRequest
 
@@ -1069,6 +1165,53 @@ class KeepLockResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["lock", b"lock"]) -> None: ...
 
 global___KeepLockResponse = KeepLockResponse
+
+@typing.final
+class KeepSealedRequest(google.protobuf.message.Message):
+    """An environment that an agent has built and sealed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOCK_HASH_FIELD_NUMBER: builtins.int
+    ROOT_DIGEST_FIELD_NUMBER: builtins.int
+    NODE_ID_FIELD_NUMBER: builtins.int
+    lock_hash: builtins.str
+    """As in `EnvironmentLock.hash`."""
+    root_digest: builtins.bytes
+    """Digest of the tree that holds it, 32 bytes."""
+    node_id: builtins.str
+    """Id of the node that built it, as in `Hello.node_id`."""
+    def __init__(
+        self,
+        *,
+        lock_hash: builtins.str = ...,
+        root_digest: builtins.bytes = ...,
+        node_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lock_hash", b"lock_hash", "node_id", b"node_id", "root_digest", b"root_digest"]) -> None: ...
+
+global___KeepSealedRequest = KeepSealedRequest
+
+@typing.final
+class KeepSealedResponse(google.protobuf.message.Message):
+    """Answers KeepSealed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEALED_FIELD_NUMBER: builtins.int
+    @property
+    def sealed(self) -> runyardpb.v1.environments_pb2.SealedEnvironment:
+        """What is kept."""
+
+    def __init__(
+        self,
+        *,
+        sealed: runyardpb.v1.environments_pb2.SealedEnvironment | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["sealed", b"sealed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["sealed", b"sealed"]) -> None: ...
+
+global___KeepSealedResponse = KeepSealedResponse
 
 @typing.final
 class EnrollRequest(google.protobuf.message.Message):

@@ -35,6 +35,11 @@ class AgentServiceStub(object):
                 request_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepLockRequest.SerializeToString,
                 response_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepLockResponse.FromString,
                 )
+        self.KeepSealed = channel.unary_unary(
+                '/runyardpb.agent.v1.AgentService/KeepSealed',
+                request_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepSealedRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepSealedResponse.FromString,
+                )
         self.Enroll = channel.unary_unary(
                 '/runyardpb.agent.v1.AgentService/Enroll',
                 request_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.EnrollRequest.SerializeToString,
@@ -84,7 +89,17 @@ class AgentServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def KeepLock(self, request, context):
-        """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent.
+        """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. One that was
+        resolved anew takes the place of the other. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KeepSealed(self, request, context):
+        """Keeps a built environment for other nodes; its blobs are uploaded before (SnapshotService). The newest one of a lock
+        counts. Idempotent. Errors: FAILED_PRECONDITION/BLOB_MISSING, INVALID_ARGUMENT/SEALED_INVALID,
+        INVALID_ARGUMENT/MANIFEST_INVALID, INVALID_ARGUMENT/SPEC_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,6 +152,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.KeepLock,
                     request_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepLockRequest.FromString,
                     response_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepLockResponse.SerializeToString,
+            ),
+            'KeepSealed': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepSealed,
+                    request_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepSealedRequest.FromString,
+                    response_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepSealedResponse.SerializeToString,
             ),
             'Enroll': grpc.unary_unary_rpc_method_handler(
                     servicer.Enroll,
@@ -229,6 +249,23 @@ class AgentService(object):
         return grpc.experimental.unary_unary(request, target, '/runyardpb.agent.v1.AgentService/KeepLock',
             runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepLockRequest.SerializeToString,
             runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepLockResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def KeepSealed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/runyardpb.agent.v1.AgentService/KeepSealed',
+            runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepSealedRequest.SerializeToString,
+            runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepSealedResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -52,7 +52,18 @@ class AgentServiceStub:
         runyardpb.agent.v1.agent_pb2.KeepLockRequest,
         runyardpb.agent.v1.agent_pb2.KeepLockResponse,
     ]
-    """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent."""
+    """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. One that was
+    resolved anew takes the place of the other. Idempotent.
+    """
+
+    KeepSealed: grpc.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.KeepSealedRequest,
+        runyardpb.agent.v1.agent_pb2.KeepSealedResponse,
+    ]
+    """Keeps a built environment for other nodes; its blobs are uploaded before (SnapshotService). The newest one of a lock
+    counts. Idempotent. Errors: FAILED_PRECONDITION/BLOB_MISSING, INVALID_ARGUMENT/SEALED_INVALID,
+    INVALID_ARGUMENT/MANIFEST_INVALID, INVALID_ARGUMENT/SPEC_INVALID.
+    """
 
     Enroll: grpc.UnaryUnaryMultiCallable[
         runyardpb.agent.v1.agent_pb2.EnrollRequest,
@@ -113,7 +124,18 @@ class AgentServiceAsyncStub:
         runyardpb.agent.v1.agent_pb2.KeepLockRequest,
         runyardpb.agent.v1.agent_pb2.KeepLockResponse,
     ]
-    """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent."""
+    """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. One that was
+    resolved anew takes the place of the other. Idempotent.
+    """
+
+    KeepSealed: grpc.aio.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.KeepSealedRequest,
+        runyardpb.agent.v1.agent_pb2.KeepSealedResponse,
+    ]
+    """Keeps a built environment for other nodes; its blobs are uploaded before (SnapshotService). The newest one of a lock
+    counts. Idempotent. Errors: FAILED_PRECONDITION/BLOB_MISSING, INVALID_ARGUMENT/SEALED_INVALID,
+    INVALID_ARGUMENT/MANIFEST_INVALID, INVALID_ARGUMENT/SPEC_INVALID.
+    """
 
     Enroll: grpc.aio.UnaryUnaryMultiCallable[
         runyardpb.agent.v1.agent_pb2.EnrollRequest,
@@ -182,7 +204,20 @@ class AgentServiceServicer(metaclass=abc.ABCMeta):
         request: runyardpb.agent.v1.agent_pb2.KeepLockRequest,
         context: _ServicerContext,
     ) -> typing.Union[runyardpb.agent.v1.agent_pb2.KeepLockResponse, collections.abc.Awaitable[runyardpb.agent.v1.agent_pb2.KeepLockResponse]]:
-        """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. Idempotent."""
+        """Keeps the lock that was resolved for an environment, or returns the one that was kept first; that one counts. One that was
+        resolved anew takes the place of the other. Idempotent.
+        """
+
+    @abc.abstractmethod
+    def KeepSealed(
+        self,
+        request: runyardpb.agent.v1.agent_pb2.KeepSealedRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.agent.v1.agent_pb2.KeepSealedResponse, collections.abc.Awaitable[runyardpb.agent.v1.agent_pb2.KeepSealedResponse]]:
+        """Keeps a built environment for other nodes; its blobs are uploaded before (SnapshotService). The newest one of a lock
+        counts. Idempotent. Errors: FAILED_PRECONDITION/BLOB_MISSING, INVALID_ARGUMENT/SEALED_INVALID,
+        INVALID_ARGUMENT/MANIFEST_INVALID, INVALID_ARGUMENT/SPEC_INVALID.
+        """
 
     @abc.abstractmethod
     def Enroll(
