@@ -54,6 +54,7 @@ def test_node_is_asked_and_its_answer_told_with_its_name() -> None:
         assert prune.max_size_bytes == 0
         expected = built()
         expected.node = "local/host1"
+        expected.key = expected.lock_hash
         assert (answer.node, list(answer.builds)) == ("local/host1", [expected])
         assert (answer.left_bytes, answer.left_count, answer.in_use_count) == (7, 2, 1)
         assert not answer.error

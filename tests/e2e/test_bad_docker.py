@@ -74,12 +74,12 @@ def folder(boxed: House) -> Path:
         ),
         pytest.param(
             (IMAGE, NO_NETWORK, "--memory-limit=60TiB"),
-            ("its limits can't be kept on this node", "memory", "--memory-limit"),
+            ("60 TiB of memory: the largest node", "--memory-limit"),
             id="memory of no node",
         ),
         pytest.param(
             (IMAGE, NO_NETWORK, "--cpu-limit=4000"),
-            ("its limits can't be kept on this node", "4000 cores", "--cpu-limit"),
+            ("4000 CPUs: the largest node", "--cpu-limit"),
             id="cores of no node",
         ),
         pytest.param(

@@ -53,6 +53,7 @@ def test_the_agent_is_started_isolated_from_the_callers_folder() -> None:
         "--daemon-socket", "/home/d/daemon.sock",
         "--blobs", "/home/d/blobs",
         "--environments-max-bytes", "7516192768",
+        "--conda=auto",
         "--seal=auto",
     ]  # fmt: skip
 
