@@ -45,7 +45,7 @@ def agent() -> None:
 
 
 @agent.command(
-    examples=["echo ry_join_... | runyard agent join lab:7443 --fingerprint 3f9a... --token-stdin"]
+    examples=["runyard agent join lab.example:7443 --fingerprint 3f9a... --token-stdin < token"]
 )
 @click.argument("address")
 @option("--fingerprint", required=True, metavar="SHA256", help="The daemon to trust.")

@@ -57,7 +57,7 @@ async def _first_code(call: Any) -> grpc.StatusCode:
         return failed.code()
 
 
-def test_no_method_answers_without_a_token() -> None:
+def test_sec_01_no_method_answers_without_a_token() -> None:
     async def test(daemon: Served) -> None:
         async with people_channel(daemon) as channel:
             codes = {name: await code_of(channel, *name) for name in METHODS}
@@ -67,7 +67,7 @@ def test_no_method_answers_without_a_token() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.value)
-def test_each_role_may_do_what_the_table_says(role: Role) -> None:
+def test_sec_02_each_role_may_do_what_the_table_says(role: Role) -> None:
     async def test(daemon: Served) -> None:
         compute = "lab" if role is Role.JOINER else ""
         token = await new_token(daemon, ROLES[role], compute=compute)
@@ -89,7 +89,7 @@ def test_each_role_may_do_what_the_table_says(role: Role) -> None:
     with_daemon(test, **PORTS)
 
 
-def test_wrong_tokens_get_the_same_answer() -> None:
+def test_sec_01_wrong_tokens_get_the_same_answer() -> None:
     async def test(daemon: Served) -> None:
         good = (await new_token(daemon, access_pb2.TOKEN_ROLE_ADMIN)).text
         other = make_token("adm", b"\1" * 40).text
@@ -134,7 +134,7 @@ def test_daemon_of_others_runs_nothing_on_its_own_machine() -> None:
     with_daemon(test, has_local_target=False, **PORTS)
 
 
-def test_revoked_token_ends_open_streams_and_is_refused() -> None:
+def test_sec_01_revoked_token_ends_open_streams_and_is_refused() -> None:
     async def test(daemon: Served) -> None:
         token = await new_token(daemon, access_pb2.TOKEN_ROLE_READER)
         run = await daemon.submit()
@@ -151,7 +151,7 @@ def test_revoked_token_ends_open_streams_and_is_refused() -> None:
     with_daemon(test, **PORTS)
 
 
-def test_secret_of_a_token_is_in_no_other_answer_and_not_on_disk() -> None:
+def test_sec_28_secret_of_a_token_is_in_no_other_answer_and_not_on_disk() -> None:
     async def test(daemon: Served) -> None:
         text = (await new_token(daemon, access_pb2.TOKEN_ROLE_ADMIN)).text
         secret = text.split("_")[3].encode()
@@ -195,7 +195,7 @@ def test_wish_that_makes_no_sense_is_refused(fields: dict[str, Any], field: str)
     with_daemon(test, **PORTS)
 
 
-def test_machine_joins_once_for_each_use_and_again_with_its_own_key() -> None:
+def test_sec_27_machine_joins_once_for_each_use_and_again_with_its_own_key() -> None:
     async def test(daemon: Served) -> None:
         token = await new_token(daemon, access_pb2.TOKEN_ROLE_AGENT, compute="lab", uses=2)
         first, second, third = Key.make(), Key.make(), Key.make()
@@ -210,7 +210,7 @@ def test_machine_joins_once_for_each_use_and_again_with_its_own_key() -> None:
     with_daemon(test, **PORTS)
 
 
-def test_two_at_once_for_the_last_use_of_a_token_one_joins() -> None:
+def test_sec_27_two_at_once_for_the_last_use_of_a_token_one_joins() -> None:
     async def test(daemon: Served) -> None:
         token = await new_token(daemon, access_pb2.TOKEN_ROLE_AGENT, compute="lab")
         async with people_channel(daemon, token.text) as channel:
@@ -222,7 +222,7 @@ def test_two_at_once_for_the_last_use_of_a_token_one_joins() -> None:
     with_daemon(test, **PORTS)
 
 
-def test_port_of_nodes_lets_in_only_who_has_a_certificate() -> None:
+def test_sec_26_port_of_nodes_lets_in_only_who_has_a_certificate() -> None:
     async def test(daemon: Served) -> None:
         token = await new_token(daemon, access_pb2.TOKEN_ROLE_AGENT, compute="lab")
         key = Key.make()
@@ -262,7 +262,7 @@ def test_node_that_joined_gets_the_runs_of_its_target() -> None:
 
 
 @pytest.mark.parametrize("hello", [{"node_id": "n-2"}, {"compute_target": "local"}])
-def test_node_can_not_say_that_it_is_another(hello: dict[str, str]) -> None:
+def test_sec_25_node_can_not_say_that_it_is_another(hello: dict[str, str]) -> None:
     async def test(daemon: Served) -> None:
         token = await new_token(daemon, access_pb2.TOKEN_ROLE_AGENT, compute="lab", uses=2)
         keys = {"n-1": Key.make(), "n-2": Key.make()}
