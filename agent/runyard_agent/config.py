@@ -20,8 +20,8 @@ class Config:
 
     home: Path
     """Its own folder, mode 0700: lock, identity, bundles, environments, cache."""
-    daemon_socket: Path
-    """Where the daemon listened when the agent was started."""
+    daemon_socket: Path | None
+    """Where the daemon listened when the agent was started; None: the machine joined one."""
     blobs: Path | None = None
     """The daemon's content store, where it lies on this machine; None: blobs are fetched."""
     slots: int = 0
@@ -57,9 +57,11 @@ def parse(arguments: Sequence[str]) -> Config:
         prog="runyard-agent",
         description="Runs what the daemon leases to this machine. Started by the daemon.",
     )
-    parser.add_argument("--local", action="store_true", required=True, help="the daemon's own node")
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--local", action="store_true", help="the daemon's own node")
+    kind.add_argument("--joined", action="store_true", help="a machine that joined a daemon")
     parser.add_argument("--home", type=Path, required=True, help="the agent's folder")
-    parser.add_argument("--daemon-socket", type=Path, required=True, help="the daemon's socket")
+    parser.add_argument("--daemon-socket", type=Path, help="of a local agent: the daemon's socket")
     parser.add_argument("--blobs", type=Path, help="the daemon's content store, read in place")
     parser.add_argument("--slots", type=_slots, default=0, help="runs at one time (default: CPUs)")
     parser.add_argument(
@@ -95,12 +97,14 @@ def parse(arguments: Sequence[str]) -> Config:
         help="which built environments are sealed for other nodes (default: auto)",
     )
     given = parser.parse_args(arguments)
+    if given.local and not given.daemon_socket:
+        parser.error("--local needs --daemon-socket")
     mirrors: dict[str, list[str]] = {}
     for channel, url in given.channel_mirror:
         mirrors.setdefault(channel, []).append(url)
     return Config(
         home=given.home.absolute(),
-        daemon_socket=given.daemon_socket.absolute(),
+        daemon_socket=given.daemon_socket.absolute() if given.local else None,
         blobs=given.blobs.absolute() if given.blobs else None,
         slots=given.slots,
         environments_max_bytes=given.environments_max_bytes,

@@ -144,6 +144,11 @@ def error_of(refused: grpc.aio.AioRpcError) -> RunyardError:
     return _error(refused.code(), refused.details(), refused.trailing_metadata())
 
 
+def error_of_call(refused: Any) -> RunyardError:
+    """The same of a call without asyncio."""
+    return _error(refused.code(), refused.details(), refused.trailing_metadata())
+
+
 def _error(code: grpc.StatusCode, details: str | None, trailing: Any) -> RunyardError:
     """The error in what a call ended with."""
     data: bytes | None = None

@@ -7,8 +7,10 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pathspec  # noqa: F401 - the contract's ignore rules load it late: an upgrade must not mix in
 
@@ -30,18 +32,20 @@ from runyard_agent.home import Home, open_home
 from runyard_agent.joblib import job_library
 from runyard_agent.launch import Specs
 from runyard_agent.link import Link
+from runyard_agent.membership import StatusFile, read_membership
 from runyard_agent.node import Node
 from runyard_agent.outbox import Outbox
 from runyard_agent.pruning import Pruning
+from runyard_agent.route import LocalRoute, Route
 from runyard_agent.sealer import Sealer
-from runyard_agent.session import Session, Stopped
+from runyard_agent.session import Session, Stopped, Tell
 from runyard_agent.shipping.append import Appender
 from runyard_agent.shipping.content import ContentSender
 from runyard_agent.slots import Supervisor
 from runyard_agent.sources import BlobSource, FetchingSource, LocalSource
 from runyard_agent.sweeper import Sweeper
 from runyard_contract.content.store import ContentStore
-from runyard_contract.errors import EXIT_UNAVAILABLE, AlreadyRunning, RunyardError
+from runyard_contract.errors import EXIT_UNAVAILABLE, AlreadyRunning, HomeUnusable, RunyardError
 from runyard_contract.memory import collect_seldom
 
 EXIT_ALREADY_RUNNING = 75
@@ -51,7 +55,12 @@ WARM_SLOTS = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the agent until it is stopped; returns its exit code."""
-    settings = config.parse(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and not given[0].startswith("-"):
+        from runyard_agent.member_commands import main as command
+
+        return command(given)
+    settings = config.parse(given)
     os.umask(0o022)
     journal.start()
     try:
@@ -65,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     journal.info("started", pid=os.getpid(), home=str(home.path), node_id=home.node_id)
     exit_code = 0
     try:
-        asyncio.run(run(settings, home))
+        asyncio.run(run(*_way(settings, home), home))
     except* Stopped as stopped:
         journal.info("stopped", why=str(stopped.exceptions[0]))
     except* RunyardError as refused:
@@ -76,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_code
 
 
-async def run(settings: Config, home: Home) -> None:
+async def run(settings: Config, way: Way, home: Home) -> None:
     """Serves until it is stopped: raises Stopped, or what no retry helps, in a group."""
     machine = probe.measure(clock.boot_id())
     link = Link()
@@ -142,7 +151,18 @@ async def run(settings: Config, home: Home) -> None:
             )
             attempts = Attempts(node, outbox, sweeper, group, machine)
             pruning = Pruning(environments, outbox, group)
-            session = Session(settings, home, machine, attempts, outbox, link, appender, pruning)
+            session = Session(
+                settings,
+                home,
+                machine,
+                attempts,
+                outbox,
+                link,
+                appender,
+                pruning,
+                way.route,
+                way.tell,
+            )
             stop = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -156,12 +176,46 @@ async def run(settings: Config, home: Home) -> None:
             group.create_task(sweeper.run(), name="sweeper")
             group.create_task(appender.run(), name="appender")
             group.create_task(session.run(), name="session")
+            if way.upkeep is not None:
+                group.create_task(way.upkeep(link), name="upkeep")
     finally:
         built_ahead.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
                 await supervisor.shutdown()
         disk.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The way to the daemon, who hears how it is, and what keeps it passable."""
+
+    route: Route
+    tell: Tell
+    upkeep: Callable[[Link], Coroutine[Any, Any, None]] | None = None
+
+
+def _way(settings: Config, home: Home) -> tuple[Config, Way]:
+    """The way to the daemon, and the settings that follow from it. Raises HomeUnusable."""
+    if settings.daemon_socket is not None:
+        return settings, Way(LocalRoute(settings.daemon_socket, home.path), _nobody_asks)
+    from runyard_agent.network_route import NetworkRoute
+
+    membership = read_membership(home.path)
+    if membership is None:
+        raise HomeUnusable(
+            f"the agent in {home.path} has joined no daemon",
+            hint="join one with `runyard agent join`",
+            home=str(home.path),
+        )
+    route = NetworkRoute(membership, home.path)
+    tell = StatusFile(home.path).tell
+    way = Way(route, tell, route.keep_certificate)
+    return replace(settings, compute_target=membership.compute), way
+
+
+def _nobody_asks(state: str, why: str) -> None:
+    """The daemon itself tells how its own agent is."""
 
 
 async def _until(stop: asyncio.Event) -> None:

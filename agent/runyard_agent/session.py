@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
-import socket
-from pathlib import Path
-
-import grpc
+from collections.abc import Callable
 
 from runyard_agent import journal
 from runyard_agent.ahead import MAX_LEASES_AHEAD
 from runyard_agent.attempts import Attempts
 from runyard_agent.config import Config
-from runyard_agent.core.backoff import Backoff
 from runyard_agent.home import Home
 from runyard_agent.link import Link, Stream, Stubs, cancelling
 from runyard_agent.outbox import Outbox
 from runyard_agent.probe import Machine
 from runyard_agent.pruning import Pruning
+from runyard_agent.route import Route
 from runyard_agent.shipping.append import WINDOW_BYTES, Appender
 from runyard_contract.errors import HomeUnusable, RunyardError, VersionMismatch
-from runyard_contract.home import DAEMON_RECORD, check_socket, grpc_target
-from runyard_contract.limits import MESSAGE_BYTES
 from runyard_contract.version import PROTOCOL_VERSION, build_id
 from runyardpb.agent.v1 import agent_pb2 as pb
 from runyardpb.agent.v1 import agent_pb2_grpc
@@ -33,16 +27,10 @@ from runyardpb.v1 import common_pb2, snapshots_pb2_grpc
 SessionCall = Stream[pb.SessionRequest, pb.SessionResponse]
 
 WELCOME_LIMIT_S = 60.0
-LOCAL_BACKOFF = Backoff(first_s=0.05, cap_s=1.0)
-"""For the socket on this machine: a daemon that was started again is found at once."""
+Tell = Callable[[str, str], None]
+"""Hears "connected" or "disconnected", and why."""
 STEADY_S = 5.0
 """A session that lasted so long was a good one: the next try is made at once."""
-_OPTIONS = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MESSAGE_BYTES),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_retries", 0),
-)
 
 
 class Stopped(Exception):
@@ -62,6 +50,8 @@ class Session:
         link: Link,
         appender: Appender,
         pruning: Pruning,
+        route: Route,
+        tell: Tell,
     ) -> None:
         self._config = config
         self._home = home
@@ -71,6 +61,8 @@ class Session:
         self._link = link
         self._appender = appender
         self._pruning = pruning
+        self._route = route
+        self._tell = tell
         self._sequence = 0
         self._received = 0
         self._heartbeat_s: float | None = None
@@ -82,39 +74,29 @@ class Session:
         while True:
             began = asyncio.get_running_loop().time()
             try:
-                await self._serve(self._find_socket())
+                await self._serve()
                 why = "the daemon has closed the session"
-            except (VersionMismatch, HomeUnusable):
+            except HomeUnusable:
                 raise
+            except VersionMismatch as error:
+                if self._route.follows_daemon:
+                    raise
+                why = f"{error.message} (upgrade this machine's runyard to the daemon's)"
             except (OSError, RunyardError, TimeoutError) as error:
                 why = f"{type(error).__name__}: {error}"
             if not self._home.is_there():
                 raise Stopped("the agent's folder is gone")
             lasted_s = asyncio.get_running_loop().time() - began
             failures = 1 if lasted_s > STEADY_S else failures + 1
+            self._tell("disconnected", why)
             if why != told:  # once, not every second for as long as there is no daemon
                 journal.info("session_ended", why=why)
                 told = why
-            await asyncio.sleep(LOCAL_BACKOFF.delay_s(failures, random.random()))  # noqa: S311
+            await asyncio.sleep(self._route.backoff.delay_s(failures, random.random()))  # noqa: S311
 
-    def _find_socket(self) -> Path:
-        """Where the daemon listens now: where it did, or where its record says."""
-        candidates = [self._config.daemon_socket]
-        for folder in (self._config.daemon_socket.parent, self._home.path.parent):
-            try:
-                record = json.loads((folder / DAEMON_RECORD).read_bytes())
-                candidates.append(Path(record["socket"]))
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-        for candidate in dict.fromkeys(candidates):
-            if _listens(candidate):
-                check_socket(candidate)
-                return candidate
-        raise ConnectionRefusedError(f"no daemon listens at {candidates[0]}")
-
-    async def _serve(self, path: Path) -> None:
+    async def _serve(self) -> None:
         """One connection with one session on it."""
-        channel = grpc.aio.insecure_channel(grpc_target(path), options=_OPTIONS)
+        channel = self._route.open()
         metadata = (("runyard-version", build_id()),)
         stubs = Stubs(
             agent_pb2_grpc.AgentServiceStub(channel),  # type: ignore[arg-type]
@@ -126,6 +108,7 @@ class Session:
             async with cancelling(call):
                 await self._greet(call)
                 self._link.up(stubs)
+                self._tell("connected", "")
                 await self._talk(call)
         finally:
             self._link.down()
@@ -182,7 +165,7 @@ class Session:
                 self._attempts.on_collect(response.collect_workdir)
             case "prune_built":
                 self._pruning.asked(response.prune_built)
-            case "goodbye" if response.goodbye.is_stop:
+            case "goodbye" if response.goodbye.is_stop and self._route.follows_daemon:
                 raise Stopped("the daemon was stopped")
         for lease in response.leases:
             self._attempts.on_lease(lease)
@@ -215,14 +198,3 @@ class Session:
             pid=os.getpid(),
             max_leases_ahead=MAX_LEASES_AHEAD,
         )
-
-
-def _listens(path: Path) -> bool:
-    """Whether somebody listens on a Unix socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.settimeout(1.0)
-            probe.connect(os.fspath(path))
-        except OSError:
-            return False
-    return True

@@ -13,10 +13,10 @@ import pwd
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
@@ -26,6 +26,7 @@ from runyard_daemon import instance
 from runyard_daemon.config import Config
 from runyard_daemon.content import Content
 from runyard_daemon.control import startup
+from runyard_daemon.control.access import Access
 from runyard_daemon.control.attemptlogs import AttemptLogs
 from runyard_daemon.control.background import Background
 from runyard_daemon.control.backup import Backup
@@ -59,10 +60,13 @@ from runyard_daemon.loops.janitor import clean_up
 from runyard_daemon.loops.leases import watch_leases
 from runyard_daemon.loops.local_agent import AgentPlace, LocalAgent
 from runyard_daemon.loops.metrics_file import keep_metrics_file
+from runyard_daemon.rpc.access import AccessService, Reach
 from runyard_daemon.rpc.admin import AdminParts, AdminService
 from runyard_daemon.rpc.agents import AgentParts, AgentService
 from runyard_daemon.rpc.convert.specs import describe_environment, environment_hash, read_spec
+from runyard_daemon.rpc.doors import OwnersDoor
 from runyard_daemon.rpc.edge import Edge, Gate
+from runyard_daemon.rpc.enrolment import Enrolment
 from runyard_daemon.rpc.environments import EnvironmentService
 from runyard_daemon.rpc.health import HealthService
 from runyard_daemon.rpc.logs import LogService, MetricService
@@ -74,6 +78,9 @@ from runyard_daemon.rpc.server import SERVICE_NAMES, Services, bind, new_server,
 from runyard_daemon.rpc.snapshots import SnapshotService
 from runyard_daemon.store import meta
 from runyard_daemon.store.database import Store
+
+if TYPE_CHECKING:
+    from runyard_daemon.rpc.ports import Ports
 
 EXIT_DISK = 75
 """The disk failed such that nothing may be acknowledged any more (EX_TEMPFAIL)."""
@@ -133,9 +140,13 @@ class App:
         self.socket = instance.place_socket(config.home)
         self.gate = Gate(build_id())
         self.edge = Edge(self.gate, journal, self.live.note_activity)
+        self.access = Access(self.live)
+        self.access.on_end = self.edge.turn_out
         self.garbage = GarbageCollector(self.live, content)
         self.grants = Grants(self.live, content, environment_hash)
         self.remover = Remover(self.live, self.logs.root)
+        self.reach = Reach()
+        """How others reach the daemon, once it serves."""
         self.serving = asyncio.Event()
         """Set when calls are answered."""
         self._start_time_us = wall_us()
@@ -159,8 +170,9 @@ class App:
         )
         self._agent = LocalAgent(place, journal)
 
-    def services(self) -> Services:
+    def services(self, ports: Ports | None = None) -> Services:
         """Wires the parts of control to the services that offer them."""
+        reach = self.reach
         config, live, logs = self.config, self.live, self.logs
         keep_s = config.workdir_keep_s
         pager = Pager(live.store.peek(meta.get).page_key)
@@ -169,15 +181,15 @@ class App:
         questions = Questions(live)
         collector = Collector(live, questions, config.collect_s)
         files = RunFiles(live, self.content, logs, describe_environment)
-        canceler = Canceler(live, read_spec, principal())
+        canceler = Canceler(live, read_spec)
         greeter = Greeter(live, self.grants, logs, read_spec, keep_s)
         submitter = Submitter(
             live,
             self.content,
             self.grants,
-            principal(),
             secrets.token_bytes,
             config.queued_runs_max,
+            config.has_local_target,
         )
         return Services(
             runs=RunService(
@@ -194,12 +206,7 @@ class App:
             experiments=ExperimentService(live, pager),
             computes=ComputeService(live, pager),
             environments=EnvironmentService(
-                live,
-                self.content,
-                pager,
-                principal(),
-                BuiltPruner(live, questions),
-                config.upload_idle_s,
+                live, self.content, pager, BuiltPruner(live, questions), config.upload_idle_s
             ),
             agents=AgentService(
                 AgentParts(
@@ -212,8 +219,16 @@ class App:
                     questions,
                     files,
                     SealedKeeper(live, self.content),
+                    Enrolment(
+                        live,
+                        self.access,
+                        reach,
+                        ports.issue if ports else None,
+                        ports.authority if ports else b"",
+                    ),
                 )
             ),
+            access=AccessService(live, self.access, pager, reach),
             admin=AdminService(
                 AdminParts(
                     config,
@@ -235,17 +250,31 @@ class App:
         """Serves until it is asked to stop, then ends in order."""
         await startup.prepare_store(self.live)
         await startup.load(self.live)
-        server = new_server(self.edge)
-        register(server, self.services())
+        await self.access.load()
+        server = new_server(self.edge, OwnersDoor(principal()))
+        ports = self._bind_ports()
+        self.reach = ports.reach if ports else Reach()
+        servers = [server, *(ports.servers if ports else ())]
+        services = self.services(ports)
         bind(server, self.socket)
         async with self.live.background:
-            await server.start()
+            for one in servers:
+                register(one, services)
+                await one.start()
             try:
                 self._announce()
                 self.serving.set()
                 await self._until_asked()
             finally:
-                await self._end(server)
+                await self._end(servers)
+
+    def _bind_ports(self) -> Ports | None:
+        """The ports that others reach, where there are to be any."""
+        if self.config.listen is None:
+            return None
+        from runyard_daemon.rpc.ports import bind_ports
+
+        return bind_ports(self.config, self.edge, self.access, lambda: datetime.now(UTC))
 
     async def _until_asked(self) -> None:
         """Runs the loops until the daemon is asked to end."""
@@ -302,9 +331,22 @@ class App:
             home=str(self.config.home),
         )
         instance.announce(record)
-        self.journal.info("serving", pid=record.pid, version=record.version, socket=record.socket)
+        self.journal.info(
+            "serving",
+            pid=record.pid,
+            version=record.version,
+            socket=record.socket,
+            **(
+                {
+                    "address": self.reach.address,
+                    "authority_fingerprint": self.reach.fingerprint,
+                }
+                if self.reach.people
+                else {}
+            ),
+        )
 
-    async def _end(self, server: grpc.aio.Server) -> None:
+    async def _end(self, servers: Sequence[grpc.aio.Server]) -> None:
         """Refuses new calls, says goodbye to agents, ends streams, lets short calls finish."""
         self.gate.is_draining = True
         is_told = any(node.startswith(f"{LOCAL}/") for node in self.live.sessions)
@@ -316,7 +358,7 @@ class App:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
                 await self.live.all_parted()
-        await server.stop(self.config.drain_s)
+        await asyncio.gather(*(server.stop(self.config.drain_s) for server in servers))
 
 
 @contextlib.asynccontextmanager

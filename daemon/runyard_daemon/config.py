@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runyard_contract.addresses import HostPort
 from runyard_contract.errors import SpecInvalid
 from runyard_contract.home import data_home
 from runyard_daemon.core.retention import RetentionPolicy
@@ -26,6 +27,8 @@ class Config:
     """Started by a client for one user, rather than by `daemon serve`."""
     idle_end_s: float = IDLE_END_S
     """An embedded daemon ends after that long without runs, clients or attached targets."""
+    has_local_target: bool = True
+    """Whether runs may name the daemon's own machine, `local`."""
     has_local_agent: bool = True
     """Whether the daemon keeps an agent for the target `local` on its own machine."""
     stream_heartbeat_s: float = 15.0
@@ -66,6 +69,10 @@ class Config:
     """Where the daemon keeps its figures for monitoring; None: nowhere."""
     garbage_s: float = 6 * 3600.0
     """Pause before each collection of content that nothing needs."""
+    listen: HostPort | None = None
+    """The port of people; None: the Unix socket alone."""
+    agent_listen: HostPort | None = None
+    """The port of nodes that joined; None: none can."""
 
 
 def load(
@@ -74,6 +81,8 @@ def load(
     home: Path | None,
     is_embedded: bool,
     metrics_file: Path | None = None,
+    listen: HostPort | None = None,
+    agent_listen: HostPort | None = None,
 ) -> Config:
     """Puts the settings together. Raises SpecInvalid for a variable or `daemon.toml` at fault."""
     chosen = home.absolute() if home is not None else data_home(environ)
@@ -91,6 +100,11 @@ def load(
         is_offline=settings.is_offline,
         seal=settings.seal,
         metrics_file=metrics_file.absolute() if metrics_file is not None else None,
+        # Jobs of others would run as the daemon's own account, which holds its keys.
+        has_local_target=listen is None,
+        has_local_agent=listen is None,
+        listen=listen,
+        agent_listen=agent_listen,
     )
 
 

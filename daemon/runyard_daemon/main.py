@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from runyard_contract.addresses import AGENT_PORT, PORT, HostPort
 from runyard_contract.errors import HomeUnusable, RunyardError
 from runyard_contract.memory import collect_seldom
 from runyard_contract.version import build_id
@@ -39,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             home=given.home,
             is_embedded=given.embedded,
             metrics_file=given.metrics_file,
+            listen=HostPort.parse(given.listen, port=PORT) if given.listen else None,
+            agent_listen=(
+                HostPort.parse(given.agent_listen, port=AGENT_PORT) if given.agent_listen else None
+            ),
         )
         instance.prepare_home(config.home)
         lock_fd = instance.take_lock(config.home)
@@ -78,12 +83,14 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="keep figures for monitoring there, in Prometheus's text format",
     )
+    serve.add_argument("--listen", metavar="HOST:PORT", help="serve people there, by TLS")
+    serve.add_argument("--agent-listen", metavar="HOST:PORT", help="serve nodes there, by TLS")
     restore = commands.add_parser("restore", help="restore the data directory from a backup")
     restore.add_argument("--home", type=Path, help="the data directory (default: $RUNYARD_HOME)")
     restore.add_argument("--force", action="store_true", help="move data that is there aside")
     restore.add_argument("--keep-queue", action="store_true", help="runs that waited go on waiting")
     restore.add_argument("file", type=Path, help="the backup")
-    restore.set_defaults(embedded=False, metrics_file=None)
+    restore.set_defaults(embedded=False, metrics_file=None, listen=None, agent_listen=None)
     return parser
 
 
@@ -118,7 +125,7 @@ def _answer(values: dict[str, Any]) -> None:
 
 
 def _serve(config: Config, journal: Journal) -> None:
-    preload()
+    preload(has_ports=config.listen is not None)
     take_over_logging(journal)
     os.chdir(config.home)
     asyncio.run(_run(config, journal))

@@ -22,12 +22,20 @@ _OTHERS = (
 )
 
 
-def preload() -> None:
-    """Imports every module of the daemon and what those import only when needed."""
+_OF_PORTS = ("runyard_daemon.identity.authority", "runyard_daemon.rpc.ports")
+
+
+def preload(*, has_ports: bool) -> None:
+    """Imports every module of the daemon and what those import only when needed.
+
+    Args:
+        has_ports: also what only a daemon with ports on a network needs.
+    """
     for name in _OTHERS:
         importlib.import_module(name)
     for package in _OURS:
         folder = importlib.import_module(package).__path__
         for found in pkgutil.walk_packages(folder, f"{package}."):
-            if not found.name.endswith("__main__"):
+            is_needed = has_ports or found.name not in _OF_PORTS
+            if is_needed and not found.name.endswith("__main__"):
                 importlib.import_module(found.name)

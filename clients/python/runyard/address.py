@@ -6,11 +6,17 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from runyard_contract.errors import DaemonUnavailable, RunyardError, SpecInvalid, Unsupported
+from runyard_contract.errors import DaemonUnavailable, RunyardError, SpecInvalid
 from runyard_contract.home import data_home, grpc_target
 
+if TYPE_CHECKING:
+    import grpc
+
 ADDRESS_VARIABLE = "RUNYARD_ADDRESS"
+EMBEDDED = "local"
+"""What stands for the embedded daemon where an address is expected."""
 _UNIX = "unix:"
 
 
@@ -20,6 +26,12 @@ class Address(ABC):
     @abstractmethod
     def target(self) -> str:
         """What gRPC connects to. Starts an embedded daemon where none is."""
+
+    def open(self, options: tuple[tuple[str, Any], ...]) -> grpc.Channel:
+        """A new channel; nothing is sent yet."""
+        import grpc
+
+        return grpc.insecure_channel(self.target(), options=options)
 
     @abstractmethod
     def revive(self, error: RunyardError) -> None:
@@ -74,20 +86,35 @@ class GivenAddress(Address):
         return f"{_UNIX}{self._socket}"
 
 
+def _logged_in_to(environ: Mapping[str, str]) -> str:
+    """The address of the daemon that the person is logged in to; empty: of none."""
+    if not os.path.exists(credentials_path(environ)):
+        return ""
+    from runyard.credentials import Credentials
+
+    return Credentials(environ).current()
+
+
+def credentials_path(environ: Mapping[str, str]) -> str:
+    """Where logins are remembered."""
+    base = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '/')}/.config"
+    return f"{base}/runyard/credentials.json"
+
+
 def resolve(address: str | None, environ: Mapping[str, str]) -> Address:
-    """The address that was given, else the one in RUNYARD_ADDRESS, else the embedded daemon's."""
-    text = address or environ.get(ADDRESS_VARIABLE, "")
+    """The daemon to call: of the address that was given, of RUNYARD_ADDRESS, the one logged in to,
+    else the embedded one, for which `local` stands, too.
+    """
+    text = address or environ.get(ADDRESS_VARIABLE, "") or _logged_in_to(environ)
     home = data_home(environ)
-    if not text:
+    if text in {"", EMBEDDED}:
         from runyard.embedded import EmbeddedAddress
 
         return EmbeddedAddress(home)
     if not text.startswith(_UNIX):
-        raise Unsupported(
-            f"the address {text!r} is of a kind that this version does not serve",
-            hint="use unix:/path/of/daemon.sock",
-            address=text,
-        )
+        from runyard.network import NetworkAddress
+
+        return NetworkAddress.of(text, environ, home)
     path = text.removeprefix(_UNIX)
     path = "/" + path.lstrip("/") if path.startswith("//") else path
     if not os.path.isabs(path):

@@ -165,9 +165,7 @@ class Connection:
 
     def _open(self) -> grpc.Channel:
         """A new channel; nothing is sent yet."""
-        import grpc
-
-        return grpc.insecure_channel(self._address.target(), options=_OPTIONS)
+        return self._address.open(_OPTIONS)
 
 
 class _Requests:

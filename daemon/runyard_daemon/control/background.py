@@ -36,6 +36,12 @@ class Background:
             outcome.add_done_callback(_taken)
             raise
 
+    def start(self, work: Coroutine[Any, Any, Any], name: str) -> None:
+        """Runs `work` to its end; nobody waits for it, and its failure changes nothing."""
+        outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        outcome.add_done_callback(_taken)
+        self._group.create_task(_settle(work, outcome), name=name)
+
 
 async def _settle(work: Coroutine[Any, Any, T], outcome: asyncio.Future[T]) -> None:
     try:

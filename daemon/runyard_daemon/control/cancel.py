@@ -5,6 +5,7 @@ from __future__ import annotations
 from runyard_contract.states import RunState
 from runyard_daemon.control import catalog
 from runyard_daemon.control.advance import USER, advance
+from runyard_daemon.control.callers import caller
 from runyard_daemon.control.finish import ReadSpec, end_record, final_phases, left_queue
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.orders import Cancel
@@ -20,10 +21,9 @@ REASON_CHARS = 1000
 class Canceler:
     """Takes wishes to end runs."""
 
-    def __init__(self, live: Live, read_spec: ReadSpec, principal: str) -> None:
+    def __init__(self, live: Live, read_spec: ReadSpec) -> None:
         self._live = live
         self._read_spec = read_spec
-        self._principal = principal
 
     async def cancel(self, workspace: str, experiment: str, run_id: str, reason: str) -> RunRecord:
         """Asks a run to end and gives it as it is then; a run that has ended stays as it is.
@@ -35,10 +35,11 @@ class Canceler:
 
     async def _cancel(self, workspace: str, experiment: str, run_id: str, reason: str) -> RunRecord:
         live = self._live
+        by = caller().name
 
         def write(conn: Connection) -> tuple[RunRecord, float]:
             run = catalog.run(conn, workspace, experiment, run_id)
-            self._write(conn, run, reason)
+            self._write(conn, run, reason, by)
             grace_s = self._read_spec(runs.get_spec(conn, run_id)).grace_s
             return runs.get(conn, run_id) or run, grace_s
 
@@ -55,12 +56,11 @@ class Canceler:
             live.order(held.node, Cancel(held.target, grace_s))
         return run
 
-    def _write(self, conn: Connection, run: RunRecord, reason: str) -> None:
+    def _write(self, conn: Connection, run: RunRecord, reason: str, by: str) -> None:
         """Moves the run; where nobody holds it, to its end."""
         if not applies(run.state, Event.CANCEL_REQUESTED):
             return
         now_us = self._live.now_us()
-        by = self._principal
         cause = f"canceled by {by}" + (f": {reason}" if reason else "")
         happened = [(Event.CANCEL_REQUESTED, cause)]
         ahead = attempts.current(conn, run.run_id) if run.state in WAITING else None

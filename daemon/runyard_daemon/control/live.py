@@ -155,6 +155,12 @@ class Live:
             self.wake_leases.clear()
             await self.wake_leases.wait()
 
+    def forget_node(self, node_id: NodeId) -> None:
+        """Takes a node that left out of all that is known."""
+        self.board.remove_node(node_id)
+        for known in (self.nodes, self.builds, self.unseen, self.found):
+            known.pop(node_id, None)
+
     def order(self, node: NodeId, order: Order) -> bool:
         """Sends an order where the node has a session; what it misses comes with its next Hello."""
         session = self.sessions.get(node)

@@ -14,6 +14,7 @@ from runyard_contract.nearest import nearest
 from runyard_contract.paths import split_rel
 from runyard_daemon.content import Content
 from runyard_daemon.control.attemptlogs import AttemptLogs
+from runyard_daemon.control.callers import caller, may_act_for
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.runenvironment import (
     ENVIRONMENT_PATHS,
@@ -58,9 +59,11 @@ class RunFiles:
         Raises LeaseSuperseded unless it is its run's newest, BlobMissing, UnsafePath, SpecInvalid.
         """
 
+        who = caller()
+
         def write(conn: Connection) -> None:
             newest = attempts.current(conn, ref.run_id)
-            if newest is None or newest.ref != ref:
+            if newest is None or newest.ref != ref or not may_act_for(who, newest.node_id):
                 raise LeaseSuperseded(
                     f"attempt {ref.attempt} of {ref.run_id} with epoch {ref.epoch} does not count "
                     "any more",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from runyard_contract.errors import BlobMissing, QueueFull, SpecInvalid
+from runyard_contract.errors import BlobMissing, QueueFull, SpecInvalid, StateNotAllowed
 from runyard_contract.ids import RUN_ID_RANDOM_BYTES, make_run_id
 from runyard_contract.limits import MAX_DURATION_S
 from runyard_contract.paths import split_rel
@@ -12,8 +12,10 @@ from runyard_contract.record import record, replace
 from runyard_contract.states import RunState
 from runyard_daemon.content import Content
 from runyard_daemon.control import catalog, spec
+from runyard_daemon.control.callers import caller
 from runyard_daemon.control.environment_rules import Violation
 from runyard_daemon.control.grants import Booked, Granted, Grants, NewRun
+from runyard_daemon.control.hello import LOCAL
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.snapshots import find_file, nearest_file
 from runyard_daemon.control.spec import RunWish
@@ -71,23 +73,28 @@ class Resolved:
 
 
 class Submitter:
-    """Takes submissions; `queued_runs_max` is how many runs may wait."""
+    """Takes submissions.
+
+    Args:
+        queued_runs_max: how many runs may wait.
+        has_local: whether the daemon's own machine is a target.
+    """
 
     def __init__(
         self,
         live: Live,
         content: Content,
         grants: Grants,
-        principal: str,
         random_bytes: RandomBytes,
         queued_runs_max: int,
+        has_local: bool,
     ) -> None:
         self._live = live
         self._content = content
         self._grants = grants
-        self._principal = principal
         self._random_bytes = random_bytes
         self._queued_runs_max = queued_runs_max
+        self._has_local = has_local
         self._spelled: dict[tuple[str, str], str] = {}
         self._scripts_seen: dict[tuple[str, str], None] = {}
 
@@ -101,7 +108,7 @@ class Submitter:
         _refuse_invalid(asked)
         key = None
         if request.request_id:
-            key = requests.request_key(self._principal, request.rpc, request.request_id)
+            key = requests.request_key(caller().name, request.rpc, request.request_id)
 
         def look(conn: Connection) -> bytes | list[Resolved]:
             known = requests.find(conn, key, request.body_hash) if key is not None else None
@@ -147,6 +154,7 @@ class Submitter:
         workspace = catalog.workspace(conn, asked.workspace).name
         wish = asked.wish
         compute = catalog.compute(conn, workspace, wish.compute).name
+        self._refuse_own_machine(compute)
         environment = None
         if wish.environment_name:
             environment = catalog.environment(
@@ -159,6 +167,16 @@ class Submitter:
             # Decided here, before the first submit is durable: two at once agree on one spelling.
             self._spelled[spelling] = known.name if known else asked.experiment
         return Resolved(workspace, self._spelled[spelling], compute, environment)
+
+    def _refuse_own_machine(self, compute: str) -> None:
+        """Raises StateNotAllowed for `local` where the daemon runs nothing on its machine."""
+        if compute == LOCAL and not self._has_local:
+            raise StateNotAllowed(
+                "this daemon serves others, so it runs nothing on its own machine (target local)",
+                hint="name a target with -t; `runyard compute list` has them, and `runyard daemon "
+                "token create --role agent --compute NAME` lets machines join one",
+                target=compute,
+            )
 
     def _refuse_oversized(self, asked: Sequence[Submission], resolved: Sequence[Resolved]) -> None:
         """Raises SpecInvalid for limits that no node of their target could keep."""
@@ -277,7 +295,7 @@ class Submitter:
             priority=asked.wish.priority,
             resources=asked.wish.resources,
             client_snapshot_us=round(asked.client_snapshot_s * 1e6),
-            submitted_by=self._principal,
+            submitted_by=caller().name,
             snapshot=asked.wish.snapshot,
             display_name=asked.display_name or run_id,
             tags=dict(asked.tags),

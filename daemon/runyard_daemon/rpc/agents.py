@@ -6,23 +6,27 @@ from dataclasses import dataclass
 
 from runyard_contract.digest import DIGEST_BYTES, is_digest
 from runyard_contract.environment_spec import lock_hash
-from runyard_contract.errors import DigestMismatch, SpecInvalid
+from runyard_contract.errors import DigestMismatch, PermissionDenied, SpecInvalid
 from runyard_contract.version import build_id
 from runyard_daemon.config import Config
 from runyard_daemon.control.attemptlogs import AttemptLogs
+from runyard_daemon.control.callers import caller
 from runyard_daemon.control.hello import Greeter
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.questions import Questions
+from runyard_daemon.control.reported import Hello
 from runyard_daemon.control.reports import Reports
 from runyard_daemon.control.runfiles import RunFiles
 from runyard_daemon.control.sealed import SealedKeeper
 from runyard_daemon.control.tags import JobTags
+from runyard_daemon.core.access import Role
 from runyard_daemon.rpc.appending import Appending
 from runyard_daemon.rpc.convert.agents import to_hello, to_target
 from runyard_daemon.rpc.convert.nouns import to_lock, to_sealed
 from runyard_daemon.rpc.convert.runs import from_file
 from runyard_daemon.rpc.convert.times import from_timestamp, to_duration
 from runyard_daemon.rpc.edge import Context, check_agent
+from runyard_daemon.rpc.enrolment import Enrolment
 from runyard_daemon.rpc.idle import incoming
 from runyard_daemon.rpc.session import AgentSession
 from runyard_daemon.rpc.session import Context as SessionContext
@@ -49,6 +53,7 @@ class AgentParts:
     questions: Questions
     files: RunFiles
     sealed: SealedKeeper
+    enrolment: Enrolment
 
 
 class AgentService(AgentServiceServicer):
@@ -64,6 +69,7 @@ class AgentService(AgentServiceServicer):
         parts = self._parts
         hello = to_hello(await _first_hello(context))
         check_agent(build_id(), hello.agent_version)
+        _check_name(hello)
         session = AgentSession(
             parts.greeter.node_of(hello),
             context,
@@ -83,12 +89,36 @@ class AgentService(AgentServiceServicer):
                 parts.questions.lost(session.node)
             parts.live.journal.info("agent_session_ended", node=session.node)
 
+    def _sender(self, node_id: str) -> str:
+        """What people call the node that calls; the daemon's own user may say which it is."""
+        who = caller()
+        if who.role is not Role.OWNER:
+            return who.name
+        nodes = self._parts.live.nodes
+        found = next((one for one in nodes if one.rpartition("/")[2] == node_id), None)
+        return nodes[found].name if found is not None else ""
+
     def _welcome(self) -> pb.Welcome:
         return pb.Welcome(
             heartbeat_interval=to_duration(self._parts.config.agent_heartbeat_s),
             append_window_bytes=WINDOW_BYTES,
             daemon_version=build_id(),
         )
+
+    async def Enroll(self, request: pb.EnrollRequest, context: Context) -> pb.EnrollResponse:
+        """The first certificate of a machine that joins."""
+        check_agent(build_id(), request.agent_version)
+        return await self._parts.enrolment.enroll(request)
+
+    async def RenewCertificate(
+        self, request: pb.RenewCertificateRequest, context: Context
+    ) -> pb.RenewCertificateResponse:
+        """The next certificate of a node."""
+        return await self._parts.enrolment.renew(request)
+
+    async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveResponse:
+        """The end of a node's membership."""
+        return await self._parts.enrolment.leave()
 
     async def AppendFiles(  # type: ignore[override]  # a coroutine that uses read and write
         self, requests: object, context: Context
@@ -143,14 +173,23 @@ class AgentService(AgentServiceServicer):
             faults.append(("root_digest", f"must have {DIGEST_BYTES} bytes"))
         if faults:
             raise SpecInvalid(violations=faults)
-        nodes = self._parts.live.nodes
-        node = next((one for one in nodes if one.rpartition("/")[2] == request.node_id), None)
         kept = await self._parts.sealed.keep(
-            request.lock_hash,
-            request.root_digest.hex(),
-            nodes[node].name if node is not None else "",
+            request.lock_hash, request.root_digest.hex(), self._sender(request.node_id)
         )
         return pb.KeepSealedResponse(sealed=to_sealed(kept))
+
+
+def _check_name(hello: Hello) -> None:
+    """Raises PermissionDenied for a node that says hello as another one."""
+    who = caller()
+    if who.role is Role.OWNER:
+        return
+    if (who.compute.casefold(), who.node) != (hello.compute.casefold(), hello.node_id):
+        raise PermissionDenied(
+            f"{who.name} is not the node that it says",
+            hint="remove the agent's folder on that machine and join again",
+            role=who.role.value,
+        )
 
 
 async def _first_hello(context: SessionContext) -> pb.Hello:

@@ -6,6 +6,7 @@ import asyncio
 
 from runyard_contract.errors import MessageTooLarge
 from runyard_daemon.control.attemptlogs import AttemptLogs
+from runyard_daemon.control.callers import caller, may_act_for
 from runyard_daemon.control.live import Live
 from runyard_daemon.control.orders import RunRef
 from runyard_daemon.control.tags import JobTags
@@ -34,6 +35,7 @@ class Appending:
         self._answers: dict[_Place, pb.AppendFilesResponse] = {}
         self._wake = asyncio.Event()
         self._turns = asyncio.Semaphore(MESSAGES_AT_ONCE)
+        self._caller = caller()
         self._is_over = False
 
     async def run(self) -> None:
@@ -52,7 +54,7 @@ class Appending:
         try:
             target, files = to_target(request.ref), _files(request)
             held = self._live.attempts.get(target.ref.run_id)
-            if held is None or held.ref != target.ref:
+            if held is None or held.ref != target.ref or not may_act_for(self._caller, held.node):
                 for number in files:
                     self._queue(target, number, 0, is_superseded=True)
                 return

@@ -23,15 +23,20 @@ from runyard_contract.compatibility import mismatch, serves
 from runyard_contract.errors import (
     Draining,
     InternalError,
+    PermissionDenied,
     RunyardError,
     VersionMismatch,
     of_disk,
 )
 from runyard_contract.status import DETAILS_KEY, status_details, to_status
 from runyard_daemon.calls import CallFigures
+from runyard_daemon.control.access import unauthenticated
+from runyard_daemon.control.callers import calling
+from runyard_daemon.core.access import Caller, may
 from runyard_daemon.journal import Journal
 from runyard_daemon.rpc.answers import Answers
 from runyard_daemon.rpc.decoding import decoder, readable
+from runyard_daemon.rpc.doors import Door
 
 VERSION_KEY = "runyard-version"
 """Metadata key by which a client or agent names its build."""
@@ -89,21 +94,31 @@ def draining() -> Draining:
     return Draining("the daemon is stopping", hint="try again in a moment")
 
 
-class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at run time
-    """Guards every handler. All handlers are coroutines: streams use `context.write`."""
+class Edge:
+    """Guards every handler. All handlers are coroutines: streams use `context.write`.
+
+    `at` gives the interceptor of one port.
+    """
 
     def __init__(self, gate: Gate, journal: Journal, on_activity: Callable[[], None]) -> None:
         self._gate = gate
         self._journal = journal
         self._on_activity = on_activity
-        self._streams: set[asyncio.Task[Any]] = set()
-        self._interrupted: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self._streams: dict[asyncio.Task[Any], Caller] = {}
+        self._interrupted: weakref.WeakKeyDictionary[asyncio.Task[Any], RunyardError] = (
+            weakref.WeakKeyDictionary()
+        )
         self.client_calls = 0
         """Calls of clients (not of agents, not about health) under way."""
         self.figures = CallFigures()
 
-    async def intercept_service(
+    def at(self, door: Door) -> grpc.aio.ServerInterceptor:  # type: ignore[type-arg]
+        """The interceptor of a port whose door this is."""
+        return _Interceptor(self, door)
+
+    async def intercept(
         self,
+        door: Door,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
@@ -112,6 +127,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
         if handler is None:
             return None
         method = str(handler_call_details.method)
+        metadata = handler_call_details.invocation_metadata or ()
         build = _caller_build(handler_call_details)
         make, inner = _parts(handler)
         # Streams may go on for ever: they are ended when the daemon stops. Sessions say goodbye.
@@ -123,8 +139,9 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
             began_s = time.perf_counter()
             self.figures.under_way += 1
             try:
+                caller = _let_in(door.caller(metadata, context), method)
                 self._gate.check(method, build)
-                with self._counted(method, is_stream):
+                with self._counted(method, caller, is_stream), calling(caller):
                     if not handler.response_streaming:
                         return await inner(readable(request), context)
                     return await _streamed(inner, readable(request), context)
@@ -139,9 +156,10 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
                 await self._abort(known, context)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
-                if task is not None and task in self._interrupted:
+                why = self._interrupted.get(task) if task is not None else None
+                if task is not None and why is not None:
                     task.uncancel()
-                    await self._abort(draining(), context)
+                    await self._abort(why, context)
                 raise
             finally:
                 duration_s = time.perf_counter() - began_s if is_unary else None
@@ -162,12 +180,12 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
         self.figures.ended(_short(method), code, duration_s)
 
     @contextlib.contextmanager
-    def _counted(self, method: str, is_stream: bool) -> Iterator[None]:
+    def _counted(self, method: str, caller: Caller, is_stream: bool) -> Iterator[None]:
         """Notes that a call is under way."""
         is_client = not method.startswith((_AGENT, _HEALTH))
         task = asyncio.current_task()
         if is_stream and task is not None:
-            self._streams.add(task)
+            self._streams[task] = caller
         if is_client:
             self.client_calls += 1
             self._on_activity()
@@ -178,13 +196,22 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
                 self.client_calls -= 1
                 self._on_activity()
             if task is not None:
-                self._streams.discard(task)
+                self._streams.pop(task, None)
 
     def interrupt_streams(self) -> None:
         """Ends all streams to clients with Draining; their callers come back."""
         for task in self._streams:
-            self._interrupted.add(task)
-            task.cancel()
+            self._interrupt(task, draining())
+
+    def turn_out(self, token_id: str) -> None:
+        """Ends the streams of whoever bears a token that counts no more."""
+        for task, caller in self._streams.items():
+            if caller.token == token_id:
+                self._interrupt(task, unauthenticated())
+
+    def _interrupt(self, task: asyncio.Task[Any], why: RunyardError) -> None:
+        self._interrupted[task] = why
+        task.cancel()
 
     async def _abort(self, known: RunyardError, context: Any) -> None:
         code = grpc.StatusCode[known.code]
@@ -200,6 +227,34 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at
         incident = secrets.token_hex(6)
         self._journal.failure("incident", error, incident=incident, method=method)
         return InternalError.incident(incident)
+
+
+class _Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no class at run time
+    """The edge, at one port."""
+
+    def __init__(self, edge: Edge, door: Door) -> None:
+        self._edge = edge
+        self._door = door
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wraps the handler of one call."""
+        return await self._edge.intercept(self._door, continuation, handler_call_details)
+
+
+def _let_in(caller: Caller, method: str) -> Caller:
+    """The caller, if it may call the method. Raises PermissionDenied."""
+    if may(caller, _short(method)):
+        return caller
+    raise PermissionDenied(
+        f"{caller.name} is {caller.role.value} here, and may not call {_short(method)}",
+        hint="ask an administrator for a token with more rights",
+        role=caller.role.value,
+        method=_short(method),
+    )
 
 
 async def _streamed(inner: Handler, request: Any, context: Any) -> Any:

@@ -23,6 +23,7 @@ from runyard_contract.sealed import SEALED_KINDS
 from runyard_contract.version import build_id
 from runyard_daemon.content import Content
 from runyard_daemon.control import catalog
+from runyard_daemon.control.callers import caller
 from runyard_daemon.control.environment_file import (
     CheckedSpec,
     Exported,
@@ -60,7 +61,6 @@ class EnvironmentService(EnvironmentServiceServicer):
         live: Live,
         content: Content,
         pager: Pager,
-        principal: str,
         pruner: BuiltPruner,
         upload_idle_s: float,
     ) -> None:
@@ -69,7 +69,6 @@ class EnvironmentService(EnvironmentServiceServicer):
         self._importer = Importer(live, content)
         self._upload_idle_s = upload_idle_s
         self._pager = pager
-        self._principal = principal
         self._pruner = pruner
 
     async def CreateEnvironment(
@@ -78,7 +77,7 @@ class EnvironmentService(EnvironmentServiceServicer):
         """Stores an environment under a name; the same content is the same version."""
         if request.request_id:
             # The effect is idempotent by content; the id is only checked for its form.
-            request_key(self._principal, "CreateEnvironment", request.request_id)
+            request_key(caller().name, "CreateEnvironment", request.request_id)
         parent = WorkspaceName.parse(request.parent).workspace
         name = check_environment_name(request.environment_id)
         spec = _checked(request.spec)

@@ -10,6 +10,7 @@ import grpc.aio
 
 from runyard_contract.home import grpc_target
 from runyard_contract.limits import MESSAGE_BYTES
+from runyard_daemon.rpc.doors import Door
 from runyard_daemon.rpc.edge import Edge
 from runyard_daemon.rpc.reflection import ReflectionService, register_v1alpha
 from runyardpb.agent.v1 import agent_pb2, agent_pb2_grpc
@@ -18,6 +19,8 @@ from runyardpb.grpc.health.v1 import health_pb2, health_pb2_grpc
 from runyardpb.grpc.health.v1.health_pb2_grpc import HealthServicer
 from runyardpb.grpc.reflection.v1 import reflection_pb2, reflection_pb2_grpc
 from runyardpb.v1 import (
+    access_pb2,
+    access_pb2_grpc,
     admin_pb2,
     admin_pb2_grpc,
     compute_pb2,
@@ -37,6 +40,7 @@ from runyardpb.v1 import (
     workspaces_pb2,
     workspaces_pb2_grpc,
 )
+from runyardpb.v1.access_pb2_grpc import AccessServiceServicer
 from runyardpb.v1.admin_pb2_grpc import AdminServiceServicer
 from runyardpb.v1.compute_pb2_grpc import ComputeServiceServicer
 from runyardpb.v1.environments_pb2_grpc import EnvironmentServiceServicer
@@ -65,9 +69,9 @@ _OPTIONS = (
 )
 
 
-def new_server(edge: Edge) -> grpc.aio.Server:
-    """A server with its limits, not bound yet."""
-    return grpc.aio.server(interceptors=[edge], options=_OPTIONS)
+def new_server(edge: Edge, door: Door) -> grpc.aio.Server:
+    """A server with its limits, for a port whose door this is; not bound yet."""
+    return grpc.aio.server(interceptors=[edge.at(door)], options=_OPTIONS)
 
 
 def bind(server: grpc.aio.Server, socket: Path) -> None:
@@ -96,13 +100,14 @@ class Services:
     computes: ComputeServiceServicer
     environments: EnvironmentServiceServicer
     agents: AgentServiceServicer
+    access: AccessServiceServicer
     admin: AdminServiceServicer
     health: HealthServicer
     reflection: ReflectionService
 
 
-SERVICE_NAMES = tuple(
-    service.full_name
+SERVICES = tuple(
+    service
     for file in (
         runs_pb2,
         snapshots_pb2,
@@ -113,13 +118,16 @@ SERVICE_NAMES = tuple(
         compute_pb2,
         environments_pb2,
         agent_pb2,
+        access_pb2,
         admin_pb2,
         health_pb2,
         reflection_pb2,
     )
     for service in file.DESCRIPTOR.services_by_name.values()
 )
-"""Full names of all services."""
+"""Descriptors of all services."""
+SERVICE_NAMES = tuple(service.full_name for service in SERVICES)
+"""Their full names."""
 
 
 def register(server: grpc.aio.Server, services: Services) -> None:
@@ -133,6 +141,7 @@ def register(server: grpc.aio.Server, services: Services) -> None:
     compute_pb2_grpc.add_ComputeServiceServicer_to_server(services.computes, server)
     environments_pb2_grpc.add_EnvironmentServiceServicer_to_server(services.environments, server)
     agent_pb2_grpc.add_AgentServiceServicer_to_server(services.agents, server)
+    access_pb2_grpc.add_AccessServiceServicer_to_server(services.access, server)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(services.admin, server)
     health_pb2_grpc.add_HealthServicer_to_server(services.health, server)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(services.reflection, server)

@@ -15,6 +15,7 @@ from runyard_daemon.store.connection import INCREMENTAL
 from runyard_daemon.store.faults import is_damage
 from runyard_daemon.store.schema import (
     APPLICATION_ID,
+    FIFTH_SCHEMA,
     FIRST_SCHEMA,
     FOURTH_SCHEMA,
     SECOND_SCHEMA,
@@ -29,6 +30,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
     SECOND_SCHEMA,
     THIRD_SCHEMA,
     FOURTH_SCHEMA,
+    FIFTH_SCHEMA,
 )
 """Step n brings a database of schema n to schema n + 1. Released steps never change."""
 

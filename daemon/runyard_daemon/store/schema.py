@@ -282,3 +282,37 @@ FOURTH_SCHEMA: Final = (
     ) STRICT
     """,
 )
+
+FIFTH_SCHEMA: Final = (
+    # Of a token only a hash is kept. role: "READER", "CONTRIBUTOR", "ADMIN" or "AGENT".
+    """
+    CREATE TABLE tokens (
+        id TEXT NOT NULL PRIMARY KEY,
+        hash BLOB NOT NULL,
+        role TEXT NOT NULL,
+        bearer TEXT NOT NULL,
+        compute TEXT NOT NULL COLLATE NOCASE,
+        uses_left INTEGER NOT NULL,
+        created_by TEXT NOT NULL,
+        create_time_us INTEGER NOT NULL,
+        expire_time_us INTEGER NOT NULL,
+        revoke_time_us INTEGER,
+        last_use_us INTEGER
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX tokens_by_age ON tokens (create_time_us, id)",
+    # Machines that joined. A certificate counts for as long as its node has a row.
+    """
+    CREATE TABLE members (
+        workspace TEXT NOT NULL COLLATE NOCASE,
+        compute TEXT NOT NULL COLLATE NOCASE,
+        node_id TEXT NOT NULL,
+        hostname TEXT NOT NULL,
+        token_id TEXT NOT NULL,
+        key_hash BLOB NOT NULL,
+        join_time_us INTEGER NOT NULL,
+        PRIMARY KEY (workspace, compute, node_id),
+        FOREIGN KEY (workspace, compute) REFERENCES computes (workspace, name) ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID
+    """,
+)

@@ -70,6 +70,7 @@ def test_help_imports_the_parser_and_little_else(tmp_path: Path) -> None:
         "runyard.cli.render.text",
         "runyard.cli.root",
         "runyard_contract.errors",
+        "runyard_contract.errors.access",
         "runyard_contract.errors.base",
         "runyard_contract.errors.disk",
         "runyard_contract.errors.request",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runyard.cli.command_line import Entry, Group, json_option, output_of
+from runyard.cli.failure import UsageInvalid
 from runyard.cli.options import option
 from runyard.cli.output import STDOUT_FD, Output
 from runyard.cli.parameters import AGE
@@ -19,6 +20,7 @@ from runyard.cli.session import connect
 from runyard.daemon_end import END_LIMIT_S, server_info, stop_server, wait_until_gone
 from runyard.home import home
 from runyard.snapshot.limits import size_text
+from runyard_contract.addresses import AGENT_PORT, PORT, HostPort
 from runyard_contract.errors import EXIT_NOT_FOUND, DaemonUnavailable
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ _GARBAGE_LIMIT_S = 3600.0
         "restore": Entry(
             "runyard.cli.daemon_backup", "restore", "Put a backup in the place of the data."
         ),
+        "token": Entry(
+            "runyard.cli.daemon_token", "token", "Make, list and end tokens of people and machines."
+        ),
     },
     examples=[
         "runyard daemon status",
@@ -57,6 +62,7 @@ def daemon() -> None:
 @daemon.command(
     examples=[
         "runyard daemon serve",
+        "runyard daemon serve --listen 0.0.0.0:7443 --agent-listen 0.0.0.0:7444",
         "runyard daemon serve --metrics-file /var/lib/node_exporter/runyard.prom",
     ]
 )
@@ -65,12 +71,36 @@ def daemon() -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Keep figures for monitoring in this file, as `runyard daemon metrics` prints them.",
 )
-def serve(metrics_file: Path | None) -> None:
-    """Serve this user's data directory in the foreground, until it is stopped."""
+@option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="Serve people there, too: by TLS, with tokens. The machine itself is no target then.",
+)
+@option(
+    "--agent-listen",
+    metavar="HOST:PORT",
+    help="Serve machines that join there, by TLS with certificates. Needs --listen.",
+)
+def serve(metrics_file: Path | None, listen: str | None, agent_listen: str | None) -> None:
+    """Serve this user's data directory in the foreground, until it is stopped.
+
+    With --listen it serves a team: make tokens with `runyard daemon token create`.
+    """
+    if agent_listen and not listen:
+        raise UsageInvalid(
+            "--agent-listen without --listen", hint="machines join at the port of --listen"
+        )
+    for given, port in ((listen, PORT), (agent_listen, AGENT_PORT)):
+        if given:
+            HostPort.parse(given, port=port)
     sys.stdout.flush()
     arguments = [sys.executable, "-P", "-m", "runyard_daemon", "serve", "--home", str(home())]
     if metrics_file is not None:
         arguments += ["--metrics-file", str(metrics_file.absolute())]
+    if listen is not None:
+        arguments += ["--listen", listen]
+    if agent_listen is not None:
+        arguments += ["--agent-listen", agent_listen]
     os.execv(sys.executable, arguments)  # noqa: S606 - the daemon takes this process's place
 
 

@@ -23,6 +23,9 @@ _COMMANDS = {
     ),
     "experiment": Entry("runyard.cli.experiment", "experiment", "List experiments."),
     "daemon": Entry("runyard.cli.daemon", "daemon", "Serve, look at or stop the daemon."),
+    "agent": Entry("runyard.cli.agent", "agent", "Let this machine run what others submit."),
+    "login": Entry("runyard.cli.login", "login", "Use a daemon on the network."),
+    "logout": Entry("runyard.cli.login", "logout", "Use the daemon on this machine again."),
     "doctor": Entry("runyard.cli.doctor", "doctor", "Check that runyard can work here."),
 }
 

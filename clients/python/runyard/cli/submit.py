@@ -9,6 +9,7 @@ from runyard.cli.failure import Left, show_error
 from runyard.cli.output import Output
 from runyard.cli.render.text import clean, clean_line
 from runyard.cli.request import RunOptions, RunRequest, prepare
+from runyard.run_spec import LOCAL
 from runyard_contract.errors import RunyardError
 from runyard_contract.ids import ExperimentName
 from runyard_contract.states import EndClass
@@ -91,7 +92,9 @@ def _say_header(
     if request.environment:
         parts.append(f"in the environment {clean_line(request.environment)}")
     elif request.source.script:
-        parts.append(f"with {clean_line(str(request.interpreter))}")
+        is_here = run.compute_target in {"", LOCAL}
+        python = str(request.interpreter) if is_here else "its own Python (python3 on PATH)"
+        parts.append(f"with {clean_line(python)}")
     output.say(" ".join(parts))
     if is_verbose:
         from runyard.cli.render.ending import say_snapshot

@@ -14,7 +14,10 @@ from runyardpb.v1 import compute_pb2, compute_pb2_grpc
 if TYPE_CHECKING:
     from runyard.workspace import Workspace
 
-_KIND_NAMES = {compute_pb2.Compute.KIND_LOCAL: "local"}
+_KIND_NAMES = {
+    compute_pb2.Compute.KIND_LOCAL: "local",
+    compute_pb2.Compute.KIND_AGENT: "agent",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,7 @@ class ComputeTarget:
 
     @property
     def type(self) -> str:
-        """The kind of target: "local"."""
+        """The kind of target: "local" or "agent"."""
         return _KIND_NAMES.get(self._compute.kind, f"kind {self._compute.kind}")
 
     @property

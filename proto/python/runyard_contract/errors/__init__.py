@@ -28,7 +28,8 @@ The tree (class, reason)::
     │   ├── RunNotFound             RUN_NOT_FOUND
     │   ├── EnvironmentNotFound     ENVIRONMENT_NOT_FOUND
     │   ├── SnapshotNotFound        SNAPSHOT_NOT_FOUND
-    │   └── RunFileNotFound         FILE_NOT_FOUND
+    │   ├── RunFileNotFound         FILE_NOT_FOUND
+    │   └── TokenNotFound           TOKEN_NOT_FOUND
     ├── Refused                     FAILED_PRECONDITION: act first, then try again
     │   ├── BlobMissing             BLOB_MISSING
     │   ├── StateNotAllowed         STATE_NOT_ALLOWED
@@ -37,6 +38,7 @@ The tree (class, reason)::
     │   ├── EtagMismatch            ETAG_MISMATCH (code ABORTED)
     │   ├── RunFailed               RUN_FAILED, local
     │   ├── VersionMismatch         VERSION_MISMATCH
+    │   ├── NotListening            NOT_LISTENING
     │   ├── AlreadyRunning          ALREADY_RUNNING, local
     │   ├── DatabaseNewer           DATABASE_NEWER, local
     │   ├── HomeUnusable            HOME_UNUSABLE, local
@@ -54,6 +56,11 @@ The tree (class, reason)::
     │   ├── StreamIdle              STREAM_IDLE (code DEADLINE_EXCEEDED)
     │   ├── DaemonUnavailable       DAEMON_UNAVAILABLE, local
     │   └── DaemonStartFailed       DAEMON_START_FAILED, local (not retryable)
+    ├── Denied                      the caller is not who may do this
+    │   ├── Unauthenticated         UNAUTHENTICATED (code UNAUTHENTICATED)
+    │   ├── PermissionDenied        PERMISSION_DENIED (code PERMISSION_DENIED)
+    │   ├── UntrustedDaemon         UNTRUSTED_DAEMON, local
+    │   └── CredentialsUnusable     CREDENTIALS_UNUSABLE, local
     ├── DataLoss                    DATA_LOSS: stored bytes are not what was written
     │   ├── BlobCorrupt             BLOB_CORRUPT
     │   └── LogIndexCorrupt         LOG_INDEX_CORRUPT
@@ -67,6 +74,13 @@ Agent, SDK and command line may derive local errors of their own.
 
 from __future__ import annotations
 
+from runyard_contract.errors.access import (
+    CredentialsUnusable,
+    Denied,
+    PermissionDenied,
+    Unauthenticated,
+    UntrustedDaemon,
+)
 from runyard_contract.errors.base import (
     EXIT_AUTH,
     EXIT_FAILED,
@@ -105,6 +119,7 @@ from runyard_contract.errors.request import (
     SnapshotTooLarge,
     SourceInvalid,
     SpecInvalid,
+    TokenNotFound,
     UnsafePath,
     Unsupported,
     WorkspaceNotFound,
@@ -128,6 +143,7 @@ from runyard_contract.errors.system import (
     LogIndexCorrupt,
     MessageTooLarge,
     NodeUnreachable,
+    NotListening,
     QueueFull,
     ReadOnly,
     Refused,
@@ -146,10 +162,12 @@ __all__ = [
     "BlobCorrupt",
     "BlobMissing",
     "ComputeNotFound",
+    "CredentialsUnusable",
     "CursorExpired",
     "DaemonStartFailed",
     "DaemonUnavailable",
     "DataLoss",
+    "Denied",
     "DatabaseNewer",
     "DigestMismatch",
     "DiskFailed",
@@ -178,9 +196,11 @@ __all__ = [
     "NameInvalid",
     "NodeUnreachable",
     "NotFound",
+    "NotListening",
     "OffsetOutOfRange",
     "PageTokenMismatch",
     "PathCollision",
+    "PermissionDenied",
     "ReadOnly",
     "Refused",
     "RemoteError",
@@ -198,8 +218,11 @@ __all__ = [
     "SpecInvalid",
     "StateNotAllowed",
     "StreamIdle",
+    "TokenNotFound",
+    "Unauthenticated",
     "Unavailable",
     "UnsafePath",
+    "UntrustedDaemon",
     "Unsupported",
     "VersionMismatch",
     "WorkspaceNotFound",

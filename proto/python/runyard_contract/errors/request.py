@@ -241,3 +241,11 @@ class RunFileNotFound(NotFound):
     reason = "FILE_NOT_FOUND"
     noun = "file"
     list_command = "runyard runs files RUN"
+
+
+class TokenNotFound(NotFound):
+    """No token of that id."""
+
+    reason = "TOKEN_NOT_FOUND"
+    noun = "token"
+    list_command = "runyard daemon token list"

@@ -71,6 +71,12 @@ class VersionMismatch(Refused):
     exit_code = EXIT_UNAVAILABLE
 
 
+class NotListening(Refused):
+    """The daemon listens on its Unix socket only."""
+
+    reason = "NOT_LISTENING"
+
+
 class AlreadyRunning(Refused):
     """Another daemon holds this data directory. Metadata: `pid`, `home`."""
 

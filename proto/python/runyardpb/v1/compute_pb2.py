@@ -16,7 +16,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from runyardpb.v1 import common_pb2 as runyardpb_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arunyardpb/v1/compute.proto\x12\x0crunyardpb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19runyardpb/v1/common.proto\"\xa7\x03\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.runyardpb.v1.Node.State\x12\r\n\x05slots\x18\x04 \x01(\x05\x12\x12\n\nslots_used\x18\x05 \x01(\x05\x12)\n\x08\x63\x61pacity\x18\x06 \x01(\x0b\x32\x17.runyardpb.v1.Resources\x12%\n\x04used\x18\x07 \x01(\x0b\x32\x17.runyardpb.v1.Resources\x12\x10\n\x08platform\x18\x08 \x01(\t\x12\x15\n\ragent_version\x18\t \x01(\t\x12\x32\n\x0elast_seen_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bjob_account\x18\x0b \x01(\t\x12\x11\n\tgpu_names\x18\x0c \x03(\t\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_IDLE\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x16\n\x12STATE_DISCONNECTED\x10\x03\"\xb5\x03\n\x07\x43ompute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.runyardpb.v1.Compute.Kind\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.runyardpb.v1.Compute.State\x12\x0e\n\x06\x65rrors\x18\x04 \x03(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x05nodes\x18\x07 \x03(\x0b\x32\x12.runyardpb.v1.Node\x12\x13\n\x0bqueued_runs\x18\x08 \x01(\x05\x12\x13\n\x0b\x61\x63tive_runs\x18\t \x01(\x05\",\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_LOCAL\x10\x01\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"!\n\x11GetComputeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x12GetComputeResponse\x12&\n\x07\x63ompute\x18\x01 \x01(\x0b\x32\x15.runyardpb.v1.Compute\"L\n\x13ListComputesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x14ListComputesResponse\x12\'\n\x08\x63omputes\x18\x01 \x03(\x0b\x32\x15.runyardpb.v1.Compute\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb8\x01\n\x0e\x43omputeService\x12O\n\nGetCompute\x12\x1f.runyardpb.v1.GetComputeRequest\x1a .runyardpb.v1.GetComputeResponse\x12U\n\x0cListComputes\x12!.runyardpb.v1.ListComputesRequest\x1a\".runyardpb.v1.ListComputesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arunyardpb/v1/compute.proto\x12\x0crunyardpb.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19runyardpb/v1/common.proto\"\xa7\x03\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.runyardpb.v1.Node.State\x12\r\n\x05slots\x18\x04 \x01(\x05\x12\x12\n\nslots_used\x18\x05 \x01(\x05\x12)\n\x08\x63\x61pacity\x18\x06 \x01(\x0b\x32\x17.runyardpb.v1.Resources\x12%\n\x04used\x18\x07 \x01(\x0b\x32\x17.runyardpb.v1.Resources\x12\x10\n\x08platform\x18\x08 \x01(\t\x12\x15\n\ragent_version\x18\t \x01(\t\x12\x32\n\x0elast_seen_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bjob_account\x18\x0b \x01(\t\x12\x11\n\tgpu_names\x18\x0c \x03(\t\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_IDLE\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x16\n\x12STATE_DISCONNECTED\x10\x03\"\xc5\x03\n\x07\x43ompute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.runyardpb.v1.Compute.Kind\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.runyardpb.v1.Compute.State\x12\x0e\n\x06\x65rrors\x18\x04 \x03(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x05nodes\x18\x07 \x03(\x0b\x32\x12.runyardpb.v1.Node\x12\x13\n\x0bqueued_runs\x18\x08 \x01(\x05\x12\x13\n\x0b\x61\x63tive_runs\x18\t \x01(\x05\"<\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_LOCAL\x10\x01\x12\x0e\n\nKIND_AGENT\x10\x02\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"!\n\x11GetComputeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x12GetComputeResponse\x12&\n\x07\x63ompute\x18\x01 \x01(\x0b\x32\x15.runyardpb.v1.Compute\"L\n\x13ListComputesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x14ListComputesResponse\x12\'\n\x08\x63omputes\x18\x01 \x03(\x0b\x32\x15.runyardpb.v1.Compute\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb8\x01\n\x0e\x43omputeService\x12O\n\nGetCompute\x12\x1f.runyardpb.v1.GetComputeRequest\x1a .runyardpb.v1.GetComputeResponse\x12U\n\x0cListComputes\x12!.runyardpb.v1.ListComputesRequest\x1a\".runyardpb.v1.ListComputesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -28,19 +28,19 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_NODE_STATE']._serialized_start=439
   _globals['_NODE_STATE']._serialized_end=528
   _globals['_COMPUTE']._serialized_start=531
-  _globals['_COMPUTE']._serialized_end=968
+  _globals['_COMPUTE']._serialized_end=984
   _globals['_COMPUTE_KIND']._serialized_start=833
-  _globals['_COMPUTE_KIND']._serialized_end=877
-  _globals['_COMPUTE_STATE']._serialized_start=879
-  _globals['_COMPUTE_STATE']._serialized_end=968
-  _globals['_GETCOMPUTEREQUEST']._serialized_start=970
-  _globals['_GETCOMPUTEREQUEST']._serialized_end=1003
-  _globals['_GETCOMPUTERESPONSE']._serialized_start=1005
-  _globals['_GETCOMPUTERESPONSE']._serialized_end=1065
-  _globals['_LISTCOMPUTESREQUEST']._serialized_start=1067
-  _globals['_LISTCOMPUTESREQUEST']._serialized_end=1143
-  _globals['_LISTCOMPUTESRESPONSE']._serialized_start=1145
-  _globals['_LISTCOMPUTESRESPONSE']._serialized_end=1233
-  _globals['_COMPUTESERVICE']._serialized_start=1236
-  _globals['_COMPUTESERVICE']._serialized_end=1420
+  _globals['_COMPUTE_KIND']._serialized_end=893
+  _globals['_COMPUTE_STATE']._serialized_start=895
+  _globals['_COMPUTE_STATE']._serialized_end=984
+  _globals['_GETCOMPUTEREQUEST']._serialized_start=986
+  _globals['_GETCOMPUTEREQUEST']._serialized_end=1019
+  _globals['_GETCOMPUTERESPONSE']._serialized_start=1021
+  _globals['_GETCOMPUTERESPONSE']._serialized_end=1081
+  _globals['_LISTCOMPUTESREQUEST']._serialized_start=1083
+  _globals['_LISTCOMPUTESREQUEST']._serialized_end=1159
+  _globals['_LISTCOMPUTESRESPONSE']._serialized_start=1161
+  _globals['_LISTCOMPUTESRESPONSE']._serialized_end=1249
+  _globals['_COMPUTESERVICE']._serialized_start=1252
+  _globals['_COMPUTESERVICE']._serialized_end=1436
 # @@protoc_insertion_point(module_scope)

@@ -135,6 +135,8 @@ class Compute(google.protobuf.message.Message):
         """Not set."""
         KIND_LOCAL: Compute._Kind.ValueType  # 1
         """The daemon's own machine."""
+        KIND_AGENT: Compute._Kind.ValueType  # 2
+        """Machines that joined by a token."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """Kinds of targets."""
@@ -143,6 +145,8 @@ class Compute(google.protobuf.message.Message):
     """Not set."""
     KIND_LOCAL: Compute.Kind.ValueType  # 1
     """The daemon's own machine."""
+    KIND_AGENT: Compute.Kind.ValueType  # 2
+    """Machines that joined by a token."""
 
     class _State:
         ValueType = typing.NewType("ValueType", builtins.int)

@@ -106,6 +106,14 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """UNAVAILABLE: the data directory's disk gave an error; nothing of the request was kept."""
     ERROR_REASON_SEALED_INVALID: _ErrorReason.ValueType  # 39
     """INVALID_ARGUMENT: a file or a tree is no whole sealed environment (metadata what). Use another one."""
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 40
+    """UNAUTHENTICATED: the call carries no valid token or certificate. Log in again, or ask an administrator for a token."""
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 41
+    """PERMISSION_DENIED: the caller is known and its role may not call this (metadata "role", "method")."""
+    ERROR_REASON_TOKEN_NOT_FOUND: _ErrorReason.ValueType  # 42
+    """NOT_FOUND: no token of that id (metadata "token")."""
+    ERROR_REASON_NOT_LISTENING: _ErrorReason.ValueType  # 43
+    """FAILED_PRECONDITION: the daemon listens on its Unix socket only, and nothing from elsewhere can reach it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed."""
@@ -190,4 +198,12 @@ ERROR_REASON_DISK_FAILED: ErrorReason.ValueType  # 38
 """UNAVAILABLE: the data directory's disk gave an error; nothing of the request was kept."""
 ERROR_REASON_SEALED_INVALID: ErrorReason.ValueType  # 39
 """INVALID_ARGUMENT: a file or a tree is no whole sealed environment (metadata what). Use another one."""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 40
+"""UNAUTHENTICATED: the call carries no valid token or certificate. Log in again, or ask an administrator for a token."""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 41
+"""PERMISSION_DENIED: the caller is known and its role may not call this (metadata "role", "method")."""
+ERROR_REASON_TOKEN_NOT_FOUND: ErrorReason.ValueType  # 42
+"""NOT_FOUND: no token of that id (metadata "token")."""
+ERROR_REASON_NOT_LISTENING: ErrorReason.ValueType  # 43
+"""FAILED_PRECONDITION: the daemon listens on its Unix socket only, and nothing from elsewhere can reach it."""
 global___ErrorReason = ErrorReason

@@ -15,6 +15,7 @@ import grpc.aio
 
 from runyard_contract.errors import RunNotFound
 from runyard_daemon.journal import Journal
+from runyard_daemon.rpc.doors import OwnersDoor
 from runyard_daemon.rpc.edge import Edge, Gate
 
 METHOD = "/runyardpb.v1.RunService/FollowRun"
@@ -43,7 +44,7 @@ async def connected(journal: Journal) -> AsyncIterator[grpc.aio.Channel]:
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="ry-") as folder:
         address = f"unix:{Path(folder) / 's'}"
         edge = Edge(Gate("1"), journal, lambda: None)
-        server = grpc.aio.server(interceptors=[edge])
+        server = grpc.aio.server(interceptors=[edge.at(OwnersDoor("me"))])
         server.add_generic_rpc_handlers([Fails()])
         server.add_insecure_port(address)
         await server.start()

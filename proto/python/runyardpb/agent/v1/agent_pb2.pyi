@@ -1212,3 +1212,123 @@ class KeepSealedResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["sealed", b"sealed"]) -> None: ...
 
 global___KeepSealedResponse = KeepSealedResponse
+
+@typing.final
+class EnrollRequest(google.protobuf.message.Message):
+    """Asks to join."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    CERTIFICATE_REQUEST_FIELD_NUMBER: builtins.int
+    HOSTNAME_FIELD_NUMBER: builtins.int
+    AGENT_VERSION_FIELD_NUMBER: builtins.int
+    node_id: builtins.str
+    """Random, chosen by the machine at its first try and kept: 1 to 64 characters of letters, digits and `-`."""
+    certificate_request: builtins.bytes
+    """A PKCS #10 request for an elliptic-curve key, as PEM, 16 KiB at most. Names in it count for nothing."""
+    hostname: builtins.str
+    """Host name, for people."""
+    agent_version: builtins.str
+    """Version of the agent, with a build mark for a checkout."""
+    def __init__(
+        self,
+        *,
+        node_id: builtins.str = ...,
+        certificate_request: builtins.bytes = ...,
+        hostname: builtins.str = ...,
+        agent_version: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "certificate_request", b"certificate_request", "hostname", b"hostname", "node_id", b"node_id"]) -> None: ...
+
+global___EnrollRequest = EnrollRequest
+
+@typing.final
+class EnrollResponse(google.protobuf.message.Message):
+    """Answers Enroll."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: builtins.int
+    AUTHORITY_FIELD_NUMBER: builtins.int
+    AGENT_PORT_FIELD_NUMBER: builtins.int
+    COMPUTE_FIELD_NUMBER: builtins.int
+    certificate: builtins.bytes
+    """The node's certificate, as PEM."""
+    authority: builtins.bytes
+    """The authority's certificate, as PEM: whom the node trusts from now on."""
+    agent_port: builtins.int
+    """The port of nodes' sessions."""
+    compute: builtins.str
+    """The target that the node belongs to."""
+    def __init__(
+        self,
+        *,
+        certificate: builtins.bytes = ...,
+        authority: builtins.bytes = ...,
+        agent_port: builtins.int = ...,
+        compute: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_port", b"agent_port", "authority", b"authority", "certificate", b"certificate", "compute", b"compute"]) -> None: ...
+
+global___EnrollResponse = EnrollResponse
+
+@typing.final
+class RenewCertificateRequest(google.protobuf.message.Message):
+    """Asks for the next certificate."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CERTIFICATE_REQUEST_FIELD_NUMBER: builtins.int
+    certificate_request: builtins.bytes
+    """As in EnrollRequest; the key may be a new one."""
+    def __init__(
+        self,
+        *,
+        certificate_request: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["certificate_request", b"certificate_request"]) -> None: ...
+
+global___RenewCertificateRequest = RenewCertificateRequest
+
+@typing.final
+class RenewCertificateResponse(google.protobuf.message.Message):
+    """Answers RenewCertificate."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: builtins.int
+    certificate: builtins.bytes
+    """The node's certificate, as PEM."""
+    def __init__(
+        self,
+        *,
+        certificate: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["certificate", b"certificate"]) -> None: ...
+
+global___RenewCertificateResponse = RenewCertificateResponse
+
+@typing.final
+class LeaveRequest(google.protobuf.message.Message):
+    """Asks to leave."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___LeaveRequest = LeaveRequest
+
+@typing.final
+class LeaveResponse(google.protobuf.message.Message):
+    """Answers Leave."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___LeaveResponse = LeaveResponse

@@ -40,6 +40,21 @@ class AgentServiceStub(object):
                 request_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepSealedRequest.SerializeToString,
                 response_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepSealedResponse.FromString,
                 )
+        self.Enroll = channel.unary_unary(
+                '/runyardpb.agent.v1.AgentService/Enroll',
+                request_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.EnrollRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.EnrollResponse.FromString,
+                )
+        self.RenewCertificate = channel.unary_unary(
+                '/runyardpb.agent.v1.AgentService/RenewCertificate',
+                request_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateResponse.FromString,
+                )
+        self.Leave = channel.unary_unary(
+                '/runyardpb.agent.v1.AgentService/Leave',
+                request_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.LeaveResponse.FromString,
+                )
 
 
 class AgentServiceServicer(object):
@@ -90,6 +105,31 @@ class AgentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Enroll(self, request, context):
+        """Lets a machine join a compute target, by a token for that: it gets a certificate for a key that never leaves it. Served at
+        the port of people, where a token is enough. Idempotent for a node and a key. Errors: INVALID_ARGUMENT/SPEC_INVALID,
+        UNAUTHENTICATED (the token is used up, expired or revoked).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewCertificate(self, request, context):
+        """Gives a node that has a certificate its next one; the old one is taken until then. Idempotent.
+        Errors: INVALID_ARGUMENT/SPEC_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Leave(self, request, context):
+        """Ends that a node belongs to its target: its certificate counts no more. Idempotent in effect: a repeat is refused with
+        UNAUTHENTICATED. Errors: FAILED_PRECONDITION/STATE_NOT_ALLOWED (runs are on it).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -117,6 +157,21 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.KeepSealed,
                     request_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepSealedRequest.FromString,
                     response_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepSealedResponse.SerializeToString,
+            ),
+            'Enroll': grpc.unary_unary_rpc_method_handler(
+                    servicer.Enroll,
+                    request_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.EnrollRequest.FromString,
+                    response_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.EnrollResponse.SerializeToString,
+            ),
+            'RenewCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCertificate,
+                    request_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateRequest.FromString,
+                    response_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateResponse.SerializeToString,
+            ),
+            'Leave': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leave,
+                    request_deserializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.LeaveRequest.FromString,
+                    response_serializer=runyardpb_dot_agent_dot_v1_dot_agent__pb2.LeaveResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -211,5 +266,56 @@ class AgentService(object):
         return grpc.experimental.unary_unary(request, target, '/runyardpb.agent.v1.AgentService/KeepSealed',
             runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepSealedRequest.SerializeToString,
             runyardpb_dot_agent_dot_v1_dot_agent__pb2.KeepSealedResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Enroll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/runyardpb.agent.v1.AgentService/Enroll',
+            runyardpb_dot_agent_dot_v1_dot_agent__pb2.EnrollRequest.SerializeToString,
+            runyardpb_dot_agent_dot_v1_dot_agent__pb2.EnrollResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def RenewCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/runyardpb.agent.v1.AgentService/RenewCertificate',
+            runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateRequest.SerializeToString,
+            runyardpb_dot_agent_dot_v1_dot_agent__pb2.RenewCertificateResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Leave(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/runyardpb.agent.v1.AgentService/Leave',
+            runyardpb_dot_agent_dot_v1_dot_agent__pb2.LeaveRequest.SerializeToString,
+            runyardpb_dot_agent_dot_v1_dot_agent__pb2.LeaveResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

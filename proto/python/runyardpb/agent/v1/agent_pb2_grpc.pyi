@@ -65,6 +65,31 @@ class AgentServiceStub:
     INVALID_ARGUMENT/MANIFEST_INVALID, INVALID_ARGUMENT/SPEC_INVALID.
     """
 
+    Enroll: grpc.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.EnrollRequest,
+        runyardpb.agent.v1.agent_pb2.EnrollResponse,
+    ]
+    """Lets a machine join a compute target, by a token for that: it gets a certificate for a key that never leaves it. Served at
+    the port of people, where a token is enough. Idempotent for a node and a key. Errors: INVALID_ARGUMENT/SPEC_INVALID,
+    UNAUTHENTICATED (the token is used up, expired or revoked).
+    """
+
+    RenewCertificate: grpc.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.RenewCertificateRequest,
+        runyardpb.agent.v1.agent_pb2.RenewCertificateResponse,
+    ]
+    """Gives a node that has a certificate its next one; the old one is taken until then. Idempotent.
+    Errors: INVALID_ARGUMENT/SPEC_INVALID.
+    """
+
+    Leave: grpc.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.LeaveRequest,
+        runyardpb.agent.v1.agent_pb2.LeaveResponse,
+    ]
+    """Ends that a node belongs to its target: its certificate counts no more. Idempotent in effect: a repeat is refused with
+    UNAUTHENTICATED. Errors: FAILED_PRECONDITION/STATE_NOT_ALLOWED (runs are on it).
+    """
+
 class AgentServiceAsyncStub:
     """Spoken by agents only."""
 
@@ -110,6 +135,31 @@ class AgentServiceAsyncStub:
     """Keeps a built environment for other nodes; its blobs are uploaded before (SnapshotService). The newest one of a lock
     counts. Idempotent. Errors: FAILED_PRECONDITION/BLOB_MISSING, INVALID_ARGUMENT/SEALED_INVALID,
     INVALID_ARGUMENT/MANIFEST_INVALID, INVALID_ARGUMENT/SPEC_INVALID.
+    """
+
+    Enroll: grpc.aio.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.EnrollRequest,
+        runyardpb.agent.v1.agent_pb2.EnrollResponse,
+    ]
+    """Lets a machine join a compute target, by a token for that: it gets a certificate for a key that never leaves it. Served at
+    the port of people, where a token is enough. Idempotent for a node and a key. Errors: INVALID_ARGUMENT/SPEC_INVALID,
+    UNAUTHENTICATED (the token is used up, expired or revoked).
+    """
+
+    RenewCertificate: grpc.aio.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.RenewCertificateRequest,
+        runyardpb.agent.v1.agent_pb2.RenewCertificateResponse,
+    ]
+    """Gives a node that has a certificate its next one; the old one is taken until then. Idempotent.
+    Errors: INVALID_ARGUMENT/SPEC_INVALID.
+    """
+
+    Leave: grpc.aio.UnaryUnaryMultiCallable[
+        runyardpb.agent.v1.agent_pb2.LeaveRequest,
+        runyardpb.agent.v1.agent_pb2.LeaveResponse,
+    ]
+    """Ends that a node belongs to its target: its certificate counts no more. Idempotent in effect: a repeat is refused with
+    UNAUTHENTICATED. Errors: FAILED_PRECONDITION/STATE_NOT_ALLOWED (runs are on it).
     """
 
 class AgentServiceServicer(metaclass=abc.ABCMeta):
@@ -167,6 +217,37 @@ class AgentServiceServicer(metaclass=abc.ABCMeta):
         """Keeps a built environment for other nodes; its blobs are uploaded before (SnapshotService). The newest one of a lock
         counts. Idempotent. Errors: FAILED_PRECONDITION/BLOB_MISSING, INVALID_ARGUMENT/SEALED_INVALID,
         INVALID_ARGUMENT/MANIFEST_INVALID, INVALID_ARGUMENT/SPEC_INVALID.
+        """
+
+    @abc.abstractmethod
+    def Enroll(
+        self,
+        request: runyardpb.agent.v1.agent_pb2.EnrollRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.agent.v1.agent_pb2.EnrollResponse, collections.abc.Awaitable[runyardpb.agent.v1.agent_pb2.EnrollResponse]]:
+        """Lets a machine join a compute target, by a token for that: it gets a certificate for a key that never leaves it. Served at
+        the port of people, where a token is enough. Idempotent for a node and a key. Errors: INVALID_ARGUMENT/SPEC_INVALID,
+        UNAUTHENTICATED (the token is used up, expired or revoked).
+        """
+
+    @abc.abstractmethod
+    def RenewCertificate(
+        self,
+        request: runyardpb.agent.v1.agent_pb2.RenewCertificateRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.agent.v1.agent_pb2.RenewCertificateResponse, collections.abc.Awaitable[runyardpb.agent.v1.agent_pb2.RenewCertificateResponse]]:
+        """Gives a node that has a certificate its next one; the old one is taken until then. Idempotent.
+        Errors: INVALID_ARGUMENT/SPEC_INVALID.
+        """
+
+    @abc.abstractmethod
+    def Leave(
+        self,
+        request: runyardpb.agent.v1.agent_pb2.LeaveRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runyardpb.agent.v1.agent_pb2.LeaveResponse, collections.abc.Awaitable[runyardpb.agent.v1.agent_pb2.LeaveResponse]]:
+        """Ends that a node belongs to its target: its certificate counts no more. Idempotent in effect: a repeat is refused with
+        UNAUTHENTICATED. Errors: FAILED_PRECONDITION/STATE_NOT_ALLOWED (runs are on it).
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
