@@ -222,6 +222,7 @@ def pip_case(site: Site, kill_source: KillSource) -> Iterator[BuildingCase]:
     gate = Gate(links)  # which containers see while something is built in them
     make_wheel(links, "ryleaf", "1.0")
     make_wheel(links, "rytop", "1.0", requires=["ryleaf"])
+    make_wheel(links, "ryold", "1.0", requires=["ryleaf<2"])
     make_wheel(links, "ryslow", "1.0", at_start=gate.at_start)
     make_sdist(links, "rybroken", "1.0", BROKEN)
 
@@ -256,6 +257,7 @@ def conda_case(
     links = site.links
     gate = Gate(links)
     make_sdist(links, "ryslow", "1.0", gate.before_wheel)
+    make_sdist(links, "rybroken", "1.0", BROKEN)
 
     def spec(*packages: str, pip: str = "") -> EnvironmentSpec:
         conda = CondaPackages(

@@ -1,6 +1,6 @@
 """What every builder that resolves packages must say of faults, and leave behind: nothing.
 
-A builder's test class derives from it beside `BuildingSuite`, and gives the fixture `faults`.
+A builder's test class derives from these beside `BuildingSuite`, and gives the fixture `faults`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DISK_BYTES = 160 << 20
 """Room for one environment of any kind."""
 
 
-class FaultsSuite:
+class SpecificationFaultsSuite:
     """What holds for kinds that resolve and install packages."""
 
     def test_contradicting_versions_are_named(self, case: BuildingCase, faults: FaultCase) -> None:
@@ -58,6 +58,10 @@ class FaultsSuite:
         assert faults.uncompilable_name in failed.message
         assert faults.last_line in failed.message
         assert faults.last_line in log.text
+
+
+class FaultsSuite(SpecificationFaultsSuite):
+    """What holds, too, where the packages lie in a folder of the node."""
 
     @pytest.mark.parametrize("harm", ["gone", "cut off", "interpreter gone"])
     def test_damaged_environment_is_noticed_when_it_is_used_and_built_again(

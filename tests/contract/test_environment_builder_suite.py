@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from contract.environment_case import (
     provide,
     run,
 )
-from contract.environment_faults_suite import FaultsSuite
+from contract.environment_faults_suite import FaultsSuite, SpecificationFaultsSuite
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
 from runyard_agent.environments.conda_programs import BUILT_IN
@@ -36,7 +36,7 @@ from runyardpb.v1.environments_pb2 import (
     UserManagedPython,
 )
 from support.conda_channel import CondaChannel
-from support.docker_engine import PYTHON_IMAGE, DockerEngine
+from support.docker_engine import PYTHON_IMAGE, SHELL_IMAGE, DockerEngine
 from support.own_conda import make_program
 from support.packages import Gate, make_sdist, make_wheel
 
@@ -44,6 +44,41 @@ NOBODY = "http://127.0.0.1:9"
 """The port of a service that nobody offers any more."""
 LAST_LINE = "gcc: command not found"
 BROKEN = f"def before_wheel():\n    print('compiling')\n    raise SystemExit({LAST_LINE!r})\n"
+
+
+def pip_faults(spec: Callable[..., EnvironmentSpec], folder: Path) -> FaultCase:
+    """Faults of pip packages, which `spec` makes specifications of."""
+    executed = folder / "executed"
+    return FaultCase(
+        conflict=spec("ryold", "ryleaf>=2"),
+        conflict_names=("ryold", "ryleaf"),
+        metacharacters=spec(f"ryleaf;touch${{IFS}}{executed}"),
+        metacharacters_name="ryleaf;touch",
+        executed=executed,
+        unreachable=spec("ryelse", options=[f"--index-url={NOBODY}/simple"]),
+        unreachable_name=NOBODY.removeprefix("http://"),
+        uncompilable=spec("rybroken"),
+        uncompilable_name="rybroken",
+        last_line=LAST_LINE,
+    )
+
+
+def conda_faults(spec: Callable[..., EnvironmentSpec], folder: Path) -> FaultCase:
+    """Faults of conda packages, which `spec` makes specifications of."""
+    executed = folder / "executed"
+    unreachable = f"{NOBODY}/channel"
+    return FaultCase(
+        conflict=spec("rytop", "rynew"),
+        conflict_names=("rytop", "rynew", "ryleaf"),
+        metacharacters=spec(f"ryleaf;touch${{IFS}}{executed}"),
+        metacharacters_name="ryleaf;touch",
+        executed=executed,
+        unreachable=spec("ryleaf", channels=[unreachable]),
+        unreachable_name=unreachable,
+        uncompilable=spec("ryleaf", pip="rybroken"),
+        uncompilable_name="rybroken",
+        last_line=LAST_LINE,
+    )
 
 
 class TestUserManaged(EnvironmentBuilderSuite):
@@ -131,8 +166,6 @@ class TestPip(BuildingSuite, FaultsSuite):
 
     @pytest.fixture
     def faults(self, tmp_path: Path) -> FaultCase:
-        executed = tmp_path / "executed"
-
         def spec(*requirements: str, options: Sequence[str] = ("--no-index",)) -> EnvironmentSpec:
             return EnvironmentSpec(
                 pip=PipPackages(
@@ -142,18 +175,7 @@ class TestPip(BuildingSuite, FaultsSuite):
                 )
             )
 
-        return FaultCase(
-            conflict=spec("ryold", "ryleaf>=2"),
-            conflict_names=("ryold", "ryleaf"),
-            metacharacters=spec(f"ryleaf;touch${{IFS}}{executed}"),
-            metacharacters_name="ryleaf;touch",
-            executed=executed,
-            unreachable=spec("ryelse", options=[f"--index-url={NOBODY}/simple"]),
-            unreachable_name=NOBODY.removeprefix("http://"),
-            uncompilable=spec("rybroken"),
-            uncompilable_name="rybroken",
-            last_line=LAST_LINE,
-        )
+        return pip_faults(spec, tmp_path)
 
 
 class TestConda(BuildingSuite, FaultsSuite):
@@ -164,9 +186,6 @@ class TestConda(BuildingSuite, FaultsSuite):
 
     @pytest.fixture
     def faults(self, tmp_path: Path, conda_channel: CondaChannel) -> FaultCase:
-        executed = tmp_path / "executed"
-        unreachable = f"{NOBODY}/channel"
-
         def spec(*packages: str, channels: Sequence[str] = (), pip: str = "") -> EnvironmentSpec:
             return EnvironmentSpec(
                 conda=CondaPackages(
@@ -177,18 +196,7 @@ class TestConda(BuildingSuite, FaultsSuite):
                 )
             )
 
-        return FaultCase(
-            conflict=spec("rytop", "rynew"),
-            conflict_names=("rytop", "rynew", "ryleaf"),
-            metacharacters=spec(f"ryleaf;touch${{IFS}}{executed}"),
-            metacharacters_name="ryleaf;touch",
-            executed=executed,
-            unreachable=spec("ryleaf", channels=[unreachable]),
-            unreachable_name=unreachable,
-            uncompilable=spec("ryleaf", pip="rybroken"),
-            uncompilable_name="rybroken",
-            last_line=LAST_LINE,
-        )
+        return conda_faults(spec, tmp_path)
 
     @pytest.fixture
     def case(
@@ -264,14 +272,37 @@ class TestDockerfile(BuildingSuite):
             yield case
 
 
-class TestDockerPip(BuildingSuite):
+class TestDockerPip(BuildingSuite, SpecificationFaultsSuite):
+    @pytest.fixture
+    def faults(self, tmp_path: Path) -> FaultCase:
+        def spec(*requirements: str, options: Sequence[str] = ("--no-index",)) -> EnvironmentSpec:
+            links = f"--find-links={tmp_path / 'links'}"
+            pip = PipPackages(requirements=requirements, index_options=[*options, links])
+            return EnvironmentSpec(docker=DockerImage(image=PYTHON_IMAGE, network="none", pip=pip))
+
+        return pip_faults(spec, tmp_path)
+
     @pytest.fixture
     def case(self, tmp_path: Path, docker_engine: DockerEngine) -> Iterator[BuildingCase]:
         with pip_case(Site(docker_engine, tmp_path), kill_source) as case:
             yield case
 
 
-class TestDockerConda(BuildingSuite):
+class TestDockerConda(BuildingSuite, SpecificationFaultsSuite):
+    @pytest.fixture
+    def faults(self, tmp_path: Path, conda_channel: CondaChannel) -> FaultCase:
+        def spec(*packages: str, channels: Sequence[str] = (), pip: str = "") -> EnvironmentSpec:
+            conda = CondaPackages(
+                packages=packages,
+                channels=[conda_channel.url, *channels],
+                pip_requirements=[pip] if pip else [],
+                pip_index_options=["--no-index", f"--find-links={tmp_path / 'links'}"],
+            )
+            docker = DockerImage(image=SHELL_IMAGE, network="none", conda=conda)
+            return EnvironmentSpec(docker=docker)
+
+        return conda_faults(spec, tmp_path)
+
     @pytest.fixture
     def case(
         self, tmp_path: Path, docker_engine: DockerEngine, conda_channel: CondaChannel
