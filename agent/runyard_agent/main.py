@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     journal.info("started", pid=os.getpid(), home=str(home.path), node_id=home.node_id)
     exit_code = 0
     try:
-        asyncio.run(run(*_way(settings, home), home))
+        asyncio.run(run(*find_way(settings, home), home))
     except* Stopped as stopped:
         journal.info("stopped", why=str(stopped.exceptions[0]))
     except* RunyardError as refused:
@@ -195,7 +195,7 @@ class Way:
     upkeep: Callable[[Link], Coroutine[Any, Any, None]] | None = None
 
 
-def _way(settings: Config, home: Home) -> tuple[Config, Way]:
+def find_way(settings: Config, home: Home) -> tuple[Config, Way]:
     """The way to the daemon, and the settings that follow from it. Raises HomeUnusable."""
     if settings.daemon_socket is not None:
         return settings, Way(LocalRoute(settings.daemon_socket, home.path), _nobody_asks)

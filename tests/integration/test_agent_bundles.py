@@ -15,7 +15,7 @@ import pytest
 from runyard_agent.bundles import Bundle, Key
 from runyard_agent.config import Config
 from runyard_agent.home import open_home
-from runyard_agent.main import run
+from runyard_agent.main import find_way, run
 from runyard_agent.session import Stopped
 from runyardpb.agent.v1 import agent_pb2 as pb
 from support.agent_process import AgentProcess, becomes, house, in_loop
@@ -129,7 +129,7 @@ async def test_agent_removes_what_was_never_granted() -> None:
 async def in_process(daemon: FakeDaemon, config: Config) -> AsyncIterator[None]:
     """An agent in this process, with settings that its command line does not offer."""
     home = open_home(config.home)
-    task = asyncio.create_task(run(config, home))
+    task = asyncio.create_task(run(*find_way(config, home), home))
     try:
         yield
     finally:

@@ -218,7 +218,7 @@ def test_no_module_is_imported_after_the_start(home: Path) -> None:
     """An update of the package under a running daemon must not mix two versions."""
     script = (
         "import sys; from runyard_daemon.preload import preload; import runyard_daemon.main; "
-        "preload(); known = set(sys.modules); "
+        "preload(has_ports=False); known = set(sys.modules); "
         "sys.path.insert(0, sys.argv[1]); from support import preload_probe; preload_probe.run(); "
         "ours = ('runyard_daemon', 'runyard_contract', 'runyardpb', 'google', 'grpc', 'pathspec', "
         "'zstandard', 'blake3'); "

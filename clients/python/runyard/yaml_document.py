@@ -166,6 +166,8 @@ def _parse(source: str, text: str) -> Any:
         raise _error(source, line, problem, column) from None
     except YAMLError as error:  # a character that YAML does not allow
         raise _error(source, 1, str(error).splitlines()[0]) from None
+    except TypeError:  # ruamel's own: a key that holds a list can't be looked up
+        raise _error(source, 1, "a key is a list or holds one; write keys as plain text") from None
     except RecursionError:
         raise _error(source, 1, f"nested more than {DEPTH_MAX} levels deep") from None
     return CommentedMap() if content is None else content

@@ -20,7 +20,7 @@ from runyard_contract.errors import (
     DaemonUnavailable,
     HomeUnusable,
     SpecInvalid,
-    Unsupported,
+    Unauthenticated,
     VersionMismatch,
 )
 from runyard_contract.home import read_daemon_record
@@ -170,8 +170,12 @@ def test_socket_path_with_letters_that_mean_something_in_a_uri(home: Path) -> No
 
 @pytest.mark.parametrize(
     ("address", "error"),
-    [("https://example.org", Unsupported), ("unix:relative.sock", SpecInvalid)],
+    [
+        ("https://example.org", SpecInvalid),
+        ("unix:relative.sock", SpecInvalid),
+        ("nobody-logged-in:7443", Unauthenticated),
+    ],
 )
 def test_address_that_is_not_served_is_refused(address: str, error: type[Exception]) -> None:
-    with pytest.raises(error, match=r"of a kind|absolute"):
+    with pytest.raises(error, match=r"is no address|absolute|not logged in"):
         Workspace(address=address)

@@ -45,6 +45,7 @@ def test_positions_are_lines_of_the_file() -> None:
         ("a: 1\n---\nb: 2\n", "f.yml:2:1: "),
         ("- a", "f.yml:1: "),
         ("? [a]\n: 1\n", "f.yml:1"),
+        ("x: {? {a: [1]} : 2}\n", "f.yml:1"),
         ("a: \x00", "f.yml:1: "),
     ],
 )
