@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support.conda_channel import CondaChannel, make_channel
 from support.docker_engine import DockerEngine, start_engine
@@ -23,6 +24,10 @@ LEAKY_VARIABLES = (
     "XDG_CONFIG_HOME",
 )
 LEAKY_PREFIXES = ("RUNYARD_", "AZUREML_")
+
+# No test is timed: a busy machine makes one slow, and benchmarks/ measure.
+settings.register_profile("untimed", settings(), deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

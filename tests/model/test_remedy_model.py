@@ -121,7 +121,7 @@ def check_at_once(world: World, changes: Sequence[Change]) -> None:
 
 
 @given(worlds())
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300, derandomize=True, database=None)
 def test_change_that_is_advised_lets_the_run_start_at_once_and_a_smaller_one_does_not(
     world: World,
 ) -> None:
@@ -135,7 +135,7 @@ def test_change_that_is_advised_lets_the_run_start_at_once_and_a_smaller_one_doe
 
 
 @given(worlds())
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300, derandomize=True, database=None)
 def test_run_that_one_smaller_amount_would_start_is_told_so(world: World) -> None:
     run = world.queue[-1]
 
@@ -151,7 +151,7 @@ def test_run_that_one_smaller_amount_would_start_is_told_so(world: World) -> Non
 
 
 @given(worlds())
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300, derandomize=True, database=None)
 def test_change_for_a_run_too_large_for_every_node_makes_it_fit_an_empty_one(
     world: World,
 ) -> None:
@@ -206,7 +206,6 @@ def test_advice_that_ignores_the_queue_is_found_out() -> None:
         is_wrong,
         settings=settings(
             max_examples=5_000,
-            deadline=None,
             derandomize=True,
             database=None,
             suppress_health_check=list(HealthCheck),

@@ -18,7 +18,6 @@ def check(
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            deadline=None,
             database=None,
             derandomize=True,
             report_multiple_bugs=False,

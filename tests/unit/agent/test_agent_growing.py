@@ -229,7 +229,7 @@ def test_growing_files_give_back_disk_space_of_what_is_durable(spool: Spool) -> 
     assert after.st_blocks <= before.st_blocks
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(steps=[(2, 53), (2, 149), "send", "send", "ack", "ack"], is_new=True, seed=149)
 @given(
     st.lists(

@@ -101,9 +101,7 @@ def ignored_by_git(root: Path) -> set[str]:
     return set(filter(None, found.stdout.split("\0")))
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at_root=lines, below=lines, ending=st.sampled_from(["\n", "\r\n"]))
 def test_same_files_are_ignored_as_by_git(
     tree: Path, at_root: list[str], below: list[str], ending: str

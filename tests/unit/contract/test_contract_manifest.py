@@ -130,7 +130,7 @@ def test_one_change_in_a_flat_folder_of_20000_rewrites_little(change: str) -> No
     assert sum(map(len, old.blobs.values())) > 1 << 20
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(513, 3000), st.integers(0, 1 << 30))
 def test_parts_keep_their_bounds_and_join_to_all_entries(count: int, salt: int) -> None:
     some = files(count, f"f{salt}_{{}}")

@@ -54,7 +54,7 @@ def environments(draw: st.DrawFn) -> Environment:
     return env
 
 
-@settings(deadline=None, max_examples=60)  # it writes files
+@settings(max_examples=60)  # it writes files
 @given(environments())
 def test_nothing_is_lost_between_writing_and_reading(env: Environment) -> None:
     with tempfile.TemporaryDirectory() as folder:

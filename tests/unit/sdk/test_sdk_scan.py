@@ -349,9 +349,7 @@ def apply(source: Path, action: str, where: list[str], number: int) -> None:
             target.write_text("x" * number)
 
 
-@settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rounds=st.lists(ACTIONS, min_size=1, max_size=4))
 def test_scan_with_an_index_equals_a_scan_without(
     rounds: list[list[tuple[str, list[str], int]]], tmp_path_factory: pytest.TempPathFactory

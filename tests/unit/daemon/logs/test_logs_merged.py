@@ -53,7 +53,7 @@ def drain(
     return found
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(WRITES, st.integers(0, 60), st.integers(1, 20), st.data())
 def test_growing_merged_log_is_the_whole_one_in_order(
     writes: list[tuple[int, int]], offset: int, max_bytes: int, data: st.DataObject
@@ -77,7 +77,7 @@ def test_growing_merged_log_is_the_whole_one_in_order(
     assert found == log.merged[offset:]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(WRITES, st.integers(0, 400))
 def test_complete_merged_log_has_every_byte_once_when_its_index_ends_early(
     writes: list[tuple[int, int]], index_bytes: int

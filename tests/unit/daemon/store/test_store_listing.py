@@ -94,7 +94,7 @@ def walk(
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(run_fields(), max_size=12), filters(), st.integers(1, 5), st.booleans())
 def test_pages_give_every_matching_run_once_in_order(
     shared: sqlite3.Connection,
