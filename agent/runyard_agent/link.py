@@ -139,13 +139,8 @@ class Link:
             await asyncio.sleep(_RETRY.delay_s(failures, random.random()))  # noqa: S311 - no secret
 
 
-def error_of(refused: grpc.aio.AioRpcError) -> RunyardError:
+def error_of(refused: grpc.aio.AioRpcError | grpc.Call) -> RunyardError:
     """The daemon's error behind a failed call."""
-    return _error(refused.code(), refused.details(), refused.trailing_metadata())
-
-
-def error_of_call(refused: Any) -> RunyardError:
-    """The same of a call without asyncio."""
     return _error(refused.code(), refused.details(), refused.trailing_metadata())
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -25,7 +24,7 @@ import grpc
 
 from runyard_agent.certificates import new_key
 from runyard_agent.home import LOCK_NAME, Home, open_home
-from runyard_agent.link import error_of_call
+from runyard_agent.link import error_of
 from runyard_agent.membership import (
     MEMBERSHIP_NAME,
     STATUS_NAME,
@@ -36,11 +35,13 @@ from runyard_agent.membership import (
 from runyard_contract.addresses import DAEMON_NAME, PORT, HostPort
 from runyard_contract.errors import (
     DaemonStartFailed,
+    DaemonUnavailable,
     NodeUnreachable,
     RunyardError,
     StateNotAllowed,
     Unauthenticated,
 )
+from runyard_contract.lockfile import lock_holder
 from runyard_contract.logfile import open_log
 from runyard_contract.tokens import read_token
 from runyard_contract.trust import Trust, check_fingerprint, pin
@@ -105,7 +106,7 @@ def _join_and_start(path: Path, given: argparse.Namespace) -> Answer:
 def _start(path: Path, given: argparse.Namespace) -> Answer:
     """Starts the agent in the background, unless it runs."""
     _membership(path)
-    if _pid(path) is None:
+    if lock_holder(path / LOCK_NAME) is None:
         arguments = ["--joined", "--home", str(path)]
         if given.slots:
             arguments += ["--slots", str(given.slots)]
@@ -145,8 +146,10 @@ def _spawn(path: Path, arguments: Sequence[str]) -> None:
 def _status(path: Path, given: argparse.Namespace) -> Answer:
     """How the agent is."""
     membership = _membership(path)
-    pid = _pid(path)
-    told = read_status(path) if pid is not None else {}
+    pid = lock_holder(path / LOCK_NAME)
+    told = read_status(path)
+    if told.get("pid") != pid:  # what an earlier one told
+        told = {}
     return {
         "daemon": membership.daemon,
         "compute": membership.compute,
@@ -162,8 +165,8 @@ def _status(path: Path, given: argparse.Namespace) -> Answer:
 def _stop(path: Path, given: argparse.Namespace) -> Answer:
     """Ends the agent; its runs go on."""
     _membership(path)
-    pid = _pid(path)
-    if pid is not None:
+    pid = lock_holder(path / LOCK_NAME)
+    if pid:
         _end(pid)
     return _status(path, given)
 
@@ -173,8 +176,8 @@ def _leave(path: Path, given: argparse.Namespace) -> Answer:
     membership = _membership(path)
     with contextlib.suppress(Unauthenticated):  # the daemon has forgotten the node already
         _say_leave(membership)
-    pid = _pid(path)
-    if pid is not None:
+    pid = lock_holder(path / LOCK_NAME)
+    if pid:
         _end(pid)
     (path / MEMBERSHIP_NAME).unlink()
     with contextlib.suppress(FileNotFoundError):
@@ -206,21 +209,6 @@ def _membership(path: Path) -> Membership:
     return found
 
 
-def _pid(path: Path) -> int | None:
-    """The agent's process, by the lock of its folder; None where none lives."""
-    try:
-        fd = os.open(path / LOCK_NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return int(os.read(fd, 20).decode("ascii", "replace").strip() or 0) or None
-    finally:
-        os.close(fd)
-    return None
-
-
 def _end(pid: int) -> None:
     """Ends a process and waits until it is gone. Raises NodeUnreachable where it stays."""
     try:
@@ -250,7 +238,7 @@ def _say_leave(membership: Membership) -> None:
         try:
             stub.Leave(pb.LeaveRequest(), timeout=CALL_LIMIT_S)
         except grpc.RpcError as refused:
-            raise error_of_call(refused) from None
+            raise _refusal(refused, membership.address) from None
 
 
 def _join(home: Home, address: HostPort, fingerprint: str, token: str) -> Membership:
@@ -298,7 +286,18 @@ def _enroll(
         try:
             return stub.Enroll(request, timeout=CALL_LIMIT_S)
         except grpc.RpcError as refused:
-            raise error_of_call(refused) from None
+            raise _refusal(refused, address) from None
+
+
+def _refusal(refused: Any, address: HostPort) -> RunyardError:
+    """The error that a call ended with."""
+    if refused.code() is grpc.StatusCode.UNAVAILABLE:
+        return DaemonUnavailable(
+            f"no daemon that this machine trusts answers at {address}",
+            hint="see whether it runs, and try again then",
+            address=str(address),
+        )
+    return error_of(refused)
 
 
 def _answer(values: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from runyard_contract.home import (
     prepare_socket_folder,
     socket_path,
 )
+from runyard_contract.lockfile import written_pid
 from runyard_contract.paths import atomic_write
 
 LOCK_NAME = "daemon.lock"
@@ -64,7 +65,7 @@ def take_lock(home: Path) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        pid = _written_pid(fd)
+        pid = written_pid(fd)
         os.close(fd)
         raise AlreadyRunning(
             f"a daemon (pid {pid or 'unknown'}) already serves {home}",
@@ -75,26 +76,6 @@ def take_lock(home: Path) -> int:
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
-
-
-def lock_holder(path: Path) -> int | None:
-    """The process that holds a lock file by flock (0: it did not say), None where nobody does."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _written_pid(fd)
-    finally:
-        os.close(fd)
-    return None
-
-
-def _written_pid(fd: int) -> int:
-    text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-    return int(text) if text.isdecimal() else 0
 
 
 def place_socket(home: Path) -> Path:

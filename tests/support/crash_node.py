@@ -18,7 +18,7 @@ import runyard_agent
 from runyard import Experiment, Run, ScriptRunConfig, Workspace
 from runyard_contract.content.store import ContentStore
 from runyard_contract.home import socket_path
-from runyard_daemon.instance import lock_holder
+from runyard_contract.lockfile import lock_holder
 from runyard_daemon.loops.local_agent import AgentPlace, agent_environment
 from support import impatient_daemon, witness_job, witness_start
 from support.daemon_process import DaemonProcess

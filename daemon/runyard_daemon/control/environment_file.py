@@ -28,7 +28,7 @@ from runyard_contract.errors import (
     SealedInvalid,
     of_disk,
 )
-from runyard_contract.limits import CHUNKED_ABOVE_BYTES
+from runyard_contract.limits import CHUNKED_ABOVE_BYTES, LOCK_BYTES
 from runyard_contract.paths import write_all
 from runyard_daemon.content import COMMIT_BYTES, Content
 from runyard_daemon.control import catalog
@@ -41,7 +41,6 @@ from runyard_daemon.store.environments import EnvironmentRecord, LockRecord, Sea
 
 SPEC_NAME: Final = "spec"
 SPEC_BYTES: Final = 16 << 20
-LOCK_BYTES: Final = 4 << 20
 LOCKS_MAX: Final = 64
 _TRIES: Final = 3
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import ipaddress
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from runyard_contract.addresses import DAEMON_NAME
 from runyard_contract.errors import HomeUnusable, SpecInvalid
 from runyard_contract.paths import atomic_write
 from runyard_daemon.identity.names import NodeCertificate, NodeName
@@ -91,17 +90,13 @@ class Authority:
         """SHA-256 of its certificate, in hexadecimal digits: what clients and agents pin."""
         return self._certificate.fingerprint(hashes.SHA256()).hex()
 
-    def issue_server(self, names: Iterable[str], now: datetime.datetime) -> Credentials:
-        """A new key and certificate for a port of the daemon.
-
-        Args:
-            names: host names and addresses by which it is reached.
-        """
+    def issue_server(self, now: datetime.datetime) -> Credentials:
+        """A new key and certificate for a port of the daemon, by the name that all daemons have."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._sign(
             key.public_key(),
             "runyard daemon",
-            [_general_name(name) for name in names],
+            [x509.DNSName(DAEMON_NAME)],
             ExtendedKeyUsageOID.SERVER_AUTH,
             datetime.timedelta(days=SERVER_DAYS),
             now,
@@ -159,7 +154,9 @@ class Authority:
         )
 
 
-_RESTORE: Final = "put it back from a backup; with a new one all nodes and clients join again"
+_RESTORE: Final = (
+    "put your copy of it back (no backup has it); with a new one all machines and people join again"
+)
 
 
 def _self_signed(key: ec.EllipticCurvePrivateKey, now: datetime.datetime) -> x509.Certificate:
@@ -189,13 +186,6 @@ def _self_signed(key: ec.EllipticCurvePrivateKey, now: datetime.datetime) -> x50
         )
         .sign(key, hashes.SHA256())
     )
-
-
-def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
 
 
 def _name(common_name: str) -> x509.Name:

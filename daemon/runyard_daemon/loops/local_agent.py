@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from runyard_contract.lockfile import lock_holder
 from runyard_contract.logfile import open_log
-from runyard_daemon.instance import lock_holder
 from runyard_daemon.journal import Journal
 from runyard_daemon.settings import ENVIRONMENTS_MAX_BYTES, SEAL_MODES
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from runyard_contract.addresses import DAEMON_NAME, HostPort
+from runyard_contract.addresses import HostPort
 from runyard_contract.errors import HomeUnusable
 from runyard_daemon.config import Config
 from runyard_daemon.control.access import Access
@@ -59,7 +59,7 @@ class ServerIdentity:
 
     def _configuration(self) -> tuple[grpc.ServerCertificateConfiguration, datetime.datetime]:
         now = self._now()
-        made = self.authority.issue_server((DAEMON_NAME,), now)
+        made = self.authority.issue_server(now)
         configuration = grpc.ssl_server_certificate_configuration(
             [(made.key, made.chain)], root_certificates=self.authority.certificate
         )

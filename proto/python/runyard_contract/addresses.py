@@ -50,7 +50,7 @@ class HostPort:
     @property
     def is_wildcard(self) -> bool:
         """Whether it stands for all addresses of a machine."""
-        return self.host in {"0.0.0.0", "::", "*"}  # noqa: S104 - recognised, not bound
+        return self.host in {"0.0.0.0", "::"}  # noqa: S104 - recognised, not bound
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

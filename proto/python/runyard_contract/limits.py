@@ -16,6 +16,8 @@ NAME_BYTES = 255  # one component of a path, in UTF-8 (NAME_MAX of Linux)
 PATH_BYTES = 4000  # a whole relative path: leaves room for a root below PATH_MAX
 PATH_COMPONENTS = 256
 
+LOCK_BYTES = 4 << 20  # the text of an environment's lock
+
 # ---- sealed environments: the files of one, each counted as often as it comes
 SEALED_MAX_FILES = 1_000_000
 SEALED_MAX_BYTES = 256 << 30

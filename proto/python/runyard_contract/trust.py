@@ -52,9 +52,10 @@ def ask_for_trust(address: HostPort) -> Trust:
             chain = _chain(shown)
     except ssl.SSLError as error:
         raise _no_daemon(address, f"it does not speak TLS ({error.reason or error})") from None
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for what can't be a host's name
+        why = getattr(error, "strerror", None) or error
         raise DaemonUnavailable(
-            f"nothing answers at {address}: {error.strerror or error}",
+            f"nothing answers at {address}: {why}",
             hint="check the address, and that `runyard daemon serve --listen` runs there",
             address=str(address),
         ) from None

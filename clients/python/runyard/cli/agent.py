@@ -44,12 +44,9 @@ def agent() -> None:
     """Let this machine run what others submit to a daemon on the network."""
 
 
-@agent.command(
-    examples=["runyard agent join lab.example:7443 --fingerprint 3f9a... --token-stdin < token"]
-)
+@agent.command(examples=["runyard agent join lab.example:7443 --fingerprint 3f9a... < token"])
 @click.argument("address")
 @option("--fingerprint", required=True, metavar="SHA256", help="The daemon to trust.")
-@option("--token-stdin", is_flag=True, help="Read the token from standard input (always done).")
 @_home
 @_slots
 @json_option
@@ -58,11 +55,12 @@ def join(
     ctx: click.Context,
     address: str,
     fingerprint: str,
-    token_stdin: bool,
     home: Path | None,
     slots: int | None,
 ) -> None:
     """Join the daemon at ADDRESS and start the agent, which goes on after this session.
+
+    The token is read from standard input.
 
     `runyard daemon token create --role agent --compute NAME` prints the whole line, with a token.
     Jobs run as your account on this machine, whoever submits them.

@@ -90,8 +90,8 @@ def create(
 def _line(answer: access_pb2.CreateTokenResponse, *, is_machine: bool) -> str:
     """What is to be pasted elsewhere: echo is the shell's own, so no process list has the token."""
     to = f"{shlex.quote(answer.address)} --fingerprint {answer.authority_fingerprint}"
-    command = "agent join" if is_machine else "login"
-    return f"echo {answer.text} | runyard {command} {to} --token-stdin"
+    command = f"agent join {to}" if is_machine else f"login {to} --token-stdin"
+    return f"echo {answer.text} | runyard {command}"
 
 
 @token.command("list", examples=["runyard daemon token list"])

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runyard_agent import config
-from runyard_daemon.instance import lock_holder
+from runyard_contract.lockfile import lock_holder
 from runyard_daemon.loops.local_agent import (
     LONGEST_PAUSE_S,
     AgentPlace,
