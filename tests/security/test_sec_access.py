@@ -9,12 +9,17 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from runyard_contract.errors import Unauthenticated
 from runyard_contract.tokens import make_token, read_token
 from runyard_daemon.core.access import RULES, Role
 from runyard_daemon.rpc.server import SERVICES
-from runyardpb.v1 import access_pb2, runs_pb2
+from runyard_daemon.store import tokens
+from runyardpb.agent.v1 import agent_pb2
+from runyardpb.agent.v1.agent_pb2_grpc import AgentServiceStub
+from runyardpb.v1 import access_pb2, runs_pb2, snapshots_pb2
 from runyardpb.v1.access_pb2_grpc import AccessServiceStub
 from runyardpb.v1.runs_pb2_grpc import RunServiceStub
+from runyardpb.v1.snapshots_pb2_grpc import SnapshotServiceStub
 from support.fake_agent import FakeAgent
 from support.networked import (
     PORTS,
@@ -24,7 +29,15 @@ from support.networked import (
     node_channel,
     people_channel,
 )
-from support.served import Served, create_request, drained, reason_of, refused, with_daemon
+from support.served import (
+    WORKSPACE,
+    Served,
+    create_request,
+    drained,
+    reason_of,
+    refused,
+    with_daemon,
+)
 
 ROLES = {
     Role.READER: access_pb2.TOKEN_ROLE_READER,
@@ -35,26 +48,26 @@ ROLES = {
 METHODS = [(service.full_name, method.name) for service in SERVICES for method in service.methods]
 
 
+async def revoke(daemon: Served, token_id: str) -> None:
+    stub: Any = AccessServiceStub(daemon.channel)
+    await stub.RevokeToken(access_pb2.RevokeTokenRequest(id=token_id))
+
+
+async def until_under_way(daemon: Served) -> None:
+    """Waits until a call of a client is served; each look lets the daemon go on."""
+    while not daemon.app.edge.client_calls:
+        await daemon.store.read(lambda conn: None)
+
+
 async def code_of(channel: Any, service: str, method: str) -> grpc.StatusCode:
-    """What a method answers to one empty message."""
-    call = channel.stream_stream(f"/{service}/{method}")(iter([b""]), timeout=10)
-    code: grpc.StatusCode = await _first_code(call)
-    call.cancel()
+    """What a method answers to one empty message.
+
+    Called as if it answered once: then sending, the answer and the status are one operation,
+    and the status is the daemon's also where it refuses while the message is on its way.
+    """
+    call = channel.unary_unary(f"/{service}/{method}")(b"", timeout=10)
+    code: grpc.StatusCode = await call.code()
     return code
-
-
-async def _first_code(call: Any) -> grpc.StatusCode:
-    """OK for a call that is let in: it answers, or waits for more."""
-    try:
-        async with asyncio.timeout(5):
-            if await call.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]
-                return grpc.StatusCode.OK
-            code: grpc.StatusCode = await call.code()
-            return code
-    except TimeoutError:
-        return grpc.StatusCode.OK
-    except grpc.aio.AioRpcError as failed:
-        return failed.code()
 
 
 def test_sec_01_no_method_answers_without_a_token() -> None:
@@ -93,8 +106,9 @@ def test_sec_01_wrong_tokens_get_the_same_answer() -> None:
     async def test(daemon: Served) -> None:
         good = (await new_token(daemon, access_pb2.TOKEN_ROLE_ADMIN)).text
         other = make_token("adm", b"\1" * 40).text
-        token = read_token(good)
-        same_id = other.replace("11111111", token.id, 1)
+        token_id = read_token(good).id
+        same_id = make_token("adm", bytes(int(digit, 36) for digit in token_id) + bytes(32)).text
+        assert read_token(same_id).id == token_id
         answers = set()
         for shown in ([], ["x"], [good[:-1]], [other], [same_id], [good, good], [good + " "]):
             async with people_channel(daemon, *shown) as channel:
@@ -142,8 +156,7 @@ def test_sec_01_revoked_token_ends_open_streams_and_is_refused() -> None:
             stub: Any = RunServiceStub(channel)
             stream = stub.FollowRun(runs_pb2.FollowRunRequest(name=run.name))
             assert await anext(aiter(stream))
-            access: Any = AccessServiceStub(daemon.channel)
-            await access.RevokeToken(access_pb2.RevokeTokenRequest(id=token.token.id))
+            await revoke(daemon, token.token.id)
             assert reason_of(await refused(drained(stream))) == "UNAUTHENTICATED"
             error = await refused(stub.GetRun(runs_pb2.GetRunRequest(name=run.name)))
         assert reason_of(error) == "UNAUTHENTICATED"
@@ -273,5 +286,80 @@ def test_sec_25_node_can_not_say_that_it_is_another(hello: dict[str, str]) -> No
             with pytest.raises(AssertionError, match="PERMISSION_DENIED"):
                 async with agent.connected():
                     pass
+
+    with_daemon(test, **PORTS)
+
+
+def test_sec_01_upload_with_a_revoked_token_ends() -> None:
+    async def test(daemon: Served) -> None:
+        token = await new_token(daemon, access_pb2.TOKEN_ROLE_CONTRIBUTOR)
+        async with people_channel(daemon, token.text) as channel:
+            stub: Any = SnapshotServiceStub(channel)
+            upload = stub.UploadTree()
+            header = snapshots_pb2.TreeHeader(parent=WORKSPACE)
+            await upload.write(snapshots_pb2.UploadTreeRequest(header=header))
+            await until_under_way(daemon)
+            await revoke(daemon, token.token.id)
+            assert reason_of(await refused(upload)) == "UNAUTHENTICATED"
+
+    with_daemon(test, **PORTS)
+
+
+def test_sec_01_revocation_outlasts_what_is_noted_at_the_same_moment() -> None:
+    async def test(daemon: Served) -> None:
+        token = await new_token(daemon, access_pb2.TOKEN_ROLE_READER)
+        access = daemon.app.access
+        revoking = asyncio.ensure_future(access.revoke(token.token.id))
+        access.bearer_of(token.text)  # its first use, which is to be written down
+        await revoking
+        with pytest.raises(Unauthenticated):
+            access.bearer_of(token.text)
+        kept = await daemon.store.read(tokens.every)
+        assert [one.revoke_time_us is not None for one in kept] == [True]
+
+    with_daemon(test, **PORTS)
+
+
+def test_own_token_can_be_revoked() -> None:
+    async def test(daemon: Served) -> None:
+        token = await new_token(daemon, access_pb2.TOKEN_ROLE_ADMIN)
+        async with people_channel(daemon, token.text) as channel:
+            stub: Any = AccessServiceStub(channel)
+            answer = await stub.RevokeToken(access_pb2.RevokeTokenRequest(id=token.token.id))
+        assert answer.token.HasField("revoke_time")
+
+    with_daemon(test, **PORTS)
+
+
+@pytest.mark.parametrize("node_id", ["gpu1.lab.example-0a1b2c3d", "gpu_1-0a1b2c3d"])
+def test_machine_with_any_name_of_a_host_joins(node_id: str) -> None:
+    async def test(daemon: Served) -> None:
+        token = await new_token(daemon, access_pb2.TOKEN_ROLE_AGENT, compute="lab")
+        key = Key.make()
+        async with people_channel(daemon, token.text) as channel:
+            joined = await enroll(channel, key, node_id)
+        async with node_channel(daemon, key, joined.certificate) as channel:
+            async with FakeAgent(channel, node_id=node_id, compute_target="lab").connected():
+                pass
+
+    with_daemon(test, **PORTS)
+
+
+def test_node_that_leaves_is_turned_out_of_its_session_and_forgotten() -> None:
+    async def test(daemon: Served) -> None:
+        token = await new_token(daemon, access_pb2.TOKEN_ROLE_AGENT, compute="lab")
+        key = Key.make()
+        async with people_channel(daemon, token.text) as channel:
+            joined = await enroll(channel, key)
+        async with node_channel(daemon, key, joined.certificate) as channel:
+            agent = FakeAgent(channel, node_id="n-1", compute_target="lab")
+            async with agent.connected():
+                stub: Any = AgentServiceStub(channel)
+                await stub.Leave(agent_pb2.LeaveRequest())
+                assert await agent.over() is grpc.StatusCode.UNAUTHENTICATED
+                again = await refused(stub.Leave(agent_pb2.LeaveRequest()))
+                assert reason_of(again) == "UNAUTHENTICATED"
+        assert not daemon.app.live.nodes
+        assert "incident" not in daemon.journal_path.read_text()
 
     with_daemon(test, **PORTS)

@@ -1,4 +1,7 @@
-"""Tokens and members as the daemon takes them: looked up in memory, changed in the store first."""
+"""Tokens and members as the daemon takes them: looked up in memory, kept in the store.
+
+A change writes its own column, never a record that was read before: changes may come together.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hmac
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from runyard_contract.errors import (
     SpecInvalid,
@@ -84,7 +87,7 @@ class Access:
         ):
             raise unauthenticated()
         if admission.is_use_noted(now_us, record.last_use_us):
-            self._note_use(replace(record, last_use_us=now_us))
+            self._note_use(record.id, now_us)
         return Caller(
             _ROLES[record.role],
             record.bearer or f"token-{record.id}",
@@ -140,11 +143,14 @@ class Access:
         record = self._tokens.get(token_id)
         if record is None:
             raise TokenNotFound.named(token_id)
-        if record.revoke_time_us is None:
-            record = replace(record, revoke_time_us=self._live.now_us())
-            await self._keep(record)
-            self.on_end(token_id)
-        return record
+        if record.revoke_time_us is not None:
+            return record
+        now_us = self._live.now_us()
+        # Refused from now on, also where the disk is full and the revocation won't last.
+        revoked = self._change(token_id, revoke_time_us=now_us)
+        self.on_end(token_id)
+        await self._live.store.write(lambda conn: tokens.revoke(conn, token_id, now_us))
+        return revoked
 
     async def page(self, after: tuple[int, str] | None, limit: int) -> list[TokenRecord]:
         """Up to `limit` tokens, the newest first."""
@@ -171,20 +177,17 @@ class Access:
         if before is not None or record.uses_left < 1:
             # Another machine's name, or nothing left: to the bearer both are one.
             raise unauthenticated()
-        used = replace(record, uses_left=record.uses_left - 1)
         # Taken in memory first: of two that come at once for the last use, one is too late.
-        self._tokens[used.id] = used
+        self._change(record.id, uses_left=record.uses_left - 1)
 
         def write(conn: Connection) -> None:
-            tokens.put(conn, used)
+            tokens.take_use(conn, record.id)
             tokens.put_member(conn, member)
 
         try:
             await self._live.store.write(write)
         except BaseException:
-            self._tokens[used.id] = replace(
-                self._tokens[used.id], uses_left=self._tokens[used.id].uses_left + 1
-            )
+            self._change(record.id, uses_left=self._tokens[record.id].uses_left + 1)
             raise
         self._members[_key(member)] = member
         return member
@@ -200,18 +203,26 @@ class Access:
                 node=who.name,
             )
         key = (who.workspace.casefold(), who.compute.casefold(), who.node)
-        # Out of memory first: from now on its certificate opens nothing.
-        member = self._members.pop(key)
+        # Out of memory first: from now on its certificate opens nothing, and it gets no run.
+        member = self._members.pop(key, None)
+        if member is None:
+            raise unauthenticated()
         self._live.forget_node(node_id)
-        await self._live.store.write(lambda conn: tokens.remove_member(conn, member))
+        try:
+            await self._live.store.write(lambda conn: tokens.remove_member(conn, member))
+        except BaseException:
+            self._members[key] = member
+            raise
 
-    def _note_use(self, record: TokenRecord) -> None:
-        self._tokens[record.id] = record
-        self._live.background.start(self._keep(record), "token used")
+    def _note_use(self, token_id: str, now_us: int) -> None:
+        self._change(token_id, last_use_us=now_us)
+        work = self._live.store.write(lambda conn: tokens.note_use(conn, token_id, now_us))
+        self._live.background.start(work, "token used")
 
-    async def _keep(self, record: TokenRecord) -> None:
-        self._tokens[record.id] = record
-        await self._live.store.write(lambda conn: tokens.put(conn, record))
+    def _change(self, token_id: str, **changes: Any) -> TokenRecord:
+        """Changes what is known in memory of a token, as it is now."""
+        changed = self._tokens[token_id] = replace(self._tokens[token_id], **changes)
+        return changed
 
 
 def unauthenticated() -> Unauthenticated:

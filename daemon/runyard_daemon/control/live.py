@@ -156,7 +156,10 @@ class Live:
             await self.wake_leases.wait()
 
     def forget_node(self, node_id: NodeId) -> None:
-        """Takes a node that left out of all that is known."""
+        """Takes a node that left out of all that is known, and ends its session."""
+        session = self.sessions.pop(node_id, None)
+        if session is not None:
+            session.turn_out()
         self.board.remove_node(node_id)
         for known in (self.nodes, self.builds, self.unseen, self.found):
             known.pop(node_id, None)

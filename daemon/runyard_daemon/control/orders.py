@@ -100,3 +100,7 @@ class Session(Protocol):
     def supersede(self) -> None:
         """Ends the session: a newer one of the same agent is open."""
         ...
+
+    def turn_out(self) -> None:
+        """Ends the session: its node has left."""
+        ...

@@ -64,11 +64,7 @@ class AccessService(AccessServiceServicer):
         """A new token; its secret is in this answer only."""
         wish = _wish(request)
         if wish.role == "AGENT" and self._reach.nodes is None:
-            raise NotListening(
-                "this daemon has no port for machines that join",
-                hint="start it with `runyard daemon serve --listen HOST:PORT --agent-listen "
-                "HOST:PORT`",
-            )
+            raise not_listening()
         work = self._access.create(wish, caller())
         token, record = await self._live.background.whole(work, "create token")
         return pb.CreateTokenResponse(
@@ -96,6 +92,14 @@ class AccessService(AccessServiceServicer):
         work = self._access.revoke(request.id)
         record = await self._live.background.whole(work, "revoke token")
         return pb.RevokeTokenResponse(token=_to_token(record))
+
+
+def not_listening() -> NotListening:
+    """The error where machines are to join, and can't."""
+    return NotListening(
+        "this daemon has no port for machines that join",
+        hint="start it with `runyard daemon serve --listen HOST:PORT --agent-listen HOST:PORT`",
+    )
 
 
 def _wish(request: pb.CreateTokenRequest) -> Wish:
@@ -139,7 +143,7 @@ def _to_token(record: TokenRecord) -> pb.Token:
         uses_left=record.uses_left,
         create_time=to_timestamp(record.create_time_us),
         expire_time=to_timestamp(record.expire_time_us),
-        revoke_time=to_timestamp(record.revoke_time_us) if record.revoke_time_us else None,
-        last_use_time=to_timestamp(record.last_use_us) if record.last_use_us else None,
+        revoke_time=to_timestamp(record.revoke_time_us),
+        last_use_time=to_timestamp(record.last_use_us),
         created_by=record.created_by,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from runyard_contract.digest import DIGEST_BYTES, is_digest
 from runyard_contract.environment_spec import lock_hash
 from runyard_contract.errors import DigestMismatch, PermissionDenied, SpecInvalid
+from runyard_contract.limits import LOCK_BYTES
 from runyard_contract.version import build_id
 from runyard_daemon.config import Config
 from runyard_daemon.control.attemptlogs import AttemptLogs
@@ -37,7 +38,6 @@ from runyardpb.agent.v1.agent_pb2_grpc import AgentServiceServicer
 
 HELLO_WITHIN_S = 30.0
 WINDOW_BYTES = 8 << 20
-LOCK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,9 @@ class Edge:
         self._gate = gate
         self._journal = journal
         self._on_activity = on_activity
-        self._streams: dict[asyncio.Task[Any], Caller] = {}
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._bearers: dict[asyncio.Task[Any], str] = {}
+        """Streams of either way that were opened with a token, of which this is the id."""
         self._interrupted: weakref.WeakKeyDictionary[asyncio.Task[Any], RunyardError] = (
             weakref.WeakKeyDictionary()
         )
@@ -141,7 +143,8 @@ class Edge:
             try:
                 caller = _let_in(door.caller(metadata, context), method)
                 self._gate.check(method, build)
-                with self._counted(method, caller, is_stream), calling(caller):
+                token = "" if is_unary else caller.token
+                with self._counted(method, token, is_stream), calling(caller):
                     if not handler.response_streaming:
                         return await inner(readable(request), context)
                     return await _streamed(inner, readable(request), context)
@@ -180,12 +183,14 @@ class Edge:
         self.figures.ended(_short(method), code, duration_s)
 
     @contextlib.contextmanager
-    def _counted(self, method: str, caller: Caller, is_stream: bool) -> Iterator[None]:
+    def _counted(self, method: str, token: str, is_stream: bool) -> Iterator[None]:
         """Notes that a call is under way."""
         is_client = not method.startswith((_AGENT, _HEALTH))
         task = asyncio.current_task()
         if is_stream and task is not None:
-            self._streams[task] = caller
+            self._streams.add(task)
+        if token and task is not None:
+            self._bearers[task] = token
         if is_client:
             self.client_calls += 1
             self._on_activity()
@@ -196,7 +201,8 @@ class Edge:
                 self.client_calls -= 1
                 self._on_activity()
             if task is not None:
-                self._streams.pop(task, None)
+                self._streams.discard(task)
+                self._bearers.pop(task, None)
 
     def interrupt_streams(self) -> None:
         """Ends all streams to clients with Draining; their callers come back."""
@@ -204,9 +210,9 @@ class Edge:
             self._interrupt(task, draining())
 
     def turn_out(self, token_id: str) -> None:
-        """Ends the streams of whoever bears a token that counts no more."""
-        for task, caller in self._streams.items():
-            if caller.token == token_id:
+        """Ends streams and uploads of whoever bears a token that counts no more."""
+        for task, shown in self._bearers.items():
+            if shown == token_id:
                 self._interrupt(task, unauthenticated())
 
     def _interrupt(self, task: asyncio.Task[Any], why: RunyardError) -> None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from runyard_contract.errors import NotListening, SpecInvalid
+from runyard_contract.errors import SpecInvalid
 from runyard_daemon.control.access import Access
 from runyard_daemon.control.callers import caller
 from runyard_daemon.control.hello import WORKSPACE
 from runyard_daemon.control.live import Live
 from runyard_daemon.identity.names import NodeCertificate, NodeName
-from runyard_daemon.rpc.access import Reach
+from runyard_daemon.rpc.access import Reach, not_listening
 from runyardpb.agent.v1 import agent_pb2 as pb
 
-_NODE_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+_NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _HOSTNAME_CHARACTERS = 255
-
 
 Issue = Callable[[bytes, NodeName], NodeCertificate]
 """Signs a request for a node."""
@@ -68,8 +67,5 @@ class Enrolment:
 
     def _signed(self, csr: bytes, name: NodeName) -> NodeCertificate:
         if self._issue is None or self._reach.nodes is None:
-            raise NotListening(
-                "this daemon has no port for machines that join",
-                hint="start it with --agent-listen HOST:PORT",
-            )
+            raise not_listening()
         return self._issue(csr, name)

@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from runyard_contract.errors import RunyardError, SessionSuperseded, SpecInvalid
+from runyard_daemon.control.access import unauthenticated
 from runyard_daemon.control.collect import Collected
 from runyard_daemon.control.hello import Greeter
 from runyard_daemon.control.orders import Forget, Goodbye, Lease, Order
@@ -109,6 +110,11 @@ class AgentSession:
             hint="end the older agent, or give each its own folder",
             node=str(self._node),
         )
+        self._wake.set()
+
+    def turn_out(self) -> None:
+        """Ends the session: its node has left."""
+        self._ended_by = unauthenticated()
         self._wake.set()
 
     async def run(self, welcome: pb.Welcome, ended: list[AttemptReport]) -> None:

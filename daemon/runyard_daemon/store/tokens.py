@@ -47,11 +47,26 @@ class MemberRecord:
 
 
 def put(conn: sqlite3.Connection, token: TokenRecord) -> None:
-    """Adds a token or replaces what is known of it."""
+    """Adds a token."""
     conn.execute(
-        f"INSERT OR REPLACE INTO tokens ({_COLUMNS}) VALUES ({', '.join('?' * 11)})",
+        f"INSERT INTO tokens ({_COLUMNS}) VALUES ({', '.join('?' * 11)})",
         astuple(token),
     )
+
+
+def revoke(conn: sqlite3.Connection, token_id: str, now_us: int) -> None:
+    """Ends a token for good."""
+    conn.execute("UPDATE tokens SET revoke_time_us = ? WHERE id = ?", (now_us, token_id))
+
+
+def take_use(conn: sqlite3.Connection, token_id: str) -> None:
+    """Notes that a machine joined by a token."""
+    conn.execute("UPDATE tokens SET uses_left = uses_left - 1 WHERE id = ?", (token_id,))
+
+
+def note_use(conn: sqlite3.Connection, token_id: str, now_us: int) -> None:
+    """Notes when a token was last shown."""
+    conn.execute("UPDATE tokens SET last_use_us = ? WHERE id = ?", (now_us, token_id))
 
 
 def every(conn: sqlite3.Connection) -> list[TokenRecord]:

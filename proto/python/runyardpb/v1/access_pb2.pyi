@@ -229,7 +229,7 @@ class ListTokensRequest(google.protobuf.message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """Most tokens in one answer: 1 to 1000; 0: 100."""
+    """Most tokens in one answer: 1 to 1000; 0: 50."""
     page_token: builtins.str
     """From the last answer; empty: from the first."""
     def __init__(

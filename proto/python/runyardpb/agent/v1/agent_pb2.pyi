@@ -1224,7 +1224,7 @@ class EnrollRequest(google.protobuf.message.Message):
     HOSTNAME_FIELD_NUMBER: builtins.int
     AGENT_VERSION_FIELD_NUMBER: builtins.int
     node_id: builtins.str
-    """Random, chosen by the machine at its first try and kept: 1 to 64 characters of letters, digits and `-`."""
+    """Random, chosen by the machine at its first try and kept: 1 to 128 characters of letters, digits, `.`, `_`, `-`."""
     certificate_request: builtins.bytes
     """A PKCS #10 request for an elliptic-curve key, as PEM, 16 KiB at most. Names in it count for nothing."""
     hostname: builtins.str
