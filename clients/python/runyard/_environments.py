@@ -10,6 +10,7 @@ from runyard.conda_dependencies import CondaDependencies
 from runyard.environment import Environment
 from runyard.requirements import Requirements
 from runyard_contract.docker_arguments import parse_docker_arguments
+from runyard_contract.ids import EnvironmentName
 from runyardpb.v1 import environments_pb2
 
 E = TypeVar("E", bound=Environment)
@@ -17,8 +18,7 @@ E = TypeVar("E", bound=Environment)
 
 def environment(message: environments_pb2.Environment, kind: type[E]) -> E:
     """The environment in a message, made as `kind`."""
-    # workspaces/W/environments/E/versions/V
-    found = kind(message.name.split("/")[3], str(message.version))
+    found = kind(EnvironmentName.parse(message.name).environment, str(message.version))
     spec = message.spec
     found.environment_variables = {
         os.fsdecode(one.name): os.fsdecode(one.value) for one in spec.variables

@@ -96,9 +96,11 @@ def _logged_in_to(environ: Mapping[str, str]) -> str:
 
 
 def credentials_path(environ: Mapping[str, str]) -> str:
-    """Where logins are remembered."""
-    base = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '/')}/.config"
-    return f"{base}/runyard/credentials.json"
+    """Where logins are remembered, by the XDG specification, which ignores a relative folder."""
+    base = environ.get("XDG_CONFIG_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
+    return os.path.join(base, "runyard", "credentials.json")
 
 
 def resolve(address: str | None, environ: Mapping[str, str]) -> Address:

@@ -86,11 +86,6 @@ def load_environment(kind: type[E], path: str | os.PathLike[str]) -> E:
     return found
 
 
-def is_environment_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder has an environment's files."""
-    return (Path(path) / SETTINGS).is_file()
-
-
 def _contents(environment: Environment) -> dict[str, str]:
     """The text of each file by its name."""
     if environment.docker.base_image_registry.password:

@@ -29,8 +29,8 @@ class RefusedMethods:
         """Raises `Unsupported`: wheels come from an index, or a folder that nodes can read."""
         _refuse(
             "add_private_pip_wheel",
-            "serve the folder of the wheel over HTTP and name it with"
-            ' set_pip_option("--find-links https://…")',
+            "put it into a folder that the node can read, or serve that over HTTPS, and name it"
+            ' with set_pip_option("--find-links /srv/wheels")',
         )
 
     def get_image_details(self, workspace: object) -> NoReturn:

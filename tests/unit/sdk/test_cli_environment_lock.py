@@ -11,7 +11,7 @@ from runyardpb.v1.environments_pb2 import Environment, EnvironmentLock
 
 def _locked(*platforms: str) -> Environment:
     return Environment(
-        name="workspaces/w/environments/iris/versions/2",
+        name="workspaces/lab/environments/iris/versions/2",
         version=2,
         locks=[EnvironmentLock(platform=platform, text=platform) for platform in platforms],
     )

@@ -145,7 +145,7 @@ def test_stored_environment_reads_back_what_was_sent(tmp_path: Path) -> None:
 
     found = environment(
         environments_pb2.Environment(
-            name="workspaces/w/environments/e/versions/3", spec=message, version=3
+            name="workspaces/lab/environments/e/versions/3", spec=message, version=3
         ),
         Environment,
     )
@@ -264,7 +264,7 @@ def test_stored_conda_environment_reads_back_what_was_sent(tmp_path: Path) -> No
 
     found = environment(
         environments_pb2.Environment(
-            name="workspaces/w/environments/e/versions/3", spec=message, version=3
+            name="workspaces/lab/environments/e/versions/3", spec=message, version=3
         ),
         Environment,
     )
@@ -327,7 +327,7 @@ def test_docker_image_is_sent_with_how_it_runs_and_comes_back_the_same() -> None
 
     sent = _sent(env)
     back = environment(
-        environments_pb2.Environment(name="workspaces/w/environments/e/versions/1", spec=sent),
+        environments_pb2.Environment(name="workspaces/lab/environments/e/versions/1", spec=sent),
         Environment,
     )
 
@@ -350,7 +350,7 @@ def test_network_and_mounts_of_other_clients_are_options_here() -> None:
             ],
         )
     )
-    name = "workspaces/w/environments/e/versions/1"
+    name = "workspaces/lab/environments/e/versions/1"
 
     back = environment(environments_pb2.Environment(name=name, spec=spec), Environment)
 

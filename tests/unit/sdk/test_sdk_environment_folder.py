@@ -127,7 +127,7 @@ def test_stored_environment_is_the_same_after_it_was_written_and_read(tmp_path: 
     made.environment_variables = {"A": "1"}
     sent = environment_spec(made, b"")
     stored = environment(
-        environments_pb2.Environment(name="workspaces/w/environments/e/versions/2", spec=sent),
+        environments_pb2.Environment(name="workspaces/lab/environments/e/versions/2", spec=sent),
         Environment,
     )
 

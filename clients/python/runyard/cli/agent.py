@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -15,14 +15,10 @@ import click
 from runyard.cli.command_line import Group, json_option, output_of
 from runyard.cli.options import option
 from runyard.cli.output import Output
+from runyard.cli.program_answer import answer_of
 from runyard.cli.render.amounts import local_time
 from runyard_contract.addresses import PORT, HostPort
-from runyard_contract.errors import (
-    DaemonStartFailed,
-    RemoteError,
-    RunyardError,
-    class_for_reason,
-)
+from runyard_contract.errors import DaemonStartFailed
 from runyard_contract.home import data_home
 
 _FOLDER = "joined"
@@ -68,7 +64,7 @@ def join(
     HostPort.parse(address, port=PORT)
     extra = ["--slots", str(slots)] if slots else []
     told = _ask("join", home, "--fingerprint", fingerprint, *extra, "--", address)
-    _show(output_of(ctx), told, "joined")
+    _show(output_of(ctx), told, "joined", home)
 
 
 @agent.command(examples=["runyard agent start"])
@@ -78,7 +74,9 @@ def join(
 @click.pass_context
 def start(ctx: click.Context, home: Path | None, slots: int | None) -> None:
     """Start the agent of a machine that joined, as after a restart of the machine."""
-    _show(output_of(ctx), _ask("start", home, *(["--slots", str(slots)] if slots else [])), "of")
+    _show(
+        output_of(ctx), _ask("start", home, *(["--slots", str(slots)] if slots else [])), "of", home
+    )
 
 
 @agent.command(examples=["runyard agent status"])
@@ -87,7 +85,7 @@ def start(ctx: click.Context, home: Path | None, slots: int | None) -> None:
 @click.pass_context
 def status(ctx: click.Context, home: Path | None) -> None:
     """Say which daemon this machine has joined, and how its agent is."""
-    _show(output_of(ctx), _ask("status", home), "of")
+    _show(output_of(ctx), _ask("status", home), "of", home)
 
 
 @agent.command(examples=["runyard agent stop"])
@@ -96,7 +94,7 @@ def status(ctx: click.Context, home: Path | None) -> None:
 @click.pass_context
 def stop(ctx: click.Context, home: Path | None) -> None:
     """End the agent. Its runs go on, and are taken up by `runyard agent start`."""
-    _show(output_of(ctx), _ask("stop", home), "of")
+    _show(output_of(ctx), _ask("stop", home), "of", home)
 
 
 @agent.command(examples=["runyard agent leave"])
@@ -111,7 +109,7 @@ def leave(ctx: click.Context, home: Path | None) -> None:
         output.print_json(told)
     else:
         output.say(f"runyard: left {told['compute']} at {told['daemon']}")
-        output.say(f"  fix: nothing; {told['home']} has what was cached, remove it if you like")
+        output.say(f"  what it had cached is still in {told['home']}; remove it if you like")
 
 
 def _ask(command: str, home: Path | None, *arguments: str) -> dict[str, Any]:
@@ -122,27 +120,16 @@ def _ask(command: str, home: Path | None, *arguments: str) -> dict[str, Any]:
         stdout=subprocess.PIPE,
         check=False,
     )
-    try:
-        told: dict[str, Any] = json.loads(ended.stdout)
-    except ValueError:
-        raise DaemonStartFailed(
+    return answer_of(
+        ended,
+        DaemonStartFailed(
             f"the agent's program ended with {ended.returncode}",
             hint="see what it printed above",
-        ) from None
-    if ended.returncode:
-        raise _error(told)
-    return told
+        ),
+    )
 
 
-def _error(told: dict[str, Any]) -> RunyardError:
-    """The error in an answer."""
-    known = class_for_reason(told["reason"])
-    if known is None:
-        return RemoteError.of("UNKNOWN", told["reason"], told["message"], told["hint"], {})
-    return known.restore(told["message"], told["hint"], {})
-
-
-def _show(output: Output, told: dict[str, Any], relation: str) -> None:
+def _show(output: Output, told: dict[str, Any], relation: str, home: Path | None) -> None:
     if output.is_json:
         output.print_json(told)
         return
@@ -155,4 +142,5 @@ def _show(output: Output, told: dict[str, Any], relation: str) -> None:
     if told["why"]:
         output.say(f"  why: {told['why']}")
     if told["state"] == "stopped":
-        output.say("  fix: start it with `runyard agent start`")
+        where = f" --home {shlex.quote(str(home))}" if home else ""
+        output.say(f"  fix: start it with `runyard agent start{where}`")

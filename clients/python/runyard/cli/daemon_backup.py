@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import click
 
 from runyard.cli.command_line import Command, json_option, output_of
 from runyard.cli.failure import UsageInvalid
 from runyard.cli.options import option
+from runyard.cli.program_answer import answer_of
 from runyard.cli.render.amounts import count_text, message_time, utc_time
 from runyard.cli.render.status_line import StatusLine
 from runyard.cli.session import connect
-from runyard.cli.whole_file import whole_file
+from runyard.cli.whole_file import whole_file, write_checked
 from runyard.daemon_end import server_info
 from runyard.home import home
 from runyard.snapshot.limits import size_text
 from runyard_contract.errors import (
     BackupInvalid,
     DaemonUnavailable,
-    RemoteError,
     StateNotAllowed,
-    class_for_reason,
 )
 
 if TYPE_CHECKING:
@@ -89,16 +87,8 @@ def _write(
     pieces: Iterator[admin_pb2.BackUpServerResponse], written: IO[bytes]
 ) -> admin_pb2.BackupSummary:
     """Writes what comes; gives the summary, which says the same of the bytes as they do."""
-    import blake3
-
-    digest = blake3.blake3()
-    summary: admin_pb2.BackupSummary | None = None
-    for piece in pieces:
-        written.write(piece.data)
-        digest.update(piece.data)
-        if piece.HasField("summary"):
-            summary = piece.summary
-    if summary is None or summary.digest != digest.hexdigest():
+    summary: admin_pb2.BackupSummary | None = write_checked(pieces, written)
+    if summary is None:
         raise BackupInvalid(
             "the backup came in other bytes than the daemon sent",
             hint="try again",
@@ -141,7 +131,14 @@ def restore(ctx: click.Context, file: Path, force: bool, keep_queue: bool) -> No
         done = subprocess.run(
             [*arguments, str(file.absolute())], stdout=subprocess.PIPE, check=False
         )
-    facts = _facts(done)
+    facts = answer_of(
+        done,
+        BackupInvalid(
+            f"the restore ended with code {done.returncode} without a word",
+            hint="try again; what it wrote to stderr is above",
+            what="no answer",
+        ),
+    )
     if output.is_json:
         output.print_json({"home": str(home()), **facts})
     output.say(f"runyard: {home()} holds {count_text(facts['run_count'], 'run')} again")
@@ -171,19 +168,3 @@ def _refuse_running() -> None:
         hint="stop it with `runyard daemon stop`, then restore",
         pid=str(info.pid),
     )
-
-
-def _facts(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
-    """What the restore says of itself; its error is raised here."""
-    try:
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        raise BackupInvalid(
-            f"the restore ended with code {done.returncode} without a word",
-            hint="try again; what it wrote to stderr is above",
-            what="no answer",
-        ) from None
-    if done.returncode == 0:
-        return answer
-    found = class_for_reason(answer["reason"]) or RemoteError
-    raise found.restore(answer["message"], answer["hint"], {})

@@ -14,6 +14,7 @@ from runyard.cli.parameters import DURATION
 from runyard.cli.render.amounts import local_time, message_time, utc_time
 from runyard.cli.render.table import print_table
 from runyard.cli.session import connect
+from runyard_contract.limits import PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from runyardpb.v1 import access_pb2
 
 _ROLES = ("reader", "contributor", "admin", "agent")
-_PAGE = 1000
 
 
 @click.group(cls=Group, examples=["runyard daemon token create --role contributor --for ana"])
@@ -149,7 +149,7 @@ def _all() -> Iterator[access_pb2.Token]:
             answer = connection.unary(
                 access_pb2_grpc.AccessServiceStub,
                 lambda stub: stub.ListTokens,
-                access_pb2.ListTokensRequest(page_size=_PAGE, page_token=page_token),
+                access_pb2.ListTokensRequest(page_size=PAGE_SIZE_MAX, page_token=page_token),
             )
             yield from answer.tokens
             page_token = answer.next_page_token

@@ -10,8 +10,6 @@ import click
 
 from runyard.cli import parameters
 from runyard.cli.command_line import Entry, Group, json_option, output_of
-from runyard.cli.environment_files import export_command, import_command
-from runyard.cli.environment_prune import prune
 from runyard.cli.options import option
 from runyard.cli.output import STDOUT_FD
 from runyard.cli.render.amounts import local_time, message_time, utc_time
@@ -27,6 +25,7 @@ from runyard.cli.render.table import print_table
 from runyard.cli.render.text import clean
 from runyard.cli.session import open_workspace
 from runyard_contract.errors import SpecInvalid, StateNotAllowed
+from runyard_contract.ids import EnvironmentName
 
 if TYPE_CHECKING:
     from runyard.workspace import Workspace
@@ -42,6 +41,21 @@ _EDITING = "runyard.cli.environment_editing"
 @click.group(
     cls=Group,
     entries={
+        "export": Entry(
+            "runyard.cli.environment_files",
+            "export_command",
+            "Write a stored environment to FILE, as it was built.",
+        ),
+        "import": Entry(
+            "runyard.cli.environment_files",
+            "import_command",
+            "Store an environment from a FILE of `export`, ready to be used.",
+        ),
+        "prune": Entry(
+            "runyard.cli.environment_prune",
+            "prune",
+            "Remove built environments from nodes, the least recently used first.",
+        ),
         "create": Entry(_EDITING, "create", "Store an environment without building it."),
         "download": Entry(_EDITING, "download", "Write a stored environment to a folder to edit."),
     },
@@ -213,11 +227,6 @@ def build(
     return follow_build(output, workspace, run, is_refresh=refresh)
 
 
-environment.add_command(export_command)
-environment.add_command(import_command)
-environment.add_command(prune)
-
-
 def _get(workspace: Workspace, name: str, version: int | None) -> environments_pb2.Environment:
     """A stored environment. Raises EnvironmentNotFound with the nearest."""
     from runyard.environment_store import get_environment
@@ -234,8 +243,7 @@ def stored_environments(workspace: Workspace) -> list[environments_pb2.Environme
 
 def environment_name(found: environments_pb2.Environment) -> str:
     """The name in `workspaces/W/environments/E/versions/V`."""
-    parts = found.name.split("/")
-    return parts[3] if len(parts) > 3 else found.name
+    return EnvironmentName.parse(found.name).environment
 
 
 def _kind(found: environments_pb2.Environment) -> str:

@@ -13,9 +13,10 @@ from runyard.cli.options import option
 from runyard.cli.render.builds import sealed_json, sealed_text
 from runyard.cli.render.status_line import StatusLine
 from runyard.cli.session import open_workspace
-from runyard.cli.whole_file import whole_file
+from runyard.cli.whole_file import whole_file, write_checked
 from runyard.snapshot.limits import size_text
 from runyard_contract.errors import FileUnreadable, SealedInvalid
+from runyard_contract.ids import EnvironmentName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +95,7 @@ def import_command(ctx: click.Context, file: Path, name: str | None) -> None:
         line.show(f"importing {file}")
         answer = _import(workspace, file, name or "")
     found = answer.environment
-    stored = found.name.split("/")[3]
+    stored = EnvironmentName.parse(found.name).environment
     if output.is_json:
         output.print_json(
             {
@@ -135,16 +136,8 @@ def _write(
     pieces: Iterator[environments_pb2.ExportEnvironmentResponse], written: IO[bytes]
 ) -> environments_pb2.EnvironmentFileSummary:
     """Writes what comes; gives the summary, which says the same of the bytes as they do."""
-    import blake3
-
-    digest = blake3.blake3()
-    summary: environments_pb2.EnvironmentFileSummary | None = None
-    for piece in pieces:
-        written.write(piece.data)
-        digest.update(piece.data)
-        if piece.HasField("summary"):
-            summary = piece.summary
-    if summary is None or summary.digest != digest.hexdigest():
+    summary: environments_pb2.EnvironmentFileSummary | None = write_checked(pieces, written)
+    if summary is None:
         raise SealedInvalid(
             "the environment came in other bytes than the daemon sent",
             hint="try again",

@@ -62,11 +62,11 @@ def prune(
     """
     output = output_of(ctx)
     workspace = open_workspace()
-    nodes = workspace.prune_environments(target, older_than, max_size, dry_run=True)
+    nodes = workspace.prune_environments(target, older_than, max_size, dry_run=dry_run or not yes)
     count, size_bytes = _totals(nodes)
-    if count and not dry_run:
+    if count and not (dry_run or yes):
         what = f"remove {count_text(count, 'built environment')} ({size_text(size_bytes)})"
-        confirm(output, what, yes)
+        confirm(output, what, is_agreed=False)
         nodes = workspace.prune_environments(target, older_than, max_size)
         count, size_bytes = _totals(nodes)
     if output.is_json:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runyard.address import ADDRESS_VARIABLE, EMBEDDED
 from runyard.cli.command_line import Command, json_option, output_of
 from runyard.cli.failure import UsageInvalid
 from runyard.cli.options import option
@@ -75,9 +76,15 @@ def logout(ctx: click.Context, address: str | None) -> None:
     if output.is_json:
         output.print_json({"address": named, "was_logged_in": was_there})
     elif was_there:
-        output.say(f"runyard: logged out of {named}; commands use the daemon on this machine")
+        output.say(f"runyard: logged out of {named}; commands use {_in_use(credentials)}")
     else:
         output.say(f"runyard: not logged in{f' to {named}' if named else ''}; nothing to do")
+
+
+def _in_use(credentials: Credentials) -> str:
+    """The daemon that commands use now, in words."""
+    address = os.environ.get(ADDRESS_VARIABLE) or credentials.current()
+    return f"the daemon at {address}" if address not in {"", EMBEDDED} else "this machine's daemon"
 
 
 def _confirmed(place: HostPort, output: Output) -> Trust:

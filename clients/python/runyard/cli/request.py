@@ -295,8 +295,8 @@ def _no_environment_file(named: str) -> RunyardError:
     )
     return EnvironmentNotFound(
         f"there is no environment file {shown(named)}{suggestion}",
-        hint="give the path of a requirements.txt, conda YAML file or Dockerfile, or a name that "
-        "`runyard environment list` shows",
+        hint="give the path of a requirements.txt, conda YAML file or Dockerfile, of a folder of "
+        "`runyard environment download`, or a name that `runyard environment list` shows",
         name=shown(named),
     )
 

@@ -19,7 +19,9 @@ _COMMANDS = {
     ),
     "compute": Entry("runyard.cli.compute", "compute", "Show compute targets."),
     "environment": Entry(
-        "runyard.cli.environment", "environment", "List, show and build environments."
+        "runyard.cli.environment",
+        "environment",
+        "Store, build, show, prune and carry environments.",
     ),
     "experiment": Entry("runyard.cli.experiment", "experiment", "List experiments."),
     "daemon": Entry("runyard.cli.daemon", "daemon", "Serve, look at or stop the daemon."),

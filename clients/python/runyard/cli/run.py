@@ -82,8 +82,8 @@ class RunCommand(Command):
 @option(
     "--env",
     metavar="NAME[:VERSION]|FILE",
-    help="Environment: a stored one's name, a requirements.txt, a conda YAML file or a Dockerfile. "
-    "[your Python]",
+    help="Environment: a stored one's name, a requirements.txt, a conda YAML file, a Dockerfile or "
+    "a downloaded folder. [your Python]",
 )
 @option(
     "--docker-image",

@@ -46,7 +46,7 @@ def delete(ctx: click.Context, references: tuple[str, ...], yes: bool) -> None:
     workspace = open_workspace()
     found = list(dict.fromkeys(find_run(workspace, reference).id for reference in references))
     what = f"remove {', '.join(found[:_SHOWN])}{' …' * (len(found) > _SHOWN)}"
-    confirm(output, what, yes, is_for_good=True)
+    confirm(output, f"{what}, for good", yes)
     removed = []
     try:
         for run_id in found:
@@ -125,7 +125,7 @@ def prune(
     what = f"{count_text(look.chosen_runs, 'run')} ({size_text(look.chosen_bytes)})"
     removed = 0
     if look.chosen_runs and not dry_run:
-        confirm(output, f"remove {what}", yes, is_for_good=True)
+        confirm(output, f"remove {what}, for good", yes)
         request.dry_run = False
         for progress in _prune(workspace, request):
             removed = progress.removed_runs

@@ -9,7 +9,6 @@ from runyard.cli.failure import Left, show_error
 from runyard.cli.output import Output
 from runyard.cli.render.text import clean, clean_line
 from runyard.cli.request import RunOptions, RunRequest, prepare
-from runyard.run_spec import LOCAL
 from runyard_contract.errors import RunyardError
 from runyard_contract.ids import ExperimentName
 from runyard_contract.states import EndClass
@@ -87,8 +86,10 @@ def _say_header(
     is_verbose: bool,
 ) -> None:
     """One line: which run, where, with what. More with --verbose."""
+    from runyard.run_spec import LOCAL
+
     run = submitted.record
-    parts = [f"runyard: {output.paint(run.run_id, 'bold')} on {run.compute_target or 'local'}"]
+    parts = [f"runyard: {output.paint(run.run_id, 'bold')} on {run.compute_target or LOCAL}"]
     if request.environment:
         parts.append(f"in the environment {clean_line(request.environment)}")
     elif request.source.script:

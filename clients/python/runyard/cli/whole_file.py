@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from runyard.cli.failure import UsageInvalid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 
@@ -36,3 +36,20 @@ def whole_file(file: Path) -> Iterator[IO[bytes]]:
         partial.rename(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_checked(pieces: Iterable[Any], written: IO[bytes]) -> Any | None:
+    """Writes the data of what comes; gives the summary that comes last.
+
+    None where it is missing, or where its digest is not that of what was written.
+    """
+    import blake3
+
+    digest = blake3.blake3()
+    summary = None
+    for piece in pieces:
+        written.write(piece.data)
+        digest.update(piece.data)
+        if piece.HasField("summary"):
+            summary = piece.summary
+    return summary if summary is not None and summary.digest == digest.hexdigest() else None
