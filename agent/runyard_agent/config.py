@@ -97,14 +97,14 @@ def parse(arguments: Sequence[str]) -> Config:
         help="which built environments are sealed for other nodes (default: auto)",
     )
     given = parser.parse_args(arguments)
-    if given.local and not given.daemon_socket:
-        parser.error("--local needs --daemon-socket")
+    if given.local != (given.daemon_socket is not None):
+        parser.error("--daemon-socket goes with --local, and only with it")
     mirrors: dict[str, list[str]] = {}
     for channel, url in given.channel_mirror:
         mirrors.setdefault(channel, []).append(url)
     return Config(
         home=given.home.absolute(),
-        daemon_socket=given.daemon_socket.absolute() if given.local else None,
+        daemon_socket=given.daemon_socket.absolute() if given.daemon_socket else None,
         blobs=given.blobs.absolute() if given.blobs else None,
         slots=given.slots,
         environments_max_bytes=given.environments_max_bytes,

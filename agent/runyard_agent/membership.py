@@ -60,10 +60,19 @@ class StatusFile:
 
     def __init__(self, home: Path) -> None:
         self._path = home / STATUS_NAME
+        self._told: dict[str, Any] = {}
 
     def tell(self, state: str, why: str) -> None:
-        """Writes that it is "connected" or "disconnected", and why. A full disk changes nothing."""
-        told = {"pid": os.getpid(), "state": state, "why": why, "since_s": time.time()}
+        """Writes that it is "connected" or "disconnected", why, and since when.
+
+        A full disk changes nothing; it is written with the next change.
+        """
+        is_same_state = self._told.get("state") == state
+        since_s = self._told["since_s"] if is_same_state else time.time()
+        told = {"pid": os.getpid(), "state": state, "why": why, "since_s": since_s}
+        if told == self._told:
+            return
+        self._told = told
         with contextlib.suppress(OSError):
             atomic_write(self._path, json.dumps(told).encode(), sync=False)
 
@@ -90,6 +99,6 @@ def read_membership(home: Path) -> Membership | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise HomeUnusable(
             f"{path} can't be read: {error}",
-            hint="join again with `runyard agent join`",
+            hint="have this machine join again, with another folder as --home",
             home=str(home),
         ) from None

@@ -168,29 +168,23 @@ class Client:
     def _on_oom(self) -> None:
         """One of its processes was killed, so all are. In another thread."""
         self._is_oom = True
-        if self._signals_fd >= 0:
-            try:
-                os.write(self._signals_fd, b"KILL\n")
-            except BlockingIOError:
-                pass  # it is being stopped
-        else:
-            self._signal("KILL")
+        self._signal("KILL")
 
     def _pass_on(self) -> None:
-        if self._signals_fd >= 0:
-            try:
-                os.write(self._signals_fd, b"TERM\n")  # read once the shell is there
-            except BlockingIOError:
-                pass  # it has not read those before
-        elif self._is_started:
+        if self._is_started or self._signals_fd >= 0:
             self._signal("TERM")
 
     def _signal(self, name: str) -> None:
-        """By the engine, to the first process."""
+        """By its first process to all others; where that is the program itself, by the engine."""
         try:
+            if self._signals_fd >= 0:
+                os.write(self._signals_fd, f"{name}\n".encode())
+                return
             connection = Connection(self._engine)
             connection.ask("POST", f"/containers/{self._name}/kill?signal={name}")
             connection.close()
+        except BlockingIOError:
+            pass  # it has not read those before
         except (EngineGone, EngineRefused):
             pass  # it is over, or killed after the grace period by whoever ends what is left
 

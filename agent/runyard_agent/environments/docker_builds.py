@@ -83,9 +83,8 @@ class DockerBuilds:
         """The image, if it is built and still is in the engine."""
         record = self._cache.ready(wanted.key)
         if record is not None:
-            self._cache.uses.built(
-                wanted.key
-            )  # who waits for it keeps it while the engine is asked
+            # Who waits for it keeps it while the engine is asked.
+            self._cache.uses.built(wanted.key)
         found = None if record is None else await wanted.api.image(record.image)
         if record is not None and found is None:
             listener.log.write(f"Image {wanted.tag} was removed from the engine.\n".encode())

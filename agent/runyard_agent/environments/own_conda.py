@@ -192,8 +192,10 @@ def planned(answer: Mapping[str, Any], channels: Mapping[str, str]) -> Iterator[
     actions = answer.get("actions")
     if not isinstance(actions, dict):
         raise NotDone("it does not say what it would install")
-    told = {one["name"]: one for one in actions.get("LINK", ())}
-    told |= {one["name"]: one for one in actions.get("FETCH", ())}
+    try:
+        told = {one["name"]: one for part in ("LINK", "FETCH") for one in actions.get(part, ())}
+    except (KeyError, TypeError):
+        raise NotDone("it does not say what it would install") from None
     for name, record in told.items():
         url = record.get("url")
         digest = f"sha256:{record['sha256']}" if record.get("sha256") else record.get("md5")

@@ -15,7 +15,7 @@ from runyard_agent.environments.shared_work import Audience
 from runyard_agent.environments.unsealing import place
 from runyard_agent.sources import BlobSource
 from runyard_agent.workdir import Blobs
-from runyard_contract.errors import RunyardError, SealedInvalid
+from runyard_contract.errors import RunyardError, SealedInvalid, Unavailable
 from runyard_contract.limits import CHUNKED_ABOVE_BYTES
 from runyard_contract.manifest import FileEntry, decode_chunks, read_directory
 from runyard_contract.sealed import DESCRIPTION, Sealed, decode_sealed, digests_of
@@ -58,7 +58,8 @@ class SealedSource:
             with self._source.apart(folder / _FETCHED_NAME) as source:
                 return await _lay_out(source, lock, kind, folder, audience, keeps_existing)
         except RunyardError as error:
-            self.damaged.add(lock.hash)
+            if not isinstance(error, Unavailable):
+                self.damaged.add(lock.hash)
             raise SealedUnusable(error.message) from error
         except OSError as error:
             raise SealedUnusable(f"its files can't be written: {error.strerror}") from error

@@ -10,14 +10,15 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
+from runyard_agent.environments.libc import libc_version
+
 _CLAUSE = re.compile(r"(?P<operator>>=|<=|==|>|<)?(?P<version>\d+(?:\.\d+)*)(?:\.(?:a0|\*))?")
 
 
 def present() -> dict[str, str]:
     """Those of this node that are certain, with their versions; "" for one without a version."""
     found = {"__unix": "", "__linux": os.uname().release}
-    name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-    if name == "glibc":
+    if version := libc_version():
         found["__glibc"] = version
     return found
 

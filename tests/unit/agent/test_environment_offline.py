@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.environment_builder_suite import Log, provide, run
+from contract.environment_case import Log, provide, run
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.conda import CondaBuilder
 from runyard_agent.environments.interpreters import version_of

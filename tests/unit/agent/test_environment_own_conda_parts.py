@@ -58,6 +58,8 @@ def test_package_is_told_by_fetch_and_lies_at_the_channel_itself() -> None:
         {},
         {"actions": {"LINK": [{"name": "x", "dist_name": "x-1-h_0"}]}},
         {"actions": {"LINK": [{**RECORD, "md5": ""}]}},
+        {"actions": {"LINK": ["x-1-h_0"]}},
+        {"actions": {"FETCH": None}},
     ],
 )
 def test_answer_that_does_not_say_all_is_not_taken(answer: dict[str, object]) -> None:
