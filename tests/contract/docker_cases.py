@@ -7,11 +7,11 @@ import itertools
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from contract.environment_case import BuildingCase
+from contract.environment_case import BuildingCase, kill_source
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.docker_builds import LABEL
@@ -28,7 +28,6 @@ from support.docker_engine import PYTHON_IMAGE, SHELL_IMAGE, DockerEngine
 from support.packages import WAIT_LIMIT_S, Gate, make_sdist, make_wheel
 
 BROKEN = "def before_wheel():\n    raise SystemExit('gcc: command not found')\n"
-KillSource = Callable[..., str]
 
 
 class SocketGate:
@@ -168,7 +167,7 @@ class Site:
         assert left == []
 
     @contextlib.contextmanager
-    def case(self, kill_source: KillSource, gate: Any, **fields: Any) -> Iterator[BuildingCase]:
+    def case(self, gate: Any, **fields: Any) -> Iterator[BuildingCase]:
         """The case, with what is the same for all."""
         slow = fields["slow"]
         try:
@@ -188,7 +187,7 @@ class Site:
 
 
 @contextlib.contextmanager
-def dockerfile_case(site: Site, kill_source: KillSource) -> Iterator[BuildingCase]:
+def dockerfile_case(site: Site) -> Iterator[BuildingCase]:
     """Images that a Dockerfile makes."""
     gate = SocketGate()
     mark = os.urandom(4).hex()  # else the engine would have the steps of another test
@@ -200,7 +199,6 @@ def dockerfile_case(site: Site, kill_source: KillSource) -> Iterator[BuildingCas
     good = f"RUN echo {mark} > /built\n"
     missing = "runyard-test/nowhere:1"
     with site.case(
-        kill_source,
         gate,
         good=spec(good),
         same=spec(good, shm_bytes=1 << 20),
@@ -216,7 +214,7 @@ def dockerfile_case(site: Site, kill_source: KillSource) -> Iterator[BuildingCas
 
 
 @contextlib.contextmanager
-def pip_case(site: Site, kill_source: KillSource) -> Iterator[BuildingCase]:
+def pip_case(site: Site) -> Iterator[BuildingCase]:
     """pip packages on top of an image."""
     links = site.links
     gate = Gate(links)  # which containers see while something is built in them
@@ -234,7 +232,6 @@ def pip_case(site: Site, kill_source: KillSource) -> Iterator[BuildingCase]:
         return EnvironmentSpec(docker=DockerImage(image=PYTHON_IMAGE, network="none", pip=pip))
 
     with site.case(
-        kill_source,
         gate,
         good=spec("rytop"),
         same=spec("rytop>=1", "ryleaf"),
@@ -250,9 +247,7 @@ def pip_case(site: Site, kill_source: KillSource) -> Iterator[BuildingCase]:
 
 
 @contextlib.contextmanager
-def conda_case(
-    site: Site, kill_source: KillSource, channel: CondaChannel
-) -> Iterator[BuildingCase]:
+def conda_case(site: Site, channel: CondaChannel) -> Iterator[BuildingCase]:
     """conda packages on top of an image without Python."""
     links = site.links
     gate = Gate(links)
@@ -269,7 +264,6 @@ def conda_case(
         return EnvironmentSpec(docker=DockerImage(image=SHELL_IMAGE, network="none", conda=conda))
 
     with site.case(
-        kill_source,
         gate,
         good=spec("rytop"),
         same=spec("rytop>=1", "ryleaf"),

@@ -199,8 +199,14 @@ def _execute_in_container(
 
 
 def is_built(cache: EnvironmentCache, provided: ProvidedEnvironment) -> bool:
-    """Whether an environment that was provided is still there for the next run."""
-    return provided.key is not None and cache.ready(provided.key) is not None
+    """Whether an environment that was provided is still there for the next run.
+
+    Where it is not, its files must not be there, either.
+    """
+    if provided.key is not None and cache.ready(provided.key) is not None:
+        return True
+    assert provided.container is not None or not os.path.exists(provided.python)
+    return False
 
 
 async def cancelled(task: asyncio.Task[Any]) -> None:

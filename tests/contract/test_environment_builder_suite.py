@@ -257,6 +257,7 @@ class TestConda(BuildingSuite, FaultsSuite):
         gate.close()
 
 
+@pytest.mark.slow
 class TestOwnConda(TestConda):
     """conda packages by the node's own program."""
 
@@ -265,13 +266,15 @@ class TestOwnConda(TestConda):
         return str(make_program(tmp_path / "own").path)
 
 
+@pytest.mark.slow
 class TestDockerfile(BuildingSuite):
     @pytest.fixture
     def case(self, tmp_path: Path, docker_engine: DockerEngine) -> Iterator[BuildingCase]:
-        with dockerfile_case(Site(docker_engine, tmp_path), kill_source) as case:
+        with dockerfile_case(Site(docker_engine, tmp_path)) as case:
             yield case
 
 
+@pytest.mark.slow
 class TestDockerPip(BuildingSuite, SpecificationFaultsSuite):
     @pytest.fixture
     def faults(self, tmp_path: Path) -> FaultCase:
@@ -284,10 +287,11 @@ class TestDockerPip(BuildingSuite, SpecificationFaultsSuite):
 
     @pytest.fixture
     def case(self, tmp_path: Path, docker_engine: DockerEngine) -> Iterator[BuildingCase]:
-        with pip_case(Site(docker_engine, tmp_path), kill_source) as case:
+        with pip_case(Site(docker_engine, tmp_path)) as case:
             yield case
 
 
+@pytest.mark.slow
 class TestDockerConda(BuildingSuite, SpecificationFaultsSuite):
     @pytest.fixture
     def faults(self, tmp_path: Path, conda_channel: CondaChannel) -> FaultCase:
@@ -307,7 +311,7 @@ class TestDockerConda(BuildingSuite, SpecificationFaultsSuite):
     def case(
         self, tmp_path: Path, docker_engine: DockerEngine, conda_channel: CondaChannel
     ) -> Iterator[BuildingCase]:
-        with conda_case(Site(docker_engine, tmp_path), kill_source, conda_channel) as case:
+        with conda_case(Site(docker_engine, tmp_path), conda_channel) as case:
             yield case
 
     def test_least_recently_used_makes_room_for_a_build(self, case: BuildingCase) -> None:

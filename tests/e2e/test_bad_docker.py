@@ -36,7 +36,10 @@ def boxed(
 def folder(boxed: House) -> Path:
     syntax = f"FROM {PYTHON_IMAGE}\nRUNN pip install six\n"
     files = {"train.py": "print('ran')", "Dockerfile": syntax, "sleeps.py": SLEEPS}
-    return boxed.project(files, name="bad-docker")
+    made = boxed.project(files, name="bad-docker")
+    # The daemon knows its nodes from now on, whichever test comes first.
+    assert boxed.runyard("run", "train.py", cwd=made).returncode == 0
+    return made
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def cramped(house: House) -> Iterator[House]:
     house.home.mkdir(mode=0o700)
     with small_disk.small_disk(house.home, 24 << 20, "agent"):
         yield house
-        house.runyard("daemon", "stop")
+        house.runyard("daemon", "stop", "--cancel-runs")
 
 
 def end(house: House, *arguments: str, cwd: Path) -> tuple[int, dict[str, Any]]:

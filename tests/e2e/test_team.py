@@ -16,6 +16,8 @@ import pytest
 
 from support.house import House, eventually
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import pathlib, sys
 from helper import WORD
@@ -38,10 +40,9 @@ class Team:
 
     def log_in(self, *, role: str = "contributor", name: str = "ana") -> dict[str, Any]:
         token = self.token("--role", role, "--for", name)
-        done = typed(
-            self.laptop,
-            token["token"],
+        done = self.laptop.runyard(
             *("login", token["address"], "--fingerprint", token["fingerprint"], "--token-stdin"),
+            line=token["token"],
         )
         assert done.returncode == 0, done.stderr
         # The daemon is that of the login, not of a data directory.
@@ -49,24 +50,10 @@ class Team:
         return token
 
     def join(self, token: dict[str, Any]) -> subprocess.CompletedProcess[bytes]:
-        return typed(
-            self.node,
-            token["token"],
+        return self.node.runyard(
             *("agent", "join", token["address"], "--fingerprint", token["fingerprint"]),
+            line=token["token"],
         )
-
-
-def typed(house: House, line: str, *args: str) -> subprocess.CompletedProcess[bytes]:
-    """A command with a line on its standard input."""
-    return subprocess.run(
-        house.command(*args),
-        env=house.environment,
-        cwd=house.root,
-        input=f"{line}\n".encode(),
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
 
 
 @contextlib.contextmanager

@@ -146,6 +146,7 @@ def test_failures_name_the_line(make: Callable[[], DockerBuilder], tmp_path: Pat
         "Dockerfile line 3 failed (RUN true && echo no compiler && exit 3): it ended with 3;"
         " it said: no compiler"
     )
+    assert ": RUN true" in log.text
     assert f"Failed: {failed.message}" in log.text
     assert "Dockerfile line 2 can't be read: unknown instruction: RUNN" in unreadable.message
     assert "Dockerfile line 2 needs BuildKit" in mount.message
@@ -203,6 +204,7 @@ def test_what_makes_room_is_removed_from_the_engine(
 
     assert len(kept) == 2
     assert first.lock is not None
+    assert f"{REPOSITORY}:{first.lock.hash[:16]}" in kept
     assert f"{REPOSITORY}:{first.lock.hash[:16]}" not in images(docker_engine, tmp_path)
     assert len(images(docker_engine, tmp_path)) == 1
     assert docker_engine.docker("images", "-q", PYTHON_IMAGE).stdout

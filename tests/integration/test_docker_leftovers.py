@@ -13,29 +13,15 @@ from pathlib import Path
 import pytest
 
 from contract.docker_cases import Site
-from contract.environment_case import provide, run
+from contract.environment_case import kill_source, provide, run
 from integration.test_docker_builds import wait_until
 from runyard_agent.environments.cache import EnvironmentCache
+from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.docker_work import WORK, WORKER, work_labels
 from runyardpb.v1.environments_pb2 import DockerImage, EnvironmentSpec, PipPackages
 from support.docker_engine import PYTHON_IMAGE, SHELL_IMAGE, DockerEngine
 from support.packages import Gate, make_sdist
 
-AGENT = """
-import asyncio, sys
-from pathlib import Path
-from runyard_agent.environments.docker import DockerBuilder
-from runyard_agent.environments.cache import EnvironmentCache
-from runyardpb.v1.environments_pb2 import EnvironmentSpec
-
-class Log:
-    def write(self, data):
-        pass
-
-spec = EnvironmentSpec.FromString({spec!r})
-builder = DockerBuilder(EnvironmentCache(Path({root!r})), {environ!r})
-asyncio.run(builder.provide(spec, (), log=Log(), progress=lambda doing: None))
-"""
 # Its build backend waits when it is asked for metadata, which is while it is resolved.
 RESOLVES_SLOWLY = """
 def before_wheel():
@@ -85,9 +71,7 @@ def killed_while_it_resolves(site: Site, gate: Gate) -> list[str]:
     """Kills an agent and its program; gives the containers that are left."""
     wait = gate.before_wheel.replace("before_wheel", "before_metadata").replace("\n", "\n    ")
     make_sdist(site.links, "ryslow", "1.0", RESOLVES_SLOWLY.format(wait=wait))
-    code = AGENT.format(
-        spec=spec(site, "ryslow").SerializeToString(), root=str(site.root), environ=site.environ
-    )
+    code = kill_source(DockerBuilder, spec(site, "ryslow"), site.root, site.environ)
     agent = subprocess.Popen([sys.executable, "-c", code])
     gate.wait_entered()
     programs = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
@@ -146,9 +130,9 @@ def test_containers_of_other_folders_and_of_runs_stay(
     sweep(site)
 
     there = docker_engine.containers()
-    assert [one in there for one in sleeping] == [True, True, False]
-    docker_engine.docker("rm", "-f", *sleeping[:2])
+    docker_engine.docker("rm", "-f", *sleeping, check=False)
     wait_until(lambda: sleeping[0] not in docker_engine.containers())
+    assert [one in there for one in sleeping] == [True, True, False]
 
 
 def test_look_that_was_cut_short_is_found_although_nothing_was_seen_yet(
@@ -163,5 +147,12 @@ def test_look_that_was_cut_short_is_found_although_nothing_was_seen_yet(
         await asyncio.wait([task])
 
     run(cut_short())
+    assert site.left() == []
+    (label,) = work_labels(site.root).items()
+    docker_engine.docker(
+        *("run", "-d", "--network=none", "--label", "=".join(label), SHELL_IMAGE, "sleep", "99")
+    )
+
+    sweep(site)
 
     assert site.left() == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.environment_builder_suite import Log, provide, run
+from contract.environment_case import Log, provide, run
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.protocol import EnvironmentFailed

@@ -18,7 +18,7 @@ from runyard_agent.environments.docker_lock import node_platform
 from runyard_agent.environments.protocol import EnvironmentFailed
 from runyardpb.v1.environments_pb2 import DockerImage, EnvironmentLock, EnvironmentSpec
 from support.docker_engine import DockerEngine, make_bare_root
-from support.registry import FOREIGN, Registry, fresh_file, registry
+from support.registry import FOREIGN, Registry, fresh_file, registry, remove_pulled
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,8 @@ class Site:
         return EnvironmentSpec(docker=DockerImage(image=image, network="none"))
 
     def clear(self) -> None:
-        found = self.engine.docker("images", "-q", "--no-trunc", f"{self.registry.host}/*").stdout
-        if found:
-            self.engine.docker("rmi", "-f", *set(found.split()), check=False)
+        remove_pulled(self.engine, self.registry)
+        assert self.images() == []
 
 
 @pytest.fixture

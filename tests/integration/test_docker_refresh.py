@@ -7,31 +7,31 @@ from pathlib import Path
 
 import pytest
 
-from contract.environment_builder_suite import Log, provide, run
+from contract.environment_case import Log, provide, run
 from runyard_agent.environments.cache import EnvironmentCache
 from runyard_agent.environments.docker import DockerBuilder
 from runyard_agent.environments.protocol import EnvironmentFailed
 from runyardpb.v1.environments_pb2 import DockerImage, EnvironmentSpec
-from support.docker_engine import BARE_IMAGE, SHELL_IMAGE, DockerEngine
-from support.image_registry import image_registry
+from support.docker_engine import SHELL_IMAGE, DockerEngine
+from support.registry import fresh_file, registry, remove_pulled
 
 
 def test_tag_is_resolved_to_its_newest_digest_only_by_a_refresh(
     tmp_path: Path, docker_engine: DockerEngine
 ) -> None:
     builder = made(tmp_path, docker_engine)
-    with image_registry() as registry:
-        reference = f"{registry.address}/team/train:1"
-        spec = EnvironmentSpec(docker=DockerImage(image=reference))
-        first_digest = registry.publish(docker_engine, BARE_IMAGE, "1", tmp_path, release="first")
+    with registry() as served:
+        spec = EnvironmentSpec(docker=DockerImage(image=f"{served.host}/team/train:1"))
+        first_digest = served.add("team/train:1", {"hello": fresh_file()})
         first = run(provide(builder, spec))
-        second_digest = registry.publish(docker_engine, BARE_IMAGE, "1", tmp_path, release="second")
+        second_digest = served.add("team/train:1", {"hello": fresh_file()})
 
         unchanged = run(provide(builder, spec))
         log = Log()
         second = run(provide(builder, spec, log, is_refresh=True))
         assert first.lock is not None
         old = run(provide(builder, spec, locks=[first.lock]))
+    remove_pulled(docker_engine, served)
 
     assert first.lock is not None
     assert unchanged.lock is not None
@@ -48,14 +48,15 @@ def test_refresh_fails_where_the_registry_does_not_answer(
     tmp_path: Path, docker_engine: DockerEngine
 ) -> None:
     builder = made(tmp_path, docker_engine)
-    with image_registry() as registry:
-        reference = f"{registry.address}/team/gone:1"
+    with registry() as served:
+        reference = f"{served.host}/team/gone:1"
         spec = EnvironmentSpec(docker=DockerImage(image=reference))
-        registry.publish(docker_engine, BARE_IMAGE, "1", tmp_path)
+        served.add("team/gone:1", {"hello": fresh_file()})
         run(provide(builder, spec))
 
     with pytest.raises(EnvironmentFailed) as caught:
         run(provide(builder, spec, is_refresh=True))
+    remove_pulled(docker_engine, served)
 
     assert reference in caught.value.message
 

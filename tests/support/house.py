@@ -73,13 +73,14 @@ class House:
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
         limit_s: float = COMMAND_LIMIT_S,
+        line: str = "",
     ) -> subprocess.CompletedProcess[bytes]:
-        """Runs a command to its end and returns exit code and output."""
+        """Runs a command to its end, with at most a line of input; returns exit code and output."""
         return subprocess.run(
             self.command(*args),
             cwd=cwd or self.root,
             env={**self.environment, **(env or {})},
-            stdin=subprocess.DEVNULL,
+            input=f"{line}\n".encode() if line else b"",
             capture_output=True,
             timeout=limit_s,
             check=False,

@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from runyard_agent.environments.docker_lock import node_platform
+from support.docker_engine import DockerEngine
 
 FOREIGN = "s390x"
 """An architecture that no machine has that runs these tests."""
@@ -129,6 +130,13 @@ def registry() -> Iterator[Registry]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def remove_pulled(engine: DockerEngine, served: Registry) -> None:
+    """Removes what an engine has pulled from a registry."""
+    found = engine.docker("images", "-q", "--no-trunc", f"{served.host}/*/*").stdout
+    if found:
+        engine.docker("rmi", "-f", *set(found.split()), check=False)
 
 
 class _Handler(BaseHTTPRequestHandler):
